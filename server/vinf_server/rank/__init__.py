@@ -1,0 +1,1 @@
+"""The process on each device: the only place where gRPC and vinf_core meet."""

@@ -1,0 +1,92 @@
+"""A rank's sign of life, once a second, from a thread and on a stream of its own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import psutil
+import torch
+from vinf.engine.v1 import engine_link_service_pb2 as pb
+
+from vinf_server.rank.link import Link
+
+BEAT_SECONDS = 1.0
+"""Pace of the beats; the front takes a rank for hung after several of them are missing."""
+
+
+class Heart:
+    """Sends beats until the process ends."""
+
+    def __init__(self, link: Link, rank: int) -> None:
+        self._link = link
+        self._rank = rank
+        self._stop = threading.Event()
+        self._host = socket.gethostname()
+        self._process = psutil.Process()
+        self._device = torch.device("cpu")
+        self._statistics: Callable[[pb.BeatRequest], None] = lambda beat: None
+        self._thread = threading.Thread(target=self._run, name="vinf-beats", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat; at first there is nothing to tell but that the process lives."""
+        self._thread.start()
+
+    def describe(self, device: torch.device, statistics: Callable[[pb.BeatRequest], None]) -> None:
+        """Say what the beats shall report from now on.
+
+        Args:
+            device: whose name and memory they carry.
+            statistics: fills in progress, busy seconds and frames; called from the beat's thread.
+        """
+        self._device = device
+        self._statistics = statistics
+
+    def stop(self) -> None:
+        """Send no more beats."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        try:
+            self._link.stub.Beat(self._beats(), metadata=self._link.metadata)
+            self._link.lost("beats", None)
+        except grpc.RpcError as error:
+            self._link.lost("beats", error)
+
+    def _beats(self) -> Iterator[pb.BeatRequest]:
+        while True:
+            beat = pb.BeatRequest(
+                rank=self._rank,
+                pid=os.getpid(),
+                host=self._host,
+                device=str(self._device),
+                device_name=device_name(self._device),
+            )
+            beat.memory_used_bytes, beat.memory_total_bytes = self._memory()
+            self._statistics(beat)
+            yield beat
+            if self._stop.wait(BEAT_SECONDS):
+                return
+
+    def _memory(self) -> tuple[int, int]:
+        if self._device.type == "cuda":
+            total = torch.cuda.get_device_properties(self._device).total_memory
+            return torch.cuda.memory_reserved(self._device), total
+        return self._process.memory_info().rss, psutil.virtual_memory().total
+
+
+def device_name(device: torch.device) -> str:
+    """Name a device for people."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

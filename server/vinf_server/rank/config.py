@@ -1,0 +1,61 @@
+"""What the front and torchrun tell a rank, read once from the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vinf_core.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankConfig:
+    """One rank's orders for life."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    link: str
+    """gRPC address of the front's engine link, for example ``unix:/run/vinf/link``."""
+    epoch: int
+    """The launch this rank belongs to; the front drops what comes from an earlier one."""
+    model: str
+    device: str
+    dtype: torch.dtype
+    deterministic: bool
+    failure_file: Path | None
+    """Where a mistake in the configuration is explained before the rank exits."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> RankConfig:
+        """Read torchrun's variables and the front's ``VINF_*``.
+
+        Raises:
+            ConfigError: one is missing or makes no sense; the rank was not started by the front.
+        """
+        try:
+            dtype = environment.get("VINF_DTYPE", "float32")
+            if dtype not in DTYPES:
+                raise ConfigError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
+            failure_file = environment.get("VINF_FAILURE_FILE")
+            return cls(
+                rank=int(environment["RANK"]),
+                world_size=int(environment["WORLD_SIZE"]),
+                local_rank=int(environment["LOCAL_RANK"]),
+                local_world_size=int(environment["LOCAL_WORLD_SIZE"]),
+                link=environment["VINF_LINK"],
+                epoch=int(environment["VINF_EPOCH"]),
+                model=environment["VINF_MODEL"],
+                device=environment.get("VINF_DEVICE", "auto"),
+                dtype=DTYPES[dtype],
+                deterministic=environment.get("VINF_DETERMINISTIC", "0") == "1",
+                failure_file=Path(failure_file) if failure_file else None,
+            )
+        except KeyError as missing:
+            raise ConfigError(f"{missing.args[0]} is not set: ranks are started by `vinf serve`") from missing

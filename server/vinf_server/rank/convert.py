@@ -1,0 +1,78 @@
+"""The engine link's messages to the core's types and back."""
+
+from __future__ import annotations
+
+from vinf.engine.v1 import engine_link_service_pb2 as pb
+
+from vinf_core.engine.commands import Command, Generate, Stop
+from vinf_core.engine.worker import Outcome
+from vinf_core.types import GenerationSpec, ModelLimits, Solver, Stage, TemporalScope
+
+STAGES = {Stage.TEXT: pb.STAGE_TEXT, Stage.DENOISE: pb.STAGE_DENOISE, Stage.DECODE: pb.STAGE_DECODE}
+OUTCOMES = {
+    Outcome.SUCCEEDED: pb.OUTCOME_SUCCEEDED,
+    Outcome.CANCELLED: pb.OUTCOME_CANCELLED,
+    Outcome.FAILED: pb.OUTCOME_FAILED,
+}
+
+
+def command_from_order(order: pb.AttachResponse) -> Command | None:
+    """Read an order that becomes a command; None for the others (cancel)."""
+    if order.HasField("stop"):
+        return Stop()
+    if not order.HasField("generate"):
+        return None
+    wanted = order.generate
+    return Generate(
+        wanted.generation_id,
+        GenerationSpec(
+            prompt=wanted.prompt,
+            negative_prompt=wanted.negative_prompt,
+            frame_count=wanted.frame_count,
+            width=wanted.width,
+            height=wanted.height,
+            seed=wanted.seed,
+            step_count=wanted.step_count,
+            guidance_scale=wanted.guidance_scale,
+            solver=Solver(wanted.solver),
+            scope=TemporalScope(
+                local_window_frames=wanted.temporal_scope.local_window_frames,
+                global_frames=wanted.temporal_scope.global_frames,
+                phase_timestep=wanted.temporal_scope.phase_timestep,
+                phase_bias=wanted.temporal_scope.phase_bias,
+            ),
+        ),
+    )
+
+
+def limits_to_proto(limits: ModelLimits) -> pb.ModelLimits:
+    """Write a model's limits as the front's validator wants them."""
+    scope = limits.default_scope
+    numerator, denominator = limits.default_frame_rate
+    return pb.ModelLimits(
+        name=limits.name,
+        default_width=limits.default_width,
+        default_height=limits.default_height,
+        min_width=limits.min_width,
+        max_width=limits.max_width,
+        min_height=limits.min_height,
+        max_height=limits.max_height,
+        size_multiple=limits.size_multiple,
+        default_frame_count=limits.default_frame_count,
+        max_frame_count=limits.max_frame_count,
+        trained_frame_count=limits.trained_frame_count,
+        default_frame_rate_num=numerator,
+        default_frame_rate_den=denominator,
+        default_step_count=limits.default_step_count,
+        default_guidance_scale=limits.default_guidance_scale,
+        default_solver=limits.default_solver.value,
+        default_temporal_scope=pb.Scope(
+            local_window_frames=scope.local_window_frames,
+            global_frames=scope.global_frames,
+            phase_timestep=scope.phase_timestep,
+            phase_bias=scope.phase_bias,
+        ),
+        max_prompt_chars=limits.max_prompt_chars,
+        max_prompt_words=limits.max_prompt_words,
+        vocabulary=list(limits.vocabulary),
+    )

@@ -1,0 +1,32 @@
+"""Fixtures for all tests, and the rule that every test names its tier."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+# Before torch is imported: spinning OpenMP threads of several ranks slow each other down many times on few cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TIERS = {"fast", "process", "gpu", "soak"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests without exactly one tier marker."""
+    for item in items:
+        tiers = TIERS & {marker.name for marker in item.iter_markers()}
+        if len(tiers) != 1:
+            raise pytest.UsageError(f"{item.nodeid}: needs exactly one of {sorted(TIERS)}, has {sorted(tiers)}")
+
+
+@pytest.fixture(scope="session")
+def rank_pool() -> Iterator[object]:
+    """Four Gloo ranks for the whole session; see tests/support/ranks.py."""
+    from tests.support.ranks import RankPool
+
+    pool = RankPool()
+    yield pool
+    pool.close()

@@ -1,0 +1,127 @@
+"""The engine around the tiny model, as functions that a rank pool can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.support.tiny import TEXT_DIM, tiny_model, tiny_unet
+from vinf_core.context.clip_context import ClipContext
+from vinf_core.context.install import install
+from vinf_core.context.layout import Layout
+from vinf_core.context.partition import clips_of
+from vinf_core.distributed.control import ControlPlane
+from vinf_core.distributed.exchange import Exchange
+from vinf_core.distributed.groups import Groups
+from vinf_core.distributed.topology import Topology
+from vinf_core.engine.generator import Generator
+from vinf_core.events import Pixels, StageClock
+from vinf_core.models.text_to_video import find_temporal_sites
+from vinf_core.types import Clip, GenerationSpec, Stage, TemporalScope
+
+
+def spec(**changes: Any) -> GenerationSpec:
+    """A small specification for the tiny model."""
+    values: dict[str, Any] = {
+        "prompt": "a red ball bouncing over the sea",
+        "frame_count": 11,
+        "width": 32,
+        "height": 32,
+        "seed": 5,
+        "step_count": 3,
+        "guidance_scale": 3.0,
+        "scope": TemporalScope(local_window_frames=4, global_frames=3, phase_timestep=500, phase_bias=10.0),
+    }
+    return GenerationSpec(**(values | changes))
+
+
+def unet_inputs(frame_count: int, batch: int = 2, size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole-video input ``[batch, 4, F, size, size]`` and texts ``[batch, 5, dim]``, float64, the same everywhere."""
+    generator = torch.Generator().manual_seed(3)
+    video = torch.randn(batch, 4, frame_count, size, size, dtype=torch.float64, generator=generator)
+    text = torch.randn(batch, 5, TEXT_DIM, dtype=torch.float64, generator=generator)
+    return video, text
+
+
+def call_unet(
+    topology: Topology, groups: Groups, counts: list[int], scope: TemporalScope, timestep: float, batch: int = 2
+) -> torch.Tensor:
+    """One UNet call on this rank's clip: ``[batch, 4, f, h, w]``."""
+    unet = tiny_unet()
+    clock = StageClock(topology.device)
+    context = ClipContext(Exchange(topology, groups.data, clock))
+    install(unet, find_temporal_sites(unet), context)
+    clips = clips_of(counts)
+    layout = Layout.build(clips, topology.rank, scope, dtype=torch.float64)
+    context.begin_generation(layout)
+    context.begin_step(timestep)
+    video, text = unet_inputs(clips[-1].stop, batch)
+    own = video[:, :, list(layout.clip.frames) or [0]]
+    frames = own.shape[2]
+    flat = own.transpose(1, 2).flatten(0, 1)
+    with torch.inference_mode():
+        out = unet(
+            flat[:, :, None],
+            torch.full((flat.shape[0],), timestep),
+            text.repeat_interleave(frames, dim=0),
+            return_dict=False,
+        )[0]
+    return out[:, :, 0].unflatten(0, (batch, frames)).transpose(1, 2)[:, :, : layout.clip.count].clone()
+
+
+@dataclass
+class Recorder:
+    """An observer and sink that keep everything."""
+
+    clips: tuple[Clip, ...] = ()
+    stages: list[tuple[Stage, int]] = field(default_factory=list)
+    frames: dict[int, Pixels] = field(default_factory=dict)
+    closed: bool = False
+
+    def started(self, generation_id: str, clips: tuple[Clip, ...]) -> None:
+        self.clips = clips
+
+    def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None:
+        self.stages.append((stage, completed_steps))
+
+    def send(self, frame_index: int, pixels: Pixels) -> None:
+        self.frames[frame_index] = np.array(pixels)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abandon(self) -> None:
+        self.closed = True
+
+
+def make_generator(
+    topology: Topology, groups: Groups, dtype: torch.dtype = torch.float64
+) -> tuple[Generator, ControlPlane, Exchange]:
+    """A generator around the tiny model."""
+    clock = StageClock(topology.device)
+    exchange = Exchange(topology, groups.data, clock)
+    generator = Generator(tiny_model(dtype), topology, exchange, clock)
+    return generator, ControlPlane(topology, groups.control), exchange
+
+
+def final_latents(
+    topology: Topology, groups: Groups, what: GenerationSpec, counts: list[int], dtype: torch.dtype
+) -> torch.Tensor:
+    """Final latents of this rank's clip."""
+    generator, control, _ = make_generator(topology, groups, dtype)
+    layout = generator.plan(what, clips_of(counts))
+    return generator.latents("g", what, layout, Recorder(), control.agree).clone()
+
+
+def whole_video(
+    topology: Topology, groups: Groups, what: GenerationSpec, agree: Callable[[], None] | None = None
+) -> dict[int, Pixels]:
+    """Frames that this rank decoded, by index."""
+    generator, control, _ = make_generator(topology, groups, torch.float32)
+    recorder = Recorder()
+    generator.generate("g", what, observer=recorder, open_sink=lambda _: recorder, agree=agree or control.agree)
+    return recorder.frames

@@ -1,0 +1,1 @@
+"""Our algorithm: partition, halos, dual-scope attention, convolution and norms over clips; installed from outside."""

@@ -1,0 +1,53 @@
+"""The one object that the wrapped temporal modules share."""
+
+from __future__ import annotations
+
+import torch
+
+from vinf_core.context.layout import Layout
+from vinf_core.distributed.exchange import Exchange
+from vinf_core.errors import OutOfStepError
+
+
+class ClipContext:
+    """Carries the layout of the generation in hand, the phase of the step in hand, and the way to the other ranks."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._layout: Layout | None = None
+        self._mask: torch.Tensor | None = None
+
+    def begin_generation(self, layout: Layout) -> None:
+        """Take up a generation; modules read the layout from now on."""
+        self._layout = layout
+        self._mask = None
+
+    def begin_step(self, timestep: float) -> None:
+        """Choose the phase: timesteps above the scope's phase timestep favour the global frames."""
+        layout = self.layout
+        above = timestep > layout.scope.phase_timestep
+        self._mask = layout.global_phase_mask if above else layout.local_phase_mask
+
+    def end_generation(self) -> None:
+        """Let go of the layout and its masks."""
+        self._layout = None
+        self._mask = None
+
+    @property
+    def layout(self) -> Layout:
+        """The generation in hand."""
+        if self._layout is None:
+            raise OutOfStepError("a temporal module ran outside a generation")
+        return self._layout
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """``[f, keys]`` attention logits of the step in hand."""
+        if self._mask is None:
+            raise OutOfStepError("a temporal module ran outside a step")
+        return self._mask
+
+    def split_frames(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[B * f, ...]`` as it comes through the UNet → ``[B, f, ...]`` of this rank's clip, which is not empty."""
+        frames = self.layout.clip.count
+        return hidden.reshape(hidden.shape[0] // frames, frames, *hidden.shape[1:])

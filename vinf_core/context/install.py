@@ -1,0 +1,29 @@
+"""Installs the dual scope on a UNet from outside: the model's own files know nothing about ranks."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vinf_core.context.clip_context import ClipContext
+from vinf_core.context.convolution import ClipConvolution
+from vinf_core.context.transformer import ClipTransformer
+from vinf_core.models.adapter import TemporalSites
+
+
+def install(unet: nn.Module, sites: TemporalSites, context: ClipContext) -> None:
+    """Replace a UNet's temporal modules by their clip-parallel twins, in place.
+
+    Args:
+        unet: the model; afterwards it takes ``[B * f, C, 1, h, w]``, one frame a batch entry.
+        sites: which modules are temporal.
+        context: what the twins read layout and phase from.
+    """
+    for name in sites.convolutions:
+        _replace(unet, name, ClipConvolution(unet.get_submodule(name), context))
+    for name in sites.transformers:
+        _replace(unet, name, ClipTransformer(unet.get_submodule(name), context))
+
+
+def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(root.get_submodule(parent), child, module)

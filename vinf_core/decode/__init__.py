@@ -1,0 +1,1 @@
+"""Latents to pixels, in slices, in the order in which frames are due."""

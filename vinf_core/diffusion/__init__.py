@@ -1,0 +1,1 @@
+"""Schedule, per-frame noise and the denoising loop."""

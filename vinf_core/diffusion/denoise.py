@@ -1,0 +1,63 @@
+"""The denoising loop of one rank: its own frames, step by step, in agreement with the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from vinf_core.context.clip_context import ClipContext
+from vinf_core.diffusion.noise import frame_noise
+from vinf_core.diffusion.schedule import make_scheduler
+from vinf_core.events import StageClock
+from vinf_core.models.adapter import VideoModel
+from vinf_core.types import GenerationSpec, Stage
+
+
+@torch.inference_mode()
+def denoise(
+    model: VideoModel,
+    context: ClipContext,
+    spec: GenerationSpec,
+    text: torch.Tensor,
+    *,
+    clock: StageClock,
+    agree: Callable[[], None],
+    on_step: Callable[[int, float], None],
+) -> torch.Tensor:
+    """Turn noise into the latents of this rank's clip.
+
+    Args:
+        model: its UNet carries the clip-parallel modules that read ``context``.
+        context: has taken up this generation's layout.
+        spec: what to generate.
+        text: ``[B, tokens, dim]``; B = 2 (negative prompt first) with guidance, else 1.
+        clock: credits the time.
+        agree: called before every step on every rank alike; raises to end the loop on all of them.
+        on_step: told (steps done, seconds of the step) after every step.
+
+    Returns:
+        ``[f, C, h, w]`` in the model's dtype.
+    """
+    clip = context.layout.clip
+    scheduler = make_scheduler(spec.solver, model.scheduler_config, spec.step_count)
+    # A rank with an empty clip walks along with one idle frame: every rank joins every reduction of every call.
+    frames = clip.frames or range(1)
+    noise = frame_noise(spec.seed, frames, model.latent_shape(spec.width, spec.height))
+    latents: torch.Tensor = noise.to(model.device, model.dtype) * scheduler.init_noise_sigma
+    for index, timestep in enumerate(scheduler.timesteps):
+        agree()
+        started = time.perf_counter()
+        with clock.measure(Stage.DENOISE):
+            context.begin_step(float(timestep))
+            model_input = scheduler.scale_model_input(latents, timestep).to(model.dtype)
+            prediction = model.predict(model_input.repeat(text.shape[0], 1, 1, 1), float(timestep), text)
+            if spec.guided:
+                without, with_prompt = prediction.chunk(2)
+                prediction = without + spec.guidance_scale * (with_prompt - without)
+            latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+        # The only wait for a GPU: between steps, so that cancelling takes effect within one.
+        clock.settle()
+        on_step(index + 1, time.perf_counter() - started)
+    return latents[: clip.count].to(model.dtype)

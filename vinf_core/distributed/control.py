@@ -1,0 +1,99 @@
+"""The control plane: numbered commands from rank 0, and agreement before every step.
+
+One ``all_reduce(MAX)`` of ``[status, command]`` is heartbeat, command and agreement in one. Rank 0 runs the same
+command it sends. A rank that sees a gap in the numbers exits. Nothing here runs while an error is being cleaned up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from vinf_core.distributed.topology import Topology
+from vinf_core.errors import GenerationCancelledError, OutOfStepError
+
+
+class Status(IntEnum):
+    """What a rank brings to an agreement; the largest wins on every rank."""
+
+    GO = 0
+    CANCEL = 1
+    FAILED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A command as it crosses ranks."""
+
+    number: int
+    payload: Any
+
+
+class ControlPlane:
+    """Agreement and commands over the control group; inert in a world of one."""
+
+    def __init__(self, topology: Topology, group: dist.ProcessGroup | None) -> None:
+        self._topology = topology
+        self._group = group if topology.world_size > 1 else None
+        self._number = 0
+        self.round_count = 0
+        """Agreements so far; a watcher sees from it that the rank lives."""
+
+    def agree(self, status: Status = Status.GO) -> None:
+        """Find out whether every rank is ready for the next step; call it on all ranks at the same place.
+
+        Raises:
+            GenerationCancelledError: some rank brought CANCEL; raised on every rank.
+            OutOfStepError: some rank brought FAILED, or a command came where none may.
+        """
+        agreed, command = self._reduce(status, False)
+        if command:
+            raise OutOfStepError("a command arrived in the middle of another one")
+        if agreed == Status.FAILED:
+            raise OutOfStepError("a rank failed")
+        if agreed == Status.CANCEL:
+            raise GenerationCancelledError("cancelled at a step boundary")
+
+    def tick(self, payload: Any | None = None) -> Any | None:
+        """Pass one idle beat; hand out rank 0's command if it has one.
+
+        Args:
+            payload: the command, on rank 0 only; None for a mere beat.
+
+        Returns:
+            The command, the same on every rank, or None.
+        """
+        if payload is not None and not self._topology.is_coordinator:
+            raise OutOfStepError("only rank 0 commands")
+        _, command = self._reduce(Status.GO, payload is not None)
+        if not command:
+            return None
+        self._number += 1
+        if self._group is None:
+            return payload
+        box = [Numbered(self._number, payload)]
+        dist.broadcast_object_list(box, src=0, group=self._group)
+        if box[0].number != self._number:
+            raise OutOfStepError(f"command {box[0].number} arrived where {self._number} was due")
+        return box[0].payload
+
+    def gather(self, value: int) -> list[int]:
+        """Collect one integer of every rank, in rank order, on every rank."""
+        if self._group is None:
+            return [value]
+        own = torch.tensor([value], dtype=torch.int64)
+        all_values = [torch.zeros_like(own) for _ in range(self._topology.world_size)]
+        dist.all_gather(all_values, own, group=self._group)
+        return [int(v) for v in all_values]
+
+    def _reduce(self, status: Status, command: bool) -> tuple[int, bool]:
+        self.round_count += 1
+        if self._group is None:
+            return int(status), command
+        votes = torch.tensor([int(status), int(command)], dtype=torch.int64)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._group)
+        return int(votes[0]), bool(votes[1])

@@ -1,0 +1,131 @@
+"""One generation on one rank: plan, encode, denoise, deal, decode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from vinf_core.context.clip_context import ClipContext
+from vinf_core.context.install import install
+from vinf_core.context.layout import Layout
+from vinf_core.context.partition import partition
+from vinf_core.decode.decoder import decode_video
+from vinf_core.diffusion.denoise import denoise
+from vinf_core.distributed.exchange import Exchange
+from vinf_core.distributed.topology import Topology
+from vinf_core.engine.limits import check_spec
+from vinf_core.errors import NonFiniteLatentsError
+from vinf_core.events import FrameSink, Observer, StageClock
+from vinf_core.models.adapter import VideoModel
+from vinf_core.types import Clip, GenerationSpec, Stage
+
+
+class Generator:
+    """Owns a rank's model and its way to the other ranks; serves generation after generation."""
+
+    def __init__(self, model: VideoModel, topology: Topology, exchange: Exchange, clock: StageClock) -> None:
+        self.model = model
+        self.topology = topology
+        self._exchange = exchange
+        self._clock = clock
+        self._context = ClipContext(exchange)
+        self.decoded_frames = 0
+        """Frames this rank has decoded since it started; other threads may read it."""
+        install(model.unet, model.temporal_sites, self._context)
+
+    def plan(self, spec: GenerationSpec, clips: tuple[Clip, ...] | None = None) -> Layout:
+        """Plan a generation; every rank comes to the same clips from the same numbers.
+
+        Args:
+            spec: what to generate.
+            clips: lengths other than the even ones, in rank order; they must cover the video.
+
+        Raises:
+            InvalidSpecError: the model cannot make it.
+        """
+        check_spec(spec, self.model.limits)
+        clips = clips or partition(spec.frame_count, self.topology.world_size)
+        return Layout.build(clips, self.topology.rank, spec.scope, dtype=self.model.dtype, device=self.model.device)
+
+    def latents(
+        self,
+        generation_id: str,
+        spec: GenerationSpec,
+        layout: Layout,
+        observer: Observer,
+        agree: Callable[[], None],
+    ) -> torch.Tensor:
+        """Encode the prompt and denoise: the final latents of this rank's clip, ``[f, C, h, w]``.
+
+        Raises:
+            GenerationCancelledError, OutOfStepError: raised by ``agree``, on every rank alike.
+            NonFiniteLatentsError: on every rank alike.
+        """
+        self._context.begin_generation(layout)
+        try:
+            observer.progress(generation_id, Stage.TEXT, 0, 0.0)
+            with self._clock.measure(Stage.TEXT):
+                prompts = [spec.negative_prompt, spec.prompt] if spec.guided else [spec.prompt]
+                text = self.model.encode_text(prompts)
+            self._clock.settle()
+            observer.progress(generation_id, Stage.DENOISE, 0, 0.0)
+            latents = denoise(
+                self.model,
+                self._context,
+                spec,
+                text,
+                clock=self._clock,
+                agree=agree,
+                on_step=lambda step, seconds: observer.progress(generation_id, Stage.DENOISE, step, seconds),
+            )
+        finally:
+            self._context.end_generation()
+        broken = self._exchange.sum((~latents.isfinite()).sum().double().view(1))
+        if float(broken) > 0:
+            raise NonFiniteLatentsError(f"{int(broken)} latent values are not finite after the last step")
+        return latents
+
+    def generate(
+        self,
+        generation_id: str,
+        spec: GenerationSpec,
+        *,
+        observer: Observer,
+        open_sink: Callable[[str], FrameSink],
+        agree: Callable[[], None],
+    ) -> None:
+        """Make the video; every rank calls it with the same arguments, and returns when its frames are delivered.
+
+        Raises:
+            GenerationCancelledError, NonFiniteLatentsError: on every rank alike; the group can go on.
+        """
+        layout = self.plan(spec)
+        observer.started(generation_id, layout.clips)
+        latents = self.latents(generation_id, spec, layout, observer, agree)
+        observer.progress(generation_id, Stage.DECODE, spec.step_count, 0.0)
+        sink = open_sink(generation_id)
+        try:
+            self.decoded_frames += decode_video(
+                self.model,
+                latents,
+                layout.clips,
+                self.topology,
+                self._exchange,
+                clock=self._clock,
+                agree=agree,
+                sink=sink,
+            )
+        except BaseException:
+            sink.abandon()
+            raise
+        with self._clock.measure(Stage.DELIVER):
+            sink.close()
+        self._clock.settle()
+
+    def warm_up(self) -> float:
+        """Set up communicators and kernels with one small step, outside of any timed command; return its seconds."""
+        started = time.perf_counter()
+        self._exchange.barrier()
+        return time.perf_counter() - started

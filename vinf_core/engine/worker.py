@@ -1,0 +1,127 @@
+"""The loop around the generator: rank 0 takes orders and commands, every rank runs the commands."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+
+from vinf_core.distributed.control import ControlPlane, Status
+from vinf_core.engine.commands import Command, Generate, Stop
+from vinf_core.engine.generator import Generator
+from vinf_core.errors import GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
+from vinf_core.events import FrameSink, Observer
+from vinf_core.types import Clip, Stage
+
+IDLE_BEAT_SECONDS = 1.0
+"""Longest rank 0 waits for an order before the ranks beat together: how soon a dead peer is noticed while idle."""
+
+
+class Outcome(StrEnum):
+    """How a generation ended."""
+
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Coordinator(Observer, Protocol):
+    """Rank 0's side of the outside world: orders come from it, news goes to it."""
+
+    def next_order(self, timeout: float) -> Command | None:
+        """Wait up to ``timeout`` seconds for the next order."""
+
+    def cancel_requested(self, generation_id: str) -> bool:
+        """Whether the generation in hand shall stop."""
+
+    def finished(
+        self, generation_id: str, outcome: Outcome, reason: str, message: str, peak_memory_bytes: list[int]
+    ) -> None:
+        """A generation ended."""
+
+
+class _Silent:
+    """The observer of ranks other than 0."""
+
+    def started(self, generation_id: str, clips: tuple[Clip, ...]) -> None: ...
+
+    def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None: ...
+
+
+class Worker:
+    """Runs commands on one rank until told to stop. Any error but a cancelled or failed generation ends the process."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        control: ControlPlane,
+        open_sink: Callable[[str], FrameSink],
+        coordinator: Coordinator | None,
+    ) -> None:
+        """Make the worker of a rank.
+
+        Args:
+            generator: this rank's.
+            control: this rank's.
+            open_sink: makes the sink for a generation's frames.
+            coordinator: on rank 0 the source of orders, None elsewhere.
+        """
+        self._generator = generator
+        self._control = control
+        self._open_sink = open_sink
+        self._coordinator = coordinator
+        self._observer: Observer = coordinator or _Silent()
+
+    def serve(self) -> None:
+        """Take commands until Stop."""
+        while True:
+            order = self._coordinator.next_order(IDLE_BEAT_SECONDS) if self._coordinator else None
+            command = self._control.tick(order)
+            if isinstance(command, Stop):
+                return
+            if isinstance(command, Generate):
+                self._generate(command)
+
+    def _generate(self, command: Generate) -> None:
+        outcome, reason, message = Outcome.SUCCEEDED, "", ""
+        reset_peak_memory(self._generator.topology.device)
+        try:
+            self._generator.generate(
+                command.generation_id,
+                command.spec,
+                observer=self._observer,
+                open_sink=self._open_sink,
+                agree=lambda: self._control.agree(self._status(command.generation_id)),
+            )
+        except GenerationCancelledError:
+            outcome = Outcome.CANCELLED
+        except NonFiniteLatentsError as error:
+            outcome, reason, message = Outcome.FAILED, "OUTPUT_INVALID", str(error)
+        except InvalidSpecError as error:
+            # Raised while planning, on every rank from the same numbers.
+            outcome, reason, message = Outcome.FAILED, "INVALID_FIELD", str(error)
+        peaks = self._control.gather(peak_memory(self._generator.topology.device))
+        if self._coordinator:
+            self._coordinator.finished(command.generation_id, outcome, reason, message, peaks)
+
+    def _status(self, generation_id: str) -> Status:
+        wanted = self._coordinator is not None and self._coordinator.cancel_requested(generation_id)
+        return Status.CANCEL if wanted else Status.GO
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin a new measurement of `peak_memory` where the device can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most memory held so far, in bytes: by the allocator on a GPU, by the process on a CPU (since it started)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,89 @@
+"""What the engine tells the outside: progress, and seconds by stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vinf_core.types import Clip, Stage
+
+Pixels = npt.NDArray[np.uint8]
+"""One frame: ``[H, W, 3]``, RGB."""
+
+
+class Observer(Protocol):
+    """Hears how a generation goes; called on rank 0, from the thread that runs the engine, and must not block."""
+
+    def started(self, generation_id: str, clips: tuple[Clip, ...]) -> None:
+        """Every rank has planned these clips."""
+
+    def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None:
+        """A stage began (``step_seconds`` 0) or a denoising step ended."""
+
+
+class FrameSink(Protocol):
+    """Takes a rank's finished frames of one generation; called on every rank."""
+
+    def send(self, frame_index: int, pixels: Pixels) -> None:
+        """Take one frame; may block when the taker is slow. Frames may come in any order."""
+
+    def close(self) -> None:
+        """Return when every frame sent has reached its destination."""
+
+    def abandon(self) -> None:
+        """Give up: the generation was cancelled or failed."""
+
+
+class StageClock:
+    """Adds up the seconds spent in each stage; a nested stage's time counts for itself alone.
+
+    On a CUDA device the time is the GPU's, taken with events and added up at `settle`, which waits for the GPU: call it
+    at step boundaries, never inside a step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._stack: list[Stage] = []
+        self._mark = 0.0
+        self._event: torch.cuda.Event | None = None
+        self._pending: list[tuple[Stage, torch.cuda.Event, torch.cuda.Event]] = []
+        self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
+        """Seconds by stage since the start; other threads may read it."""
+
+    @contextmanager
+    def measure(self, stage: Stage) -> Iterator[None]:
+        """Credit the time until the end of the block to ``stage``."""
+        self._switch()
+        self._stack.append(stage)
+        try:
+            yield
+        finally:
+            self._switch()
+            self._stack.pop()
+
+    def settle(self) -> None:
+        """Add up what the GPU has finished; waits for it."""
+        if self._pending:
+            self._pending[-1][2].synchronize()
+        for stage, begin, end in self._pending:
+            self.seconds[stage] += begin.elapsed_time(end) / 1000
+        self._pending.clear()
+
+    def _switch(self) -> None:
+        if self._cuda:
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
+            if self._stack and self._event is not None:
+                self._pending.append((self._stack[-1], self._event, event))
+            self._event = event
+        else:
+            now = time.perf_counter()
+            if self._stack:
+                self.seconds[self._stack[-1]] += now - self._mark
+            self._mark = now

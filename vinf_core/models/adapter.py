@@ -1,0 +1,70 @@
+"""What the engine asks of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from vinf_core.types import ModelLimits
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalSites:
+    """Names of the modules through which frames see each other."""
+
+    convolutions: tuple[str, ...]
+    """``TemporalConvLayer`` modules."""
+    transformers: tuple[str, ...]
+    """``TransformerTemporalModel`` modules."""
+
+
+class VideoModel(Protocol):
+    """A latent text-to-video model whose VAE decodes frame by frame."""
+
+    @property
+    def limits(self) -> ModelLimits:
+        """Defaults and limits."""
+
+    @property
+    def unet(self) -> nn.Module:
+        """The denoiser."""
+
+    @property
+    def temporal_sites(self) -> TemporalSites:
+        """Its temporal modules."""
+
+    @property
+    def scheduler_config(self) -> dict[str, Any]:
+        """The noise schedule the model was trained with, as diffusers stores it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what the model computes."""
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """Size of one frame's latent, ``(C, h, w)``, for a picture in pixels."""
+
+    def encode_text(self, prompts: list[str]) -> torch.Tensor:
+        """Encode prompts to ``[len(prompts), tokens, dim]``."""
+
+    def predict(self, latents: torch.Tensor, timestep: float, text: torch.Tensor) -> torch.Tensor:
+        """Run the denoiser once.
+
+        Args:
+            latents: ``[B * f, C, h, w]``: the clip once for every one of B texts.
+            timestep: training timestep, the same for all frames.
+            text: ``[B, tokens, dim]``.
+
+        Returns:
+            The model's prediction, ``[B * f, C, h, w]``.
+        """
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode ``[n, C, h, w]`` to uint8 RGB ``[n, H, W, 3]``."""

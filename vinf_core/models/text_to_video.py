@@ -1,0 +1,122 @@
+"""The family of diffusers' `TextToVideoSDPipeline`: UNet3DConditionModel, AutoencoderKL and a CLIP text encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet3DConditionModel
+from diffusers.models.resnet import TemporalConvLayer
+from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from vinf_core.errors import ModelNotFoundError
+from vinf_core.models.adapter import TemporalSites
+from vinf_core.types import ModelLimits
+
+
+class TextToVideoModel:
+    """Adapter of this family; made of the pipeline's parts, which it moves to its device and dtype."""
+
+    def __init__(
+        self,
+        *,
+        unet: Any,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        scheduler_config: dict[str, Any],
+        limits: ModelLimits,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.limits = limits
+        self.scheduler_config = scheduler_config
+        self._unet_config = unet.config
+        self.unet: nn.Module = self._settle(unet)
+        self._vae = self._settle(vae)
+        self._text_encoder = self._settle(text_encoder)
+        self._tokenizer = tokenizer
+        self.temporal_sites = find_temporal_sites(self.unet)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, limits: ModelLimits, *, device: torch.device | str, dtype: torch.dtype
+    ) -> TextToVideoModel:
+        """Load a pipeline saved by diffusers.
+
+        Raises:
+            ModelNotFoundError: the folder holds no such pipeline.
+        """
+        if not (folder / "model_index.json").is_file():
+            raise ModelNotFoundError(f"model: {folder} holds no diffusers pipeline (model_index.json is missing)")
+        # Weights may be stored in half precision; compute happens in `dtype`, converted once here.
+        return cls(
+            unet=UNet3DConditionModel.from_pretrained(folder / "unet", local_files_only=True),
+            vae=AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True),
+            text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True),
+            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
+            limits=limits,
+            device=device,
+            dtype=dtype,
+        )
+
+    def _settle(self, module: Any) -> Any:
+        """Move a module to the model's device and dtype, for inference."""
+        # Not `module.to(...)`: diffusers' own warns about a conversion that is meant here.
+        return nn.Module.to(module, self.device, self.dtype).eval().requires_grad_(False)
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """Size of one frame's latent, ``(C, h, w)``."""
+        factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        return int(self._unet_config.in_channels), height // factor, width // factor
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: list[str]) -> torch.Tensor:
+        """Encode prompts to ``[len(prompts), tokens, dim]``, padded to the tokenizer's length as the pipeline does."""
+        tokens = self._tokenizer(
+            prompts,
+            padding="max_length",
+            max_length=self._tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        states: torch.Tensor = self._text_encoder(tokens.input_ids.to(self.device))[0]
+        return states.to(self.dtype)
+
+    @torch.inference_mode()
+    def predict(self, latents: torch.Tensor, timestep: float, text: torch.Tensor) -> torch.Tensor:
+        """Run the UNet with one frame a batch entry; frames meet only in the temporal modules."""
+        frames = latents.shape[0] // text.shape[0]
+        timesteps = torch.full((latents.shape[0],), timestep, device=self.device)
+        per_frame_text = text.repeat_interleave(frames, dim=0)
+        prediction: torch.Tensor = self.unet(latents[:, :, None], timesteps, per_frame_text, return_dict=False)[0]
+        video_frames: torch.Tensor = prediction[:, :, 0]
+        return video_frames
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode ``[n, C, h, w]`` to uint8 RGB ``[n, H, W, 3]``, rounded, not truncated."""
+        scaled = latents.to(self.dtype) / self._vae.config.scaling_factor
+        pictures = self._vae.decode(scaled, return_dict=False)[0]
+        levels = (pictures.float() * 0.5 + 0.5).clamp(0, 1) * 255
+        rgb: torch.Tensor = levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return rgb
+
+
+def find_temporal_sites(unet: nn.Module) -> TemporalSites:
+    """Name every module of a `UNet3DConditionModel` through which frames see each other, in the model's order."""
+    convolutions = []
+    transformers = []
+    for name, module in unet.named_modules():
+        if isinstance(module, TemporalConvLayer):
+            convolutions.append(name)
+        elif isinstance(module, TransformerTemporalModel):
+            transformers.append(name)
+    return TemporalSites(convolutions=tuple(convolutions), transformers=tuple(transformers))

@@ -1,0 +1,138 @@
+"""The nouns of the core: specification, temporal scope, clip, model limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vinf_core.errors import InvalidSpecError
+
+
+class Solver(StrEnum):
+    """How the denoising steps are integrated."""
+
+    DDIM = "ddim"
+    DPM_SOLVER_PP_2M = "dpm_solver_pp_2m"
+
+
+class Stage(StrEnum):
+    """What a rank spends its time on."""
+
+    TEXT = "text"
+    DENOISE = "denoise"
+    COMMUNICATE = "communicate"
+    DECODE = "decode"
+    DELIVER = "deliver"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TemporalScope:
+    """What a frame sees of the others: its neighbours and a sample of the whole video (Video-Infinity, section 4.2)."""
+
+    local_window_frames: int
+    """Neighbours a query frame sees, half before and half after it; the frame itself always counts besides."""
+    global_frames: int
+    """Frames sampled evenly from the whole video that every query sees."""
+    phase_timestep: int = 0
+    """Timesteps above it favour the global frames, the others the local window."""
+    phase_bias: float = 0.0
+    """Added to the attention logits of the favoured frames; 0 switches the phase rule off."""
+
+    def __post_init__(self) -> None:
+        if self.local_window_frames < 0 or self.local_window_frames % 2:
+            raise InvalidSpecError(
+                f"local_window_frames: {self.local_window_frames} is not an even number of frames, 0 or more"
+            )
+        if self.global_frames < 0:
+            raise InvalidSpecError(f"global_frames: {self.global_frames} is less than 0")
+        if self.phase_timestep < 0:
+            raise InvalidSpecError(f"phase_timestep: {self.phase_timestep} is less than 0")
+        if not (math.isfinite(self.phase_bias) and self.phase_bias >= 0):
+            raise InvalidSpecError(f"phase_bias: {self.phase_bias} is not a finite number, 0 or more")
+
+    @property
+    def half_window(self) -> int:
+        """Frames seen on each side."""
+        return self.local_window_frames // 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationSpec:
+    """A resolved specification: the same one gives the same video on any number of ranks."""
+
+    prompt: str
+    frame_count: int
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    seed: int
+    step_count: int
+    guidance_scale: float
+    """1 switches guidance off."""
+    scope: TemporalScope
+    solver: Solver = Solver.DPM_SOLVER_PP_2M
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("frame_count", "width", "height", "step_count"):
+            if getattr(self, name) < 1:
+                raise InvalidSpecError(f"{name}: {getattr(self, name)} is less than 1")
+        if not 0 <= self.seed < 2**63:
+            raise InvalidSpecError(f"seed: {self.seed} is not in [0, 2^63 - 1]")
+        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):
+            raise InvalidSpecError(f"guidance_scale: {self.guidance_scale} is not a finite number, 1 or more")
+
+    @property
+    def guided(self) -> bool:
+        """Whether the prompt-free half of classifier-free guidance is computed."""
+        return self.guidance_scale > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The frames one rank owns: ``start`` to ``start + count``, ``count`` may be 0."""
+
+    start: int
+    count: int
+
+    @property
+    def stop(self) -> int:
+        """First frame after the clip."""
+        return self.start + self.count
+
+    @property
+    def frames(self) -> range:
+        """Its frame indices."""
+        return range(self.start, self.stop)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelLimits:
+    """A model's defaults and limits as plain numbers, fit to cross a process boundary."""
+
+    name: str
+    default_width: int
+    default_height: int
+    min_width: int
+    max_width: int
+    min_height: int
+    max_height: int
+    size_multiple: int
+    """Width and height are multiples of this."""
+    default_frame_count: int
+    max_frame_count: int
+    trained_frame_count: int
+    """Clip length the model was trained on."""
+    default_frame_rate: tuple[int, int]
+    """Numerator and denominator, frames per second."""
+    default_step_count: int
+    default_guidance_scale: float
+    default_solver: Solver
+    default_scope: TemporalScope
+    max_prompt_chars: int
+    max_prompt_words: int = 0
+    """0: no limit in words."""
+    vocabulary: tuple[str, ...] = ()
+    """The only words a prompt may use; empty: any text."""
