@@ -12,6 +12,9 @@ import torch.distributed as dist
 
 from vinf_core.distributed.topology import Topology
 
+SETUP_TIMEOUT = timedelta(minutes=30)
+"""Longest the ranks wait for each other before the first command: models load at different speeds."""
+
 GROUP_TIMEOUT = timedelta(seconds=120)
 """Longest a rank waits in a collective: above the skew of one step, below an operator's patience. Hangs are the
 front's to find, from the beats, well before."""
@@ -33,8 +36,8 @@ def process_groups(topology: Topology, init_method: str = "env://") -> Iterator[
         topology: this rank.
         init_method: where the ranks meet: torchrun's environment by default, or a ``file://`` or ``tcp://`` address.
 
-    The control group is made first and on every rank alike: making a group is itself a collective. After an error no
-    collective runs any more, the process is about to exit (crash-only ranks).
+    Groups are made in the same order on every rank: making one is itself a collective. After an error no collective
+    runs any more, the process is about to exit (crash-only ranks).
     """
     if topology.device.type == "cuda":
         torch.cuda.set_device(topology.device)
@@ -43,10 +46,11 @@ def process_groups(topology: Topology, init_method: str = "env://") -> Iterator[
         init_method=init_method,
         rank=topology.rank,
         world_size=topology.world_size,
-        timeout=GROUP_TIMEOUT,
+        timeout=SETUP_TIMEOUT,
     )
     everyone = list(range(topology.world_size))
+    control = dist.new_group(everyone, backend="gloo", timeout=GROUP_TIMEOUT)
     data_backend = "nccl" if topology.device.type == "cuda" else "gloo"
     data = dist.new_group(everyone, backend=data_backend, timeout=GROUP_TIMEOUT)
-    yield Groups(control=dist.group.WORLD, data=data)
+    yield Groups(control=control, data=data)
     dist.destroy_process_group()

@@ -1,0 +1,162 @@
+"""Commands, agreement and cancellation over real ranks: one persistent group serves generation after generation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from tests.support.engine import Recorder, make_generator, spec, whole_video
+from tests.support.ranks import RankPool
+from vinf_core.distributed.control import ControlPlane, Status
+from vinf_core.distributed.groups import Groups
+from vinf_core.distributed.topology import Topology
+from vinf_core.engine.commands import Command, Generate, Stop
+from vinf_core.engine.worker import Outcome, Worker
+from vinf_core.errors import GenerationCancelledError, OutOfStepError
+from vinf_core.events import Pixels
+from vinf_core.types import GenerationSpec, Stage
+
+import torch  # isort: skip
+
+pytestmark = pytest.mark.process
+
+ALONE = (Topology.single(), Groups(control=None, data=None))
+
+
+@dataclass
+class Script(Recorder):
+    """Rank 0's outside world: orders from a list, one cancel at a given step."""
+
+    orders: list[Command] = field(default_factory=list)
+    cancel_at: dict[str, tuple[Stage, int]] = field(default_factory=dict)
+    outcomes: list[tuple[str, Outcome, str]] = field(default_factory=list)
+    steps_of: dict[str, int] = field(default_factory=dict)
+    stage: Stage = Stage.TEXT
+
+    def next_order(self, timeout: float) -> Command | None:
+        return self.orders.pop(0)
+
+    def cancel_requested(self, generation_id: str) -> bool:
+        if generation_id not in self.cancel_at:
+            return False
+        stage, step = self.cancel_at[generation_id]
+        return self.stage == stage and self.steps_of.get(generation_id, 0) >= step
+
+    def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None:
+        self.stage = stage
+        self.steps_of[generation_id] = completed_steps
+
+    def finished(
+        self, generation_id: str, outcome: Outcome, reason: str, message: str, peak_memory_bytes: list[int]
+    ) -> None:
+        assert all(peak > 0 for peak in peak_memory_bytes)
+        self.outcomes.append((generation_id, outcome, reason))
+
+
+def serve(
+    topology: Topology, groups: Groups, orders: list[Command], cancel_at: dict[str, tuple[Stage, int]]
+) -> tuple[dict[str, dict[int, Pixels]], list[tuple[str, Outcome, str]], dict[str, int]]:
+    generator, control, _ = make_generator(topology, groups, torch.float32)
+    sinks: dict[str, Recorder] = {}
+    script = Script(orders=list(orders), cancel_at=cancel_at) if topology.is_coordinator else None
+
+    def open_sink(generation_id: str) -> Recorder:
+        return sinks.setdefault(generation_id, Recorder())
+
+    Worker(generator, control, open_sink, script).serve()
+    frames = {name: sink.frames for name, sink in sinks.items()}
+    return frames, script.outcomes if script else [], script.steps_of if script else {}
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_cancelled_generation_leaves_no_trace(rank_pool: RankPool, world_size: int) -> None:
+    first, second, third = spec(seed=1), spec(seed=2, step_count=20), spec(seed=3, frame_count=13)
+    orders: list[Command] = [Generate("a", first), Generate("b", second), Generate("c", third), Stop()]
+    results = rank_pool.run(world_size, serve, orders, {"b": (Stage.DENOISE, 2)})
+    _, outcomes, steps = results[0]
+    assert outcomes == [
+        ("a", Outcome.SUCCEEDED, ""),
+        ("b", Outcome.CANCELLED, ""),
+        ("c", Outcome.SUCCEEDED, ""),
+    ]
+    assert steps["b"] == 2, "the cancel takes effect at the very next step boundary"
+    frames = {i: pixels for part, _, _ in results for i, pixels in part.get("c", {}).items()}
+    fresh = rank_pool.run(world_size, whole_video, third)
+    expected = {i: pixels for part in fresh for i, pixels in part.items()}
+    assert frames.keys() == expected.keys()
+    for index, pixels in expected.items():
+        np.testing.assert_array_equal(frames[index], pixels, err_msg=f"frame {index} differs from a fresh engine's")
+
+
+def test_cancel_while_decoding(rank_pool: RankPool) -> None:
+    orders: list[Command] = [Generate("a", spec(frame_count=30)), Stop()]
+    results = rank_pool.run(2, serve, orders, {"a": (Stage.DECODE, 0)})
+    assert results[0][1] == [("a", Outcome.CANCELLED, "")]
+
+
+def test_a_specification_the_model_cannot_make_fails_alone(rank_pool: RankPool) -> None:
+    orders: list[Command] = [Generate("wide", spec(width=4096)), Generate("ok", spec()), Stop()]
+    results = rank_pool.run(2, serve, orders, {})
+    assert results[0][1] == [("wide", Outcome.FAILED, "INVALID_FIELD"), ("ok", Outcome.SUCCEEDED, "")]
+
+
+def vote(topology: Topology, groups: Groups, statuses: list[Status]) -> str:
+    try:
+        ControlPlane(topology, groups.control).agree(statuses[topology.rank])
+    except (GenerationCancelledError, OutOfStepError) as error:
+        return type(error).__name__
+    return "go"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdict"),
+    [
+        ([Status.GO, Status.GO, Status.GO], "go"),
+        ([Status.GO, Status.CANCEL, Status.GO], "GenerationCancelledError"),
+        ([Status.CANCEL, Status.GO, Status.FAILED], "OutOfStepError"),
+    ],
+)
+def test_the_worst_status_wins_on_every_rank(rank_pool: RankPool, statuses: list[Status], verdict: str) -> None:
+    assert rank_pool.run(3, vote, statuses) == [verdict] * 3
+
+
+def numbered(topology: Topology, groups: Groups) -> str:
+    control = ControlPlane(topology, groups.control)
+    if not topology.is_coordinator:
+        control._number = 1  # as if a command had been missed
+    try:
+        control.tick("hello" if topology.is_coordinator else None)
+    except OutOfStepError as error:
+        return str(error)
+    return "fine"
+
+
+def test_a_rank_notices_a_missed_command(rank_pool: RankPool) -> None:
+    answers = rank_pool.run(2, numbered)
+    assert answers[0] == "fine"
+    assert "command 1 arrived where 2 was due" in answers[1]
+
+
+def test_only_rank_0_commands() -> None:
+    control = ControlPlane(Topology(rank=1, world_size=2, device=torch.device("cpu")), None)
+    with pytest.raises(OutOfStepError, match="only rank 0"):
+        control.tick(Stop())
+
+
+def test_nan_latents_fail_the_generation_on_every_rank(rank_pool: RankPool) -> None:
+    outcomes = rank_pool.run(2, broken_video, spec())
+    assert outcomes == ["NonFiniteLatentsError"] * 2
+
+
+def broken_video(topology: Topology, groups: Groups, what: GenerationSpec) -> str:
+    generator, control, _ = make_generator(topology, groups, torch.float32)
+    if topology.rank == 1:
+        next(generator.model.unet.parameters()).fill_(float("nan"))
+    layout = generator.plan(what)
+    try:
+        generator.latents("g", what, layout, Recorder(), control.agree)
+    except Exception as error:
+        return type(error).__name__
+    return "fine"
