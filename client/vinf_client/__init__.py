@@ -1,1 +1,140 @@
-"""Python SDK and the `vinf` command."""
+"""Python SDK and the `vinf` command.
+
+>>> from vinf_client import Client
+>>> with Client("127.0.0.1:50051") as client:                                      # doctest: +SKIP
+...     for frame in client.generate("a red ball bouncing over the sea", frames=96):
+...         print(frame.shape, frame.dtype)
+
+Names are imported when first used: `vinf serve` and `vinf --help` need none of them, and work without numpy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vinf_client._client import Client
+    from vinf_client._errors import (
+        GenerationCancelledError,
+        GenerationFailedError,
+        GenerationNotFoundError,
+        InvalidRequestError,
+        LocalServerError,
+        ModelNotFoundError,
+        NotFoundError,
+        OutputError,
+        ProtocolError,
+        QueueFullError,
+        RequestIdReusedError,
+        RpcTimeoutError,
+        ServerDrainingError,
+        ServerError,
+        ServerNotReadyError,
+        TransportError,
+        VinfError,
+        Violation,
+    )
+    from vinf_client._generation import GenerationHandle, Video
+    from vinf_client._types import (
+        Clip,
+        Failure,
+        Generation,
+        GenerationSpec,
+        GenerationStage,
+        GenerationState,
+        Limits,
+        Model,
+        Progress,
+        Rank,
+        ServerInfo,
+        Solver,
+        TemporalScope,
+    )
+
+_HOMES = {
+    "vinf_client._client": ("Client",),
+    "vinf_client._generation": ("GenerationHandle", "Video"),
+    "vinf_client._errors": (
+        "GenerationCancelledError",
+        "GenerationFailedError",
+        "GenerationNotFoundError",
+        "InvalidRequestError",
+        "LocalServerError",
+        "ModelNotFoundError",
+        "NotFoundError",
+        "OutputError",
+        "ProtocolError",
+        "QueueFullError",
+        "RequestIdReusedError",
+        "RpcTimeoutError",
+        "ServerDrainingError",
+        "ServerError",
+        "ServerNotReadyError",
+        "TransportError",
+        "VinfError",
+        "Violation",
+    ),
+    "vinf_client._types": (
+        "Clip",
+        "Failure",
+        "Generation",
+        "GenerationSpec",
+        "GenerationStage",
+        "GenerationState",
+        "Limits",
+        "Model",
+        "Progress",
+        "Rank",
+        "ServerInfo",
+        "Solver",
+        "TemporalScope",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Client",
+    "Clip",
+    "Failure",
+    "Generation",
+    "GenerationCancelledError",
+    "GenerationFailedError",
+    "GenerationHandle",
+    "GenerationNotFoundError",
+    "GenerationSpec",
+    "GenerationStage",
+    "GenerationState",
+    "InvalidRequestError",
+    "Limits",
+    "LocalServerError",
+    "Model",
+    "ModelNotFoundError",
+    "NotFoundError",
+    "OutputError",
+    "Progress",
+    "ProtocolError",
+    "QueueFullError",
+    "Rank",
+    "RequestIdReusedError",
+    "RpcTimeoutError",
+    "ServerDrainingError",
+    "ServerError",
+    "ServerInfo",
+    "ServerNotReadyError",
+    "Solver",
+    "TemporalScope",
+    "TransportError",
+    "Video",
+    "VinfError",
+    "Violation",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

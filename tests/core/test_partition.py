@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from vinf_core.context.partition import (
@@ -22,7 +24,7 @@ def test_clips_are_even_contiguous_and_cover_the_video() -> None:
     clips = partition(47, 3)
     assert clips[0].start == 0
     assert clips[-1].stop == 47
-    assert all(a.stop == b.start for a, b in zip(clips, clips[1:], strict=False))
+    assert all(a.stop == b.start for a, b in pairwise(clips))
 
 
 def test_with_fewer_frames_than_ranks_the_last_clips_are_empty() -> None:

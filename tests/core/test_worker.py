@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.engine import Recorder, make_generator, spec, whole_video
 from tests.support.ranks import RankPool
@@ -17,8 +18,6 @@ from vinf_core.engine.worker import Outcome, Worker
 from vinf_core.errors import GenerationCancelledError, OutOfStepError
 from vinf_core.events import Pixels
 from vinf_core.types import GenerationSpec, Stage
-
-import torch  # isort: skip
 
 pytestmark = pytest.mark.process
 

@@ -1,0 +1,204 @@
+"""The synchronous client."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+from vinf.v1 import server_info_service_pb2 as info_pb
+from vinf.v1 import video_generation_service_pb2 as service_pb
+
+from vinf_client import _convert
+from vinf_client._errors import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    QueueFullError,
+    ServerDrainingError,
+    ServerNotReadyError,
+    VinfError,
+    Violation,
+)
+from vinf_client._generation import GenerationHandle, Video
+from vinf_client._request import SpecArguments, SpecOptions, build, check
+from vinf_client._retry import Backoff
+from vinf_client._transport import DEFAULT_SERVER, Transport
+from vinf_client._types import Generation, GenerationState, Progress, ServerInfo, TemporalScope
+
+_PAGE_SIZE = 500
+_WAIT = Backoff(initial=0.25, factor=1.5, maximum=2.0)
+
+OnProgress = Callable[[Progress], None]
+OnWait = Callable[[VinfError], None]
+Result = TypeVar("Result")
+
+
+class Client:
+    """A vinf server, seen from Python. Thread-safe.
+
+    >>> with Client() as client:                                               # doctest: +SKIP
+    ...     for frame in client.generate("a red ball bouncing over the sea", frames=96, seed=7):
+    ...         show(frame)
+
+    Args:
+        server: "host:port" of the server.
+        connect_timeout: seconds until a silent address counts as unreachable; a refused connection fails at once.
+        rpc_timeout: seconds one call may take. Streams and generations take as long as they take.
+        resume_attempts: how often in a row a broken stream is opened again.
+    """
+
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        connect_timeout: float = 5.0,
+        rpc_timeout: float = 30.0,
+        resume_attempts: int = 10,
+    ) -> None:
+        self._transport = Transport(server, connect_timeout=connect_timeout, rpc_timeout=rpc_timeout)
+        self._backoff = Backoff(attempts=resume_attempts)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; generations go on."""
+        self._transport.close()
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,
+        wait_ready: float = 60.0,
+        **options: Unpack[SpecOptions],
+    ) -> Video:
+        """Start a generation and return its video, to be iterated over. Leaving early cancels the generation.
+
+        Args:
+            prompt: what the video shows.
+            on_progress: called with each change of progress, from a thread of the SDK; keep it short.
+            on_wait: called with the reason before each pause: the server is not ready, its queue is full, or the
+                connection broke and is taken up again.
+            wait_ready: seconds to wait for a server whose ranks still start or whose queue is full.
+            options: see `SpecOptions`; each one left out is the server's default.
+
+        Raises:
+            InvalidRequestError: with every violation, those the server found too.
+            ModelNotFoundError, QueueFullError, ServerNotReadyError, TransportError: see `_errors`.
+        """
+        handle = self.submit(prompt, on_wait=on_wait, wait_ready=wait_ready, **options)
+        return Video(handle, on_progress=on_progress, on_wait=on_wait)
+
+    def submit(
+        self,
+        prompt: str,
+        *,
+        on_wait: OnWait | None = None,
+        wait_ready: float = 60.0,
+        **options: Unpack[SpecOptions],
+    ) -> GenerationHandle:
+        """Start a generation and return at once; it goes on until it ends or `GenerationHandle.cancel`.
+
+        Arguments and errors are those of `generate`.
+        """
+        arguments = SpecArguments(prompt=prompt, **options)
+        violations = check(arguments)
+        if violations:
+            raise InvalidRequestError.of(self._with_server_violations(arguments, violations))
+        deadline = time.monotonic() + wait_ready
+        scope = None
+        if arguments.customises_scope:
+            scope = _until(deadline, on_wait, lambda: self._default_scope(arguments.model))
+        # One id for all tries: a reply that got lost does not start a second generation.
+        request = service_pb.CreateGenerationRequest(request_id=str(uuid.uuid4()), spec=build(arguments, scope=scope))
+        reply = _until(
+            deadline, on_wait, lambda: self._transport.unary(self._transport.generations.CreateGeneration, request)
+        )
+        return GenerationHandle(self._transport, _convert.generation(reply.generation), backoff=self._backoff)
+
+    def attach(self, generation_id: str) -> GenerationHandle:
+        """Take hold of a generation that somebody started.
+
+        Raises:
+            GenerationNotFoundError: the server does not know it.
+        """
+        request = service_pb.GetGenerationRequest(generation_id=generation_id)
+        reply = self._transport.unary(self._transport.generations.GetGeneration, request)
+        return GenerationHandle(self._transport, _convert.generation(reply.generation), backoff=self._backoff)
+
+    def list(self, *, limit: int = 50, states: Iterable[GenerationState | str] = ()) -> list[Generation]:
+        """Return the newest generations, at most `limit`, only those in `states` when given."""
+        numbers = [_convert.STATE_NUMBERS[GenerationState(state)] for state in states]
+        found: list[Generation] = []
+        token = ""
+        while len(found) < limit:
+            request = service_pb.ListGenerationsRequest(
+                page_size=min(_PAGE_SIZE, limit - len(found)), page_token=token, states=numbers
+            )
+            reply = self._transport.unary(self._transport.generations.ListGenerations, request)
+            found += [_convert.generation(message) for message in reply.generations]
+            token = reply.next_page_token
+            if not token:
+                break
+        return found[:limit]
+
+    def info(self) -> ServerInfo:
+        """Ask what the server is and can do; answers also while the ranks are not ready."""
+        reply = self._transport.unary(self._transport.server_info.GetServerInfo, info_pb.GetServerInfoRequest())
+        return _convert.server_info(reply.server_info)
+
+    def _default_scope(self, name: str | None) -> TemporalScope | None:
+        info = self.info()
+        if not info.models:
+            raise ServerNotReadyError(
+                "the ranks have not reported yet", code="UNAVAILABLE", reason="WORKERS_NOT_READY"
+            )
+        model = info.model(name)
+        return model.default_temporal_scope if model is not None else None  # Create reports the unknown model
+
+    def _with_server_violations(self, arguments: SpecArguments, violations: Sequence[Violation]) -> Sequence[Violation]:
+        """Add what the server would refuse as well, so that the caller mends everything in one go."""
+        try:
+            info = self.info()
+            violations = check(arguments, info)
+            model = info.model(arguments.model)
+            spec = build(
+                arguments,
+                scope=model.default_temporal_scope if model is not None else None,
+                without={violation.field for violation in violations},
+            )
+            request = service_pb.CreateGenerationRequest(spec=spec, validate_only=True)
+            self._transport.unary(self._transport.generations.CreateGeneration, request)
+        except InvalidRequestError as error:
+            known = {violation.field for violation in violations}
+            violations = [*violations, *(found for found in error.violations if found.field not in known)]
+        except ModelNotFoundError as error:
+            violations = [*violations, Violation("spec.model", error.message)]
+        except VinfError:
+            pass  # unreachable or not ready: what is known already is reason enough to refuse
+        return violations
+
+
+def _until(deadline: float, on_wait: OnWait | None, call: Callable[[], Result]) -> Result:
+    """Call again while the server asks to come back later, until `deadline`."""
+    attempt = 0
+    while True:
+        try:
+            return call()
+        except ServerDrainingError:
+            raise
+        except (ServerNotReadyError, QueueFullError) as error:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            attempt += 1
+            if on_wait is not None:
+                on_wait(error)
+            time.sleep(min(left, error.retry_after or _WAIT.delay(attempt)))

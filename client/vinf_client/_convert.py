@@ -1,0 +1,180 @@
+"""Messages, turned into the values users see."""
+
+from datetime import UTC, datetime
+from fractions import Fraction
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from vinf.v1 import generation_pb2 as pb
+from vinf.v1 import server_info_service_pb2 as info_pb
+
+from vinf_client._translate import code_name
+from vinf_client._types import (
+    Clip,
+    Failure,
+    Generation,
+    GenerationSpec,
+    GenerationStage,
+    GenerationState,
+    Limits,
+    Model,
+    Progress,
+    Rank,
+    ServerInfo,
+    Solver,
+    TemporalScope,
+)
+
+# Enum numbers this client does not know (a newer server) read as UNKNOWN.
+_STATES = {
+    pb.GENERATION_STATE_PENDING: GenerationState.PENDING,
+    pb.GENERATION_STATE_RUNNING: GenerationState.RUNNING,
+    pb.GENERATION_STATE_CANCELLING: GenerationState.CANCELLING,
+    pb.GENERATION_STATE_SUCCEEDED: GenerationState.SUCCEEDED,
+    pb.GENERATION_STATE_FAILED: GenerationState.FAILED,
+    pb.GENERATION_STATE_CANCELLED: GenerationState.CANCELLED,
+}
+_STAGES = {
+    pb.GENERATION_STAGE_QUEUED: GenerationStage.QUEUED,
+    pb.GENERATION_STAGE_TEXT: GenerationStage.TEXT,
+    pb.GENERATION_STAGE_DENOISE: GenerationStage.DENOISE,
+    pb.GENERATION_STAGE_DECODE: GenerationStage.DECODE,
+}
+_SOLVERS = {pb.SOLVER_DDIM: Solver.DDIM, pb.SOLVER_DPM_SOLVER_PP_2M: Solver.DPM_PP}
+SOLVER_NUMBERS = {solver: number for number, solver in _SOLVERS.items()}
+STATE_NUMBERS = {state: number for number, state in _STATES.items()}
+
+
+def state(number: int) -> GenerationState:
+    """Read a state; UNKNOWN for numbers newer than this client."""
+    return _STATES.get(number, GenerationState.UNKNOWN)  # type: ignore[call-overload,no-any-return]
+
+
+def failure(message: pb.GenerationError) -> Failure:
+    """Read why a generation ended without success."""
+    return Failure(code_name(message.code), message.reason, message.message, dict(message.metadata))
+
+
+def generation(message: pb.Generation) -> Generation:
+    """Read a snapshot of a generation."""
+    return Generation(
+        generation_id=message.generation_id,
+        state=state(message.state),
+        spec=_spec(message.resolved_spec),
+        progress=_progress(message),
+        error=failure(message.error) if message.HasField("error") else None,
+        clips=tuple(Clip(clip.start_frame_index, clip.frame_count) for clip in message.clips),
+        create_time=_time(message, "create_time"),
+        start_time=_time(message, "start_time"),
+        first_frame_time=_time(message, "first_frame_time"),
+        end_time=_time(message, "end_time"),
+        peak_rank_memory_bytes=tuple(message.peak_rank_memory_bytes),
+    )
+
+
+def server_info(message: info_pb.ServerInfo) -> ServerInfo:
+    """Read what a server is and can do."""
+    limits = message.limits
+    return ServerInfo(
+        version=message.version,
+        api_version=message.api_version,
+        ready=message.ready,
+        server_time=_time(message, "server_time"),
+        start_time=_time(message, "start_time"),
+        models=tuple(_model(model) for model in message.models),
+        limits=Limits(
+            max_waiting_generation_count=limits.max_waiting_generation_count,
+            max_data_bytes=limits.max_data_bytes,
+            max_step_count=limits.max_step_count,
+            max_guidance_scale=limits.max_guidance_scale,
+            max_global_frames=limits.max_global_frames,
+        ),
+        ranks=tuple(_rank(rank) for rank in message.ranks),
+        waiting_generation_count=message.waiting_generation_count,
+        running_generation_count=message.running_generation_count,
+    )
+
+
+def frame_rate(message: pb.Rational) -> Fraction:
+    """Read a rate; 0 when it is unset."""
+    return Fraction(message.num, message.den) if message.den else Fraction(0)
+
+
+def _spec(message: pb.GenerationSpec) -> GenerationSpec:
+    return GenerationSpec(
+        model=message.model,
+        prompt=message.prompt,
+        negative_prompt=message.negative_prompt,
+        width=message.width,
+        height=message.height,
+        frame_count=message.frame_count,
+        frame_rate=frame_rate(message.frame_rate),
+        seed=message.seed,
+        inference_step_count=message.inference_step_count,
+        guidance_scale=message.guidance_scale,
+        solver=_SOLVERS.get(message.solver, Solver.UNKNOWN),
+        temporal_scope=_scope(message.temporal_scope) if message.HasField("temporal_scope") else None,
+    )
+
+
+def _scope(message: pb.TemporalScope) -> TemporalScope:
+    return TemporalScope(
+        message.local_window_frames, message.global_frames, message.phase_timestep, message.phase_bias
+    )
+
+
+def _progress(message: pb.Generation) -> Progress:
+    progress = message.progress
+    return Progress(
+        state=state(message.state),
+        stage=_STAGES.get(progress.stage, GenerationStage.UNKNOWN),
+        completed_step_count=progress.completed_step_count,
+        step_count=progress.step_count,
+        completed_frame_count=progress.completed_frame_count,
+        frame_count=progress.frame_count,
+        queue_position=progress.queue_position,
+    )
+
+
+def _model(message: info_pb.ModelInfo) -> Model:
+    return Model(
+        name=message.name,
+        default_width=message.default_width,
+        default_height=message.default_height,
+        min_width=message.min_width,
+        max_width=message.max_width,
+        min_height=message.min_height,
+        max_height=message.max_height,
+        size_multiple=message.size_multiple,
+        default_frame_count=message.default_frame_count,
+        max_frame_count=message.max_frame_count,
+        trained_frame_count=message.trained_frame_count,
+        default_frame_rate=frame_rate(message.default_frame_rate),
+        default_step_count=message.default_step_count,
+        default_guidance_scale=message.default_guidance_scale,
+        default_solver=_SOLVERS.get(message.default_solver, Solver.UNKNOWN),
+        default_temporal_scope=_scope(message.default_temporal_scope),
+        max_prompt_chars=message.max_prompt_chars,
+        max_prompt_words=message.max_prompt_words,
+        vocabulary=tuple(message.vocabulary),
+    )
+
+
+def _rank(message: info_pb.RankInfo) -> Rank:
+    return Rank(
+        rank=message.rank,
+        host=message.host,
+        pid=message.pid,
+        device=message.device,
+        device_name=message.device_name,
+        memory_used_bytes=message.memory_used_bytes,
+        memory_total_bytes=message.memory_total_bytes,
+        frame_count=message.frame_count,
+    )
+
+
+def _time(message: Message, name: str) -> datetime | None:
+    if not message.HasField(name):
+        return None
+    stamp: Timestamp = getattr(message, name)
+    return stamp.ToDatetime(tzinfo=UTC)

@@ -1,0 +1,248 @@
+"""Arguments of a generation: what is checked here, and how they become a specification on the wire.
+
+On the wire 0 means "the server's default", so an explicit 0 never travels: it is refused here, by name. Everything
+else is the server's to judge (`ServerInfo` has its limits); what is checked here is only what the wire cannot carry.
+"""
+
+import math
+import operator
+from collections.abc import Collection
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypedDict
+
+from vinf.v1 import generation_pb2 as pb
+
+from vinf_client._convert import SOLVER_NUMBERS
+from vinf_client._errors import Violation
+from vinf_client._types import Model, ServerInfo, Solver, TemporalScope
+
+_INT32 = 2**31 - 1
+_INT64 = 2**63 - 1
+_LONGEST_PROMPT = 1_000_000  # characters; more would not fit a message
+_OMIT = "leave it out for the server's default"
+
+
+class SpecOptions(TypedDict, total=False):
+    """Keywords of `Client.generate` and `Client.submit`; each left out (or None) means the server's default."""
+
+    frames: int | None
+    seed: int | None  # same seed, same video; 0 lets the server pick one, as leaving it out does
+    negative_prompt: str | None
+    width: int | None  # pixels
+    height: int | None  # pixels
+    steps: int | None
+    guidance: float | None  # 1 switches guidance off
+    model: str | None
+    fps: float | Fraction | str | None  # how fast it is played: 24, 23.976 or "24000/1001"
+    solver: str | None  # "ddim" or "dpm++"
+
+    # Any of these makes the temporal scope a custom one; those left out keep the model's own numbers, 0 is a number.
+    window: int | None  # neighbours that a frame sees, even
+    global_frames: int | None  # frames of the whole video that all frames see
+    phase_timestep: int | None  # above it the global frames are favoured, below it the window
+    phase_bias: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecArguments:
+    """What the caller asked for, unchecked; None is the server's default."""
+
+    prompt: str
+    frames: int | None = None
+    seed: int | None = None
+    negative_prompt: str | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    model: str | None = None
+    fps: float | Fraction | str | None = None
+    solver: str | None = None
+    window: int | None = None
+    global_frames: int | None = None
+    phase_timestep: int | None = None
+    phase_bias: float | None = None
+
+    @property
+    def customises_scope(self) -> bool:
+        """Whether any number of the temporal scope is the caller's."""
+        return any(
+            value is not None for value in (self.window, self.global_frames, self.phase_timestep, self.phase_bias)
+        )
+
+
+def check(arguments: SpecArguments, info: ServerInfo | None = None) -> list[Violation]:
+    """Find every violation that can be told without the server; `info` adds its ranges to the messages."""
+    model = info.model(arguments.model) if info is not None else None
+    steps = info.limits.max_step_count if info is not None and model is not None else 0
+    return [
+        *_check_texts(arguments, model),
+        *_check_whole("spec.frame_count", arguments.frames, 1, _INT64, _frames_range(model)),
+        *_check_whole("spec.width", arguments.width, 1, _INT32, _width_range(model)),
+        *_check_whole("spec.height", arguments.height, 1, _INT32, _height_range(model)),
+        *_check_whole("spec.inference_step_count", arguments.steps, 1, _INT32, f"[1, {steps}]" if steps else ""),
+        *_check_whole("spec.seed", arguments.seed, 0, _INT64),
+        *_check_guidance(arguments.guidance, info),
+        *_check_rate(arguments.fps),
+        *_check_solver(arguments.solver),
+        *_check_whole("spec.temporal_scope.local_window_frames", arguments.window, 0, _INT32),
+        *_check_whole("spec.temporal_scope.global_frames", arguments.global_frames, 0, _INT32),
+        *_check_whole("spec.temporal_scope.phase_timestep", arguments.phase_timestep, 0, _INT32),
+        *_check_bias(arguments.phase_bias),
+    ]
+
+
+def build(
+    arguments: SpecArguments, *, scope: TemporalScope | None = None, without: Collection[str] = ()
+) -> pb.GenerationSpec:
+    """Write the specification; what was not given stays unset.
+
+    Args:
+        arguments: the caller's, checked.
+        scope: the model's own, for the numbers of a custom scope that the caller did not give.
+        without: fields to leave out because `check` refused them.
+    """
+    given = {
+        "prompt": arguments.prompt,
+        "negative_prompt": arguments.negative_prompt,
+        "model": arguments.model,
+        "width": arguments.width,
+        "height": arguments.height,
+        "frame_count": arguments.frames,
+        "seed": arguments.seed,
+        "inference_step_count": arguments.steps,
+        "guidance_scale": arguments.guidance,
+    }
+    spec = pb.GenerationSpec(
+        **{
+            name: value for name, value in given.items() if value is not None and f"spec.{name}" not in without
+        }  # type: ignore[arg-type]
+    )
+    if arguments.fps is not None and "spec.frame_rate" not in without:
+        rate = _rate(arguments.fps)
+        spec.frame_rate.num, spec.frame_rate.den = rate.numerator, rate.denominator
+    if arguments.solver is not None and "spec.solver" not in without:
+        spec.solver = SOLVER_NUMBERS[Solver(arguments.solver)]
+    if arguments.customises_scope and not any(path.startswith("spec.temporal_scope") for path in without):
+        _write_scope(spec.temporal_scope, arguments, scope or TemporalScope(0, 0, 0, 0.0))
+    return spec
+
+
+def _write_scope(message: pb.TemporalScope, arguments: SpecArguments, default: TemporalScope) -> None:
+    message.mode = pb.TEMPORAL_SCOPE_MODE_CUSTOM
+    message.local_window_frames = _either(arguments.window, default.local_window_frames)
+    message.global_frames = _either(arguments.global_frames, default.global_frames)
+    message.phase_timestep = _either(arguments.phase_timestep, default.phase_timestep)
+    message.phase_bias = default.phase_bias if arguments.phase_bias is None else arguments.phase_bias
+
+
+def _either(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _rate(value: float | Fraction | str) -> Fraction:
+    """Read 24, 23.976 or "24000/1001" as the nearest rate the wire can carry."""
+    return Fraction(value).limit_denominator(1001)
+
+
+def _check_texts(arguments: SpecArguments, model: Model | None) -> list[Violation]:
+    found = []
+    longest = model.max_prompt_chars if model is not None else 0
+    size = f"[1, {longest}] characters" if longest else "at least 1 character"
+    texts = {"prompt": arguments.prompt, "negative_prompt": arguments.negative_prompt, "model": arguments.model}
+    for name, text in texts.items():
+        if text is None and name != "prompt":
+            continue
+        if not isinstance(text, str):
+            found.append(Violation(f"spec.{name}", f"must be text, got {text!r}"))
+        elif not _encodable(text):
+            found.append(Violation(f"spec.{name}", "is not valid Unicode text"))
+        elif len(text) > _LONGEST_PROMPT:
+            size = f"at most {longest or _LONGEST_PROMPT} characters"
+            found.append(Violation(f"spec.{name}", f"must have {size}, got {len(text)}"))
+        elif name == "prompt" and not text.strip():
+            found.append(Violation("spec.prompt", f"must not be empty; allowed: {size}"))
+    return found
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # lone surrogates: bytes of the command line that were no UTF-8
+        return False
+    return True
+
+
+def _check_whole(
+    path: str, value: int | None, least: int, most: int, allowed: str = ""
+) -> list[Violation]:
+    if value is None:
+        return []
+    allowed = allowed or (f"[{least}, {most}]" if most == _INT64 and least == 0 else f"at least {least}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return [Violation(path, f"must be a whole number, got {value!r}")]
+    if isinstance(value, bool):
+        return [Violation(path, f"must be a whole number, got {value!r}")]
+    if least <= number <= most:
+        return []
+    hint = f" ({_OMIT})" if number == 0 else ""
+    return [Violation(path, f"{number} is not allowed; allowed: {allowed}{hint}")]
+
+
+def _check_guidance(value: float | None, info: ServerInfo | None) -> list[Violation]:
+    most = info.limits.max_guidance_scale if info is not None else 0
+    allowed = f"[1, {most:g}]" if most else "at least 1"
+    if value is None or (_is_number(value) and math.isfinite(value) and value > 0):
+        return []
+    hint = f" ({_OMIT})" if value == 0 else ""
+    return [Violation("spec.guidance_scale", f"{value} is not allowed; allowed: {allowed}{hint}")]
+
+
+def _check_bias(value: float | None) -> list[Violation]:
+    if value is None or (_is_number(value) and math.isfinite(value)):
+        return []
+    return [Violation("spec.temporal_scope.phase_bias", f"{value} is not allowed; allowed: [0, 100]")]
+
+
+def _check_rate(value: float | Fraction | str | None) -> list[Violation]:
+    if value is None:
+        return []
+    try:
+        fits = 1 <= _rate(value) <= 240
+    except (ValueError, TypeError, OverflowError, ZeroDivisionError):
+        fits = False
+    if fits:
+        return []
+    return [
+        Violation("spec.frame_rate", f"{value} is not allowed; allowed: a rate in [1, 240], such as 24 or 24000/1001")
+    ]
+
+
+def _check_solver(value: str | None) -> list[Violation]:
+    names = [solver.value for solver in SOLVER_NUMBERS]
+    if value is None or value in names:
+        return []
+    return [Violation("spec.solver", f"{value!r} is not allowed; allowed: {', '.join(names)}")]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _frames_range(model: Model | None) -> str:
+    return f"[1, {model.max_frame_count}]" if model is not None else ""
+
+
+def _width_range(model: Model | None) -> str:
+    return _size_range(model.min_width, model.max_width, model.size_multiple) if model is not None else ""
+
+
+def _height_range(model: Model | None) -> str:
+    return _size_range(model.min_height, model.max_height, model.size_multiple) if model is not None else ""
+
+
+def _size_range(least: int, most: int, multiple: int) -> str:
+    return f"[{least}, {most}], a multiple of {multiple}"

@@ -1,0 +1,166 @@
+"""gRPC failures, turned into the errors of this package at one boundary by one table."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from vinf_client._errors import (
+    GenerationCancelledError,
+    GenerationFailedError,
+    GenerationNotFoundError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+    ProtocolError,
+    QueueFullError,
+    RequestIdReusedError,
+    RpcTimeoutError,
+    ServerDrainingError,
+    ServerError,
+    ServerNotReadyError,
+    TransportError,
+    VinfError,
+    Violation,
+)
+from vinf_client._types import Failure, GenerationState
+
+# The reason decides; RESOURCE_EXHAUSTED alone has at least five meanings on one channel.
+BY_REASON: dict[str, type[VinfError]] = {
+    "INVALID_FIELD": InvalidRequestError,
+    "MALFORMED_REQUEST": InvalidRequestError,
+    "SPEC_TOO_LARGE": InvalidRequestError,
+    "REQUEST_ID_REUSED": RequestIdReusedError,
+    "MODEL_NOT_FOUND": ModelNotFoundError,
+    "GENERATION_NOT_FOUND": GenerationNotFoundError,
+    "QUEUE_FULL": QueueFullError,
+    "WORKERS_NOT_READY": ServerNotReadyError,
+    "SERVER_DRAINING": ServerDrainingError,
+}
+
+# Without a reason we know, the code decides: answers of proxies, of gRPC itself, of servers newer than this client.
+BY_CODE: dict[grpc.StatusCode, type[VinfError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.UNAVAILABLE: TransportError,
+    grpc.StatusCode.CANCELLED: TransportError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: RpcTimeoutError,
+    grpc.StatusCode.UNIMPLEMENTED: ProtocolError,
+}
+
+_DETAILS_KEY = "grpc-status-details-bin"
+_DOMAIN = "vinf"
+_LONGEST_MESSAGE = 2000
+
+
+@contextmanager
+def translated(server: str) -> Iterator[None]:
+    """Raise any gRPC failure of the body as this package's error, the original chained."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise translate(error, server) from error
+
+
+def translate(error: grpc.RpcError, server: str) -> VinfError:
+    """Find the most specific error for a failed call to `server`."""
+    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+    text = _plain(error.details() if isinstance(error, grpc.Call) else str(error))
+    info, bad_request, retry_after = _details(error)
+    kind = BY_REASON.get(info.reason) or BY_CODE.get(code, ServerError)
+    known = {
+        "code": code.name,
+        "reason": info.reason,
+        "metadata": dict(info.metadata),
+        "retry_after": retry_after,
+    }
+    if issubclass(kind, InvalidRequestError):
+        violations = [Violation(entry.field, _plain(entry.description)) for entry in bad_request.field_violations]
+        if violations:
+            text = "; ".join(str(violation) for violation in violations)
+        return kind(text or "the server refused the request", violations=violations, **known)
+    if kind is RpcTimeoutError:
+        return kind(f"the vinf server at {server} did not answer in time", **known)
+    if kind is TransportError:
+        return kind(f"cannot reach a vinf server at {server}: {_cause(text)}", **known)
+    if kind is ProtocolError:
+        return kind(f"the server at {server} is no vinf server, or one of another version: {text}", **known)
+    return kind(text or f"the vinf server at {server} answered {code.name}", **known)
+
+
+def failure_error(failure: Failure | None, state: GenerationState, generation_id: str) -> VinfError:
+    """Build the error of a generation that ended without success."""
+    cancelled = state is GenerationState.CANCELLED
+    kind = GenerationCancelledError if cancelled else GenerationFailedError
+    message = failure.message if failure is not None else ""
+    return kind(
+        message or f"generation {generation_id} {'was cancelled' if cancelled else 'failed'}",
+        generation_id=generation_id,
+        code=failure.code if failure is not None else "",
+        reason=failure.reason if failure is not None else "",
+        metadata=failure.metadata if failure is not None else None,
+    )
+
+
+def code_name(number: int) -> str:
+    """Name a google.rpc.Code number."""
+    return next((code.name for code in grpc.StatusCode if code.value[0] == number), str(number))
+
+
+def _details(
+    error: grpc.RpcError,
+) -> tuple[error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, float | None]:
+    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry_after: float | None = None
+    for item in _status(error).details:
+        retry = error_details_pb2.RetryInfo()
+        # Is() guards Unpack, which raises on a payload that does not parse.
+        if item.Is(info.DESCRIPTOR):
+            found = error_details_pb2.ErrorInfo()
+            item.Unpack(found)
+            if found.domain == _DOMAIN:
+                info = found
+        elif item.Is(bad_request.DESCRIPTOR):
+            item.Unpack(bad_request)
+        elif item.Is(retry.DESCRIPTOR):
+            item.Unpack(retry)
+            retry_after = max(0.0, retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+    return info, bad_request, retry_after
+
+
+def _status(error: grpc.RpcError) -> status_pb2.Status:
+    trailers: Iterable[tuple[str, str | bytes]] | None = None
+    if isinstance(error, grpc.Call):
+        trailers = error.trailing_metadata()
+    for key, value in trailers or ():
+        if key == _DETAILS_KEY:
+            try:
+                return status_pb2.Status.FromString(value if isinstance(value, bytes) else value.encode("latin-1"))
+            except Exception:  # a proxy's garbage must not hide the failure it came with
+                break
+    return status_pb2.Status()
+
+
+def _plain(text: str | None) -> str:
+    """Keep a message on one line and at a readable length."""
+    line = " ".join((text or "").split())
+    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def _cause(text: str) -> str:
+    for sign, cause in (
+        ("Connection refused", "connection refused"),
+        ("DNS resolution failed", "the host name is not known"),
+        ("Domain name not found", "the host name is not known"),
+        ("No route to host", "no route to the host"),
+        ("Network is unreachable", "the network is unreachable"),
+        ("Socket closed", "the connection broke"),
+        ("Connection reset", "the connection broke"),
+        ("keepalive watchdog", "it stopped answering"),
+        ("ping timeout", "it stopped answering"),
+    ):
+        if sign.lower() in text.lower():
+            return cause
+    return text or "no answer"

@@ -1,0 +1,190 @@
+"""What users see of the server: frozen values instead of messages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from fractions import Fraction
+
+
+class GenerationState(StrEnum):
+    """Where a generation stands; UNKNOWN is what a newer server invented."""
+
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing will change any more."""
+        return self in (GenerationState.SUCCEEDED, GenerationState.FAILED, GenerationState.CANCELLED)
+
+
+class GenerationStage(StrEnum):
+    """What a generation is busy with."""
+
+    UNKNOWN = "unknown"
+    QUEUED = "queued"
+    TEXT = "text"
+    DENOISE = "denoise"
+    DECODE = "decode"
+
+
+class Solver(StrEnum):
+    """How the denoising steps are integrated."""
+
+    UNKNOWN = "unknown"
+    DDIM = "ddim"
+    DPM_PP = "dpm++"
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalScope:
+    """What a frame sees of the other frames: a local window and a sample of the whole video."""
+
+    local_window_frames: int
+    global_frames: int
+    phase_timestep: int
+    phase_bias: float
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSpec:
+    """What is generated, with every default filled in."""
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    frame_count: int
+    frame_rate: Fraction
+    seed: int
+    inference_step_count: int
+    guidance_scale: float
+    solver: Solver
+    temporal_scope: TemporalScope | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a generation has come."""
+
+    state: GenerationState
+    stage: GenerationStage
+    completed_step_count: int
+    step_count: int
+    completed_frame_count: int
+    frame_count: int
+    queue_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a generation ended without success."""
+
+    code: str
+    reason: str
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The frames one rank owns."""
+
+    start_frame_index: int
+    frame_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A snapshot of one generation."""
+
+    generation_id: str
+    state: GenerationState
+    spec: GenerationSpec
+    progress: Progress
+    error: Failure | None
+    clips: tuple[Clip, ...]
+    create_time: datetime | None
+    start_time: datetime | None
+    first_frame_time: datetime | None
+    end_time: datetime | None
+    peak_rank_memory_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model with its own defaults and limits."""
+
+    name: str
+    default_width: int
+    default_height: int
+    min_width: int
+    max_width: int
+    min_height: int
+    max_height: int
+    size_multiple: int
+    default_frame_count: int
+    max_frame_count: int
+    trained_frame_count: int
+    default_frame_rate: Fraction
+    default_step_count: int
+    default_guidance_scale: float
+    default_solver: Solver
+    default_temporal_scope: TemporalScope
+    max_prompt_chars: int
+    max_prompt_words: int
+    vocabulary: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits that no model changes."""
+
+    max_waiting_generation_count: int
+    max_data_bytes: int
+    max_step_count: int
+    max_guidance_scale: float
+    max_global_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One rank of the group."""
+
+    rank: int
+    host: str
+    pid: int
+    device: str
+    device_name: str
+    memory_used_bytes: int
+    memory_total_bytes: int
+    frame_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server is and can do; `models` and `ranks` are empty before the ranks' first report."""
+
+    version: str
+    api_version: str
+    ready: bool
+    server_time: datetime | None
+    start_time: datetime | None
+    models: tuple[Model, ...]
+    limits: Limits
+    ranks: tuple[Rank, ...]
+    waiting_generation_count: int
+    running_generation_count: int
+
+    def model(self, name: str | None = None) -> Model | None:
+        """Find a model by name, the default one without; None when it is not served."""
+        if not name:
+            return self.models[0] if self.models else None
+        return next((model for model in self.models if model.name == name), None)

@@ -1,0 +1,5 @@
+"""The `vinf` command."""
+
+from vinf_client.cli.dispatch import main
+
+__all__ = ["main"]

@@ -1,0 +1,159 @@
+"""What the client commands share: options, error lines, exit codes, JSON."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from fractions import Fraction
+from typing import Any, NoReturn
+
+from vinf_client._errors import (
+    GenerationCancelledError,
+    GenerationFailedError,
+    InvalidRequestError,
+    LocalServerError,
+    ModelNotFoundError,
+    NotFoundError,
+    OutputError,
+    ProtocolError,
+    QueueFullError,
+    ServerNotReadyError,
+    TransportError,
+    VinfError,
+    Violation,
+)
+from vinf_client._transport import DEFAULT_SERVER
+
+EXIT_INTERRUPTED = 130
+
+# The first class that fits decides.
+_EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
+    (InvalidRequestError, 2),
+    (NotFoundError, 2),
+    (OutputError, 2),
+    (TransportError, 3),
+    (LocalServerError, 3),
+    (ProtocolError, 3),
+    (GenerationFailedError, 4),
+    (GenerationCancelledError, 4),
+    (ServerNotReadyError, 5),
+    (QueueFullError, 5),
+    (VinfError, 1),
+)
+
+EXIT_CODES_HELP = """\
+exit codes:
+  0    done
+  1    the server failed in an unexpected way
+  2    an option, the request, the output, or the id of a generation is not valid
+  3    no server there, the connection broke, or the local server died
+  4    the generation failed or was cancelled by somebody else
+  5    the server is not ready or its queue is full
+  130  interrupted: Ctrl-C once cancels the generation, twice quits at once
+  143  terminated, the generation cancelled
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(
+            prog=f"vinf {command}",
+            description=description,
+            epilog=EXIT_CODES_HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        text = message.removeprefix("argument ")
+        print(f"{self.prog}: {text} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+    def add_server_option(self, group: argparse._ArgumentGroup | None = None) -> None:
+        """Add --server; `server_of` fills in its default."""
+        (group or self).add_argument(
+            "--server", metavar="HOST:PORT", help=f"server to talk to (default: $VINF_SERVER or {DEFAULT_SERVER})"
+        )
+
+    def add_json_option(self, text: str) -> None:
+        """Add --json."""
+        self.add_argument("--json", action="store_true", help=text)
+
+
+def server_of(arguments: argparse.Namespace) -> str:
+    """Return the address to talk to: the option, else the environment, else this machine."""
+    return arguments.server if arguments.server is not None else os.environ.get("VINF_SERVER") or DEFAULT_SERVER
+
+
+def run(prog: str, body: Callable[[], int | None]) -> int:
+    """Run a command; return its exit code, with one clear line on standard error when it failed."""
+    try:
+        return body() or 0
+    except VinfError as error:
+        print_error(prog, error)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep the interpreter from complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def exit_code(error: VinfError) -> int:
+    """Return the exit code of an error's class."""
+    return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+
+
+def print_error(prog: str, error: VinfError) -> None:
+    """Say what is wrong: one line, or one a violation when there are several."""
+    if isinstance(error, InvalidRequestError) and error.violations:
+        lines = [f"{_option_name(violation)}: {violation.description}" for violation in error.violations]
+        if len(lines) == 1:
+            print(f"{prog}: {lines[0]}", file=sys.stderr)
+        else:
+            print(f"{prog}: {len(lines)} things to mend:", *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
+    elif isinstance(error, ModelNotFoundError):
+        print(f"{prog}: --model: {error}", file=sys.stderr)
+    elif isinstance(error, TransportError) and not error.reason:
+        print(f"{prog}: {error}; is it running? (vinf serve starts one)", file=sys.stderr)
+    else:
+        print(f"{prog}: {error}", file=sys.stderr)
+
+
+def print_json(value: object) -> None:
+    """Print one line of JSON on standard output."""
+    print(json.dumps(as_json(value), ensure_ascii=False), flush=True)
+
+
+def as_json(value: Any) -> Any:
+    """Turn the values of this package into what `json` knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    match value:
+        case datetime():
+            return value.isoformat()
+        case Fraction():
+            return value.numerator if value.denominator == 1 else str(value)
+        case float():
+            # A float32 of the wire, 7.5 or 0.1, shall not read 0.10000000149011612.
+            return round(value, 6)
+        case dict():
+            return {key: as_json(entry) for key, entry in value.items()}
+        case list() | tuple():
+            return [as_json(entry) for entry in value]
+        case _:
+            return value
+
+
+def _option_name(violation: Violation) -> str:
+    name = violation.argument
+    if name == "prompt":
+        return "PROMPT"
+    return f"--{name.replace('_', '-')}" if "." not in name else name

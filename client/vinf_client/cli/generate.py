@@ -1,0 +1,151 @@
+"""`vinf generate`: a prompt in, a video file out."""
+
+import argparse
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from vinf_client._client import Client
+from vinf_client._errors import VinfError
+from vinf_client._local import LocalServer
+from vinf_client._types import Generation
+from vinf_client._writers import VideoShape
+from vinf_client.cli.common import print_json, run, server_of
+from vinf_client.cli.generate_options import build_parser, check_combination, serve_arguments, spec_options
+from vinf_client.cli.interrupts import EXIT_TERMINATED, Interrupts, Terminated
+from vinf_client.output import Target
+from vinf_client.progress import Display, choose_display
+from vinf_client.sheet import ContactSheet, check_sheet
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What came of the call, by the caller's own clock; it runs from the moment the server accepted."""
+
+    generation: Generation
+    frames: int
+    seconds: float
+    seconds_to_first_frame: float
+    seconds_waiting: float  # before that, for ranks that started or a full queue
+    front_memory_bytes: int | None
+    output: Path
+    sheet: Path | None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    check_combination(parser, arguments)
+    with Interrupts() as interrupts:
+        try:
+            return run(parser.prog, lambda: _generate(arguments, interrupts))
+        except Terminated:
+            print(f"{parser.prog}: terminated", file=sys.stderr)
+            return EXIT_TERMINATED
+
+
+def _generate(arguments: argparse.Namespace, interrupts: Interrupts) -> None:
+    target = Target.parse(arguments.output)
+    target.prepare()
+    sheet = check_sheet(arguments.sheet) if arguments.sheet else None
+    with ExitStack() as stack:
+        display = choose_display(quiet=arguments.quiet)
+        stack.callback(display.close)
+        local: LocalServer | None = None
+        if arguments.local:
+            display.note("starting a local server")
+            local = LocalServer(serve_arguments(arguments))
+            interrupts.last_act = local.kill
+            stack.enter_context(local)
+        client = stack.enter_context(Client(local.address if local is not None else server_of(arguments)))
+        try:
+            recording = _record(client, arguments, target, sheet, display, local)
+        except VinfError:
+            if local is not None:
+                local.check()  # the last words of a dead server explain more than a broken connection
+            raise
+        display.close()
+        if not arguments.quiet:
+            print(_summary(recording), file=sys.stderr)
+        if arguments.json:
+            print_json(_figures(recording))
+
+
+def _record(
+    client: Client,
+    arguments: argparse.Namespace,
+    target: Target,
+    sheet_path: Path | None,
+    display: Display,
+    local: LocalServer | None,
+) -> Recording:
+    """Generate, and write each frame as it arrives."""
+    called = time.monotonic()
+    first = 0.0
+    count = 0
+    sheet: ContactSheet | None = None
+    video = client.generate(
+        arguments.prompt,
+        on_progress=display.update,
+        on_wait=display.waiting,
+        wait_ready=arguments.wait_ready,
+        **spec_options(arguments),
+    )
+    began = time.monotonic()
+    shape = VideoShape(video.frame_count, video.width, video.height, video.frame_rate)
+    with video, target.open(shape) as writer:
+        for index, frame in enumerate(video):
+            if index == 0:
+                first = time.monotonic() - began
+                if sheet_path is not None:  # the clips are known from the start of the work on
+                    sheet = ContactSheet(video.frame_count, video.handle.refresh().clips)
+            writer.write(frame)
+            if sheet is not None:
+                sheet.add(index, frame)
+            count += 1
+    seconds = time.monotonic() - began
+    generation = video.handle.refresh()
+    if sheet is not None and sheet_path is not None:
+        sheet.save(sheet_path)
+    front_memory = local.peak_memory_bytes() if local is not None else None
+    return Recording(generation, count, seconds, first, began - called, front_memory, target.path, sheet_path)
+
+
+def _summary(recording: Recording) -> str:
+    clips = [clip.frame_count for clip in recording.generation.clips]
+    ranks = f"on {len(clips)} rank{'s' if len(clips) != 1 else ''} ({' + '.join(map(str, clips))})" if clips else ""
+    return (
+        f"vinf: {recording.output}: {recording.frames} frames in {recording.seconds:.1f} s {ranks}, "
+        f"first after {recording.seconds_to_first_frame:.1f} s, seed {recording.generation.spec.seed}"
+    )
+
+
+def _figures(recording: Recording) -> dict[str, object]:
+    generation = recording.generation
+    spec = generation.spec
+    figures: dict[str, object] = {
+        "generation_id": generation.generation_id,
+        "state": generation.state.value,
+        "model": spec.model,
+        "seed": spec.seed,
+        "frames": recording.frames,
+        "width": spec.width,
+        "height": spec.height,
+        "frame_rate": spec.frame_rate,
+        "seconds": recording.seconds,
+        "seconds_to_first_frame": recording.seconds_to_first_frame,
+        "seconds_waiting": recording.seconds_waiting,
+        "frames_per_second": recording.frames / recording.seconds if recording.seconds > 0 else 0.0,
+        "ranks": len(generation.clips),
+        "clips": [clip.frame_count for clip in generation.clips],
+        "peak_rank_memory_bytes": generation.peak_rank_memory_bytes,
+        "output": str(recording.output),
+        "sheet": str(recording.sheet) if recording.sheet is not None else None,
+        "resolved_spec": spec,
+    }
+    if recording.front_memory_bytes is not None:
+        figures["peak_front_memory_bytes"] = recording.front_memory_bytes
+    return figures

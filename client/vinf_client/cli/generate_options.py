@@ -1,0 +1,92 @@
+"""Options of `vinf generate`, and how they become arguments of the client."""
+
+import argparse
+
+from vinf_client._request import SpecOptions
+from vinf_client.cli.common import Parser
+from vinf_client.output import ALLOWED
+
+_LOCAL_ONLY = ("ranks", "device")
+
+
+def build_parser() -> Parser:
+    """Describe the command line. What is left out is the server's default (vinf info shows it)."""
+    parser = Parser("generate", "Make a video from a prompt and write it to a file.")
+    parser.add_argument("prompt", metavar="PROMPT", help="what the video shows")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help=f"where it goes: {ALLOWED}")
+
+    video = parser.add_argument_group("the video; unset is the model's default, which vinf info shows")
+    video.add_argument("--frames", type=int, metavar="N", help="number of frames")
+    video.add_argument("--seed", type=int, metavar="S", help="same seed, same video; 0 or unset: the server picks one")
+    video.add_argument("--negative-prompt", metavar="TEXT", help="what the video must not show")
+    video.add_argument("--width", type=int, metavar="PIXELS")
+    video.add_argument("--height", type=int, metavar="PIXELS")
+    video.add_argument("--fps", metavar="RATE", help="frames per second it is played at, such as 24 or 24000/1001")
+    video.add_argument("--model", metavar="NAME", help="model to use (with --local: model to serve)")
+    video.add_argument("--steps", type=int, metavar="N", help="denoising steps")
+    video.add_argument("--guidance", type=float, metavar="X", help="how strongly the prompt steers; 1 switches it off")
+    video.add_argument("--solver", metavar="NAME", help="ddim or dpm++")
+
+    scope = parser.add_argument_group("temporal scope; any of these leaves the others at the model's own numbers")
+    scope.add_argument("--window", type=int, metavar="FRAMES", help="neighbours that a frame sees, an even number")
+    scope.add_argument("--global-frames", type=int, metavar="N", help="frames of the whole video that all frames see")
+    scope.add_argument("--phase-timestep", type=int, metavar="T", help="above it global frames lead, below the window")
+    scope.add_argument("--phase-bias", type=float, metavar="X", help="how much the leading ones are favoured; 0: not")
+
+    server = parser.add_argument_group("where it is made")
+    parser.add_server_option(server)
+    server.add_argument("--local", action="store_true", help="start a server for this call and stop it afterwards")
+    server.add_argument("--ranks", type=int, metavar="N", help="with --local: ranks to start")
+    server.add_argument("--device", metavar="NAME", help="with --local: device of the ranks, for example cpu")
+    server.add_argument(
+        "--wait-ready",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for ranks that start or a queue that is full (default: %(default)g)",
+    )
+
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument("--sheet", metavar="PATH.png", help="also write a contact sheet with the ranks' clips marked")
+    parser.add_json_option("print one line of JSON with the figures at the end")
+    shown.add_argument("--quiet", action="store_true", help="no progress and no summary")
+    return parser
+
+
+def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Refuse options that contradict each other; does not return then."""
+    if arguments.local and arguments.server is not None:
+        parser.error("--local: cannot be combined with --server")
+    for name in _LOCAL_ONLY:
+        if not arguments.local and getattr(arguments, name) is not None:
+            parser.error(f"--{name}: needs --local; a running server has its own")
+    if arguments.ranks is not None and arguments.ranks < 1:
+        parser.error(f"--ranks: {arguments.ranks} is not allowed; allowed: at least 1")
+    if not arguments.wait_ready >= 0:
+        parser.error(f"--wait-ready: {arguments.wait_ready} is not allowed; allowed: at least 0")
+
+
+def spec_options(arguments: argparse.Namespace) -> SpecOptions:
+    """Pick what describes the video. A local server serves one model: it needs no name."""
+    return SpecOptions(
+        frames=arguments.frames,
+        seed=arguments.seed,
+        negative_prompt=arguments.negative_prompt,
+        width=arguments.width,
+        height=arguments.height,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        model=None if arguments.local else arguments.model,
+        fps=arguments.fps,
+        solver=arguments.solver,
+        window=arguments.window,
+        global_frames=arguments.global_frames,
+        phase_timestep=arguments.phase_timestep,
+        phase_bias=arguments.phase_bias,
+    )
+
+
+def serve_arguments(arguments: argparse.Namespace) -> list[str]:
+    """Pick what a local server is told."""
+    told = {"--ranks": arguments.ranks, "--model": arguments.model, "--device": arguments.device}
+    return [text for option, value in told.items() if value is not None for text in (option, str(value))]

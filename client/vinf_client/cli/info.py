@@ -1,0 +1,62 @@
+"""`vinf info`: what a server is and can do."""
+
+from vinf_client._client import Client
+from vinf_client._types import Model, Rank, ServerInfo
+from vinf_client.cli.common import Parser, print_json, run, server_of
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = Parser("info", "Show a server's models, limits and ranks.")
+    parser.add_server_option()
+    parser.add_json_option("print one line of JSON with everything the server tells")
+    arguments = parser.parse_args(argv)
+
+    def body() -> None:
+        with Client(server_of(arguments)) as client:
+            info = client.info()
+        if arguments.json:
+            print_json(info)
+        else:
+            print("\n".join(_lines(info, server_of(arguments))))
+
+    return run(parser.prog, body)
+
+
+def _lines(info: ServerInfo, server: str) -> list[str]:
+    state = "ready" if info.ready else "not ready: the ranks are not up"
+    lines = [
+        f"vinf {info.version} at {server}: {state}",
+        f"generations: {info.running_generation_count} running, {info.waiting_generation_count} waiting "
+        f"(at most {info.limits.max_waiting_generation_count})",
+    ]
+    for model in info.models:
+        lines += _model_lines(model, default=model is info.models[0], max_steps=info.limits.max_step_count)
+    return lines + [_rank_line(rank) for rank in info.ranks]
+
+
+def _model_lines(model: Model, *, default: bool, max_steps: int) -> list[str]:
+    scope = model.default_temporal_scope
+    width = f"{model.default_width} [{model.min_width}, {model.max_width}]"
+    height = f"{model.default_height} [{model.min_height}, {model.max_height}]"
+    lines = [
+        f"model {model.name}{' (default)' if default else ''}",
+        f"  size            width {width}, height {height}, multiples of {model.size_multiple}",
+        f"  frames          {model.default_frame_count} [1, {model.max_frame_count}], "
+        f"trained on {model.trained_frame_count}, at {float(model.default_frame_rate):g} frames/s",
+        f"  steps           {model.default_step_count} [1, {max_steps}], solver {model.default_solver.value}, "
+        f"guidance {model.default_guidance_scale:g}",
+        f"  temporal scope  window {scope.local_window_frames}, global frames {scope.global_frames}, "
+        f"phase timestep {scope.phase_timestep}, phase bias {scope.phase_bias:g}",
+    ]
+    if model.vocabulary:
+        words = f", at most {model.max_prompt_words} of them" if model.max_prompt_words else ""
+        lines.append(f"  prompt          these words only{words}: {' '.join(model.vocabulary)}")
+    else:
+        lines.append(f"  prompt          up to {model.max_prompt_chars} characters")
+    return lines
+
+
+def _rank_line(rank: Rank) -> str:
+    memory = f"{rank.memory_used_bytes / 2**30:.1f} of {rank.memory_total_bytes / 2**30:.1f} GiB"
+    return f"rank {rank.rank}  {rank.device} ({rank.device_name}) on {rank.host}, pid {rank.pid}, {memory}"

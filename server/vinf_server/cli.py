@@ -1,0 +1,122 @@
+"""`vinf serve`: starts the front and the group of ranks."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from vinf_server.config import DEVICES, DTYPES, Address, ConfigError, ServeConfig, default_data_dir
+from vinf_server.devices import count_visible_gpus
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+_DEFAULT_CPU_RANKS = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line, as every other error of the command is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message.removeprefix('argument ')}\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, except where there is none to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default is not None else action.help
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every flag, with its default in the help text."""
+    parser = _Parser(
+        prog="vinf serve",
+        description="Serve long video from a diffusion model that a group of ranks runs together.",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", default="sprites", help="model the ranks load")
+    add("--ranks", type=int, default=None, metavar="N", help="processes in the group (default: CUDA devices, else 2)")
+    add("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="where clients connect; port 0 picks one")
+    add("--metrics", default="127.0.0.1:9464", metavar="HOST:PORT", help="where Prometheus scrapes, or off")
+    add("--data-dir", type=Path, default=default_data_dir(), metavar="DIR", help="spool of frames, and logs")
+    add("--device", choices=DEVICES, default="auto", help="what the ranks compute on")
+    add("--dtype", choices=DTYPES, default="float32", help="what the ranks compute in")
+    add("--deterministic", action="store_true", help="bit-identical frames on a GPU, at some cost in speed")
+    add("--max-waiting", type=int, default=64, metavar="N", help="generations that may wait")
+    add("--insecure", action="store_true", help="allow an address that other machines can reach, without encryption")
+    add("--ready-file", type=Path, default=None, metavar="PATH", help="file to write once ready: addresses and pid")
+    add("--beat-timeout", type=float, default=10.0, metavar="S", help="silence after which a rank is taken for hung")
+    add("--rank-module", default="vinf_server.rank", help=argparse.SUPPRESS)
+    add("--agent-module", default="vinf_server.agent_shim", help=argparse.SUPPRESS)
+    return parser
+
+
+def parse_config(argv: list[str] | None) -> ServeConfig:
+    """Read the arguments, look at the machine, and check both together."""
+    arguments = build_parser().parse_args(argv)
+    gpus = 0 if arguments.device == "cpu" else count_visible_gpus(os.environ)
+    return ServeConfig(
+        model=arguments.model,
+        ranks=arguments.ranks if arguments.ranks is not None else gpus or _DEFAULT_CPU_RANKS,
+        listen=Address.parse(arguments.listen, flag="--listen"),
+        metrics=None if arguments.metrics == "off" else Address.parse(arguments.metrics, flag="--metrics"),
+        data_dir=arguments.data_dir,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        deterministic=arguments.deterministic,
+        max_waiting=arguments.max_waiting,
+        insecure=arguments.insecure,
+        ready_file=arguments.ready_file,
+        visible_gpus=gpus,
+        beat_timeout_s=arguments.beat_timeout,
+        rank_module=arguments.rank_module,
+        agent_module=arguments.agent_module,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code."""
+    try:
+        config = parse_config(argv)
+    except ConfigError as error:
+        return _fail(str(error), EXIT_USAGE)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s front: %(message)s")
+    try:
+        return asyncio.run(_serve(config))
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _serve(config: ServeConfig) -> int:
+    # Imported late, so that --help and mistakes in the arguments are answered at once.
+    from vinf_server.front.app import Front
+    from vinf_server.front.data_dir import DataDirError
+    from vinf_server.front.engine.supervisor import GroupConfigurationError, GroupFailedError
+    from vinf_server.front.rpc.server import AddressInUseError
+
+    try:
+        await Front(config).run()
+    except GroupConfigurationError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except DataDirError as error:
+        return _fail(f"--data-dir: {error}", EXIT_FAILED)
+    except (AddressInUseError, GroupFailedError) as error:
+        return _fail(str(error), EXIT_FAILED)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"vinf serve: error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

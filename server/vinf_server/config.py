@@ -1,0 +1,170 @@
+"""What `vinf serve` was asked for, checked once."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+
+MAX_RANKS = 256
+"""Far above any group that was ever tried; catches a typing mistake."""
+
+
+class ConfigError(ValueError):
+    """A flag has a value that cannot work; the message names the flag, the value and what is allowed."""
+
+    def __init__(self, flag: str, problem: str) -> None:
+        super().__init__(f"{flag}: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port; port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, *, flag: str) -> Address:
+        """Read ``host:port`` or ``[ipv6]:port``."""
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):(\d{1,5})", text)
+        if match is None:
+            raise ConfigError(flag, f"{text!r} is not HOST:PORT")
+        port = int(match[3])
+        if port > 65535:
+            raise ConfigError(flag, f"port {port} is not in [0, 65535]")
+        return cls(match[1] or match[2], port)
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def with_port(self, port: int) -> Address:
+        """The same host with the port that was really bound."""
+        return Address(self.host, port)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def default_data_dir() -> Path:
+    """Where the front keeps its frames and logs unless told otherwise."""
+    state_home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state_home).expanduser() / "vinf"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """Everything the front needs to know; raises `ConfigError` for what cannot work."""
+
+    ranks: int
+    """Processes in the group, one a GPU (or a share of the CPU)."""
+
+    model: str = "sprites"
+    """Handed to the ranks as it is: they know the models."""
+
+    listen: Address = field(default_factory=lambda: Address("127.0.0.1", 50051))
+    """Where clients connect."""
+
+    metrics: Address | None = field(default_factory=lambda: Address("127.0.0.1", 9464))
+    """Where Prometheus scrapes; None switches it off."""
+
+    data_dir: Path = field(default_factory=default_data_dir)
+    """Spool and logs; one front a folder."""
+
+    device: Device = "auto"
+    """What the ranks compute on; auto prefers CUDA."""
+
+    dtype: Dtype = "float32"
+    """What the ranks compute in."""
+
+    deterministic: bool = False
+    """Bit-identical frames on a GPU, at some cost in speed."""
+
+    max_waiting: int = 64
+    """Generations that may wait for the group."""
+
+    insecure: bool = False
+    """Allows an address that other machines can reach, without encryption."""
+
+    ready_file: Path | None = None
+    """Written once the group is ready, for whoever started the front."""
+
+    visible_gpus: int = 0
+    """CUDA devices the ranks will see."""
+
+    rank_module: str = "vinf_server.rank"
+    """The program of a rank; tests put a scripted one here."""
+
+    agent_module: str = "vinf_server.agent_shim"
+    """The program that starts the ranks; tests put one here that does not import torch."""
+
+    beat_timeout_s: float = 10.0
+    """A rank that is silent for so long hangs. Beats come every second, from a thread of their own."""
+
+    stop_grace_s: float = 5.0
+    """From SIGTERM to SIGKILL for the ranks: an idle group leaves in well under one second."""
+
+    frame_timeout_s: float = 30.0
+    """From the last sign of a finished generation to giving up on frames that never arrived."""
+
+    relaunch_delay_s: float = 0.5
+    """Before the first relaunch of a lost group; doubles with every loss in the window."""
+
+    max_losses: int = 5
+    """Losses of the group within `loss_window_s` after which the front gives up."""
+
+    loss_window_s: float = 600.0
+    """See `max_losses`."""
+
+    def __post_init__(self) -> None:
+        _check_range("--ranks", self.ranks, 1, MAX_RANKS)
+        _check_range("--max-waiting", self.max_waiting, 1, 100_000)
+        if self.ready_file is not None and not self.ready_file.absolute().parent.is_dir():
+            raise ConfigError("--ready-file", f"{self.ready_file.absolute().parent} is not a folder")
+        if not 0.5 <= self.beat_timeout_s <= 3600:  # false for NaN, too
+            raise ConfigError("--beat-timeout", f"{self.beat_timeout_s:g} is not in [0.5, 3600] seconds")
+        if not self.model.strip():
+            raise ConfigError("--model", "is empty")
+        if self.device not in DEVICES:
+            raise ConfigError("--device", f"{self.device!r} is not one of {', '.join(DEVICES)}")
+        if self.dtype not in DTYPES:
+            raise ConfigError("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if not self.listen.is_loopback and not self.insecure:
+            raise ConfigError(
+                "--listen",
+                f"{self.listen} can be reached from other machines and is not encrypted; add --insecure to accept that",
+            )
+        if self.device == "cuda" and self.visible_gpus == 0:
+            raise ConfigError("--device", "cuda was asked for, but no CUDA device is visible")
+        if self.uses_cuda and self.ranks > self.visible_gpus:
+            raise ConfigError(
+                "--ranks",
+                f"{self.ranks} ranks need {self.ranks} CUDA devices, {self.visible_gpus} visible; "
+                "use fewer ranks or --device cpu",
+            )
+
+    @property
+    def uses_cuda(self) -> bool:
+        """True when the ranks compute on GPUs."""
+        return self.device == "cuda" or (self.device == "auto" and self.visible_gpus > 0)
+
+
+def _check_range(flag: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(flag, f"{value} is not in [{low}, {high}]")

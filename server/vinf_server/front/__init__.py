@@ -1,0 +1,1 @@
+"""The process that clients talk to: asyncio, durable, and free of torch."""

@@ -1,0 +1,185 @@
+"""The composition root of the front: startup, serve, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import threading
+from contextlib import AsyncExitStack, suppress
+from http.server import HTTPServer
+
+import grpc
+from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
+
+from vinf_server.config import Address, ServeConfig
+from vinf_server.front.data_dir import DataDir
+from vinf_server.front.engine.dispatcher import Dispatcher
+from vinf_server.front.engine.group import Group, Loss
+from vinf_server.front.engine.intake import FrameIntake
+from vinf_server.front.engine.link import EngineLink, start_link_server
+from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.engine.supervisor import Supervisor
+from vinf_server.front.engine.worker_metrics import WorkerMetrics
+from vinf_server.front.frames.spool import Spool
+from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.queue import GenerationQueue
+from vinf_server.front.generations.store import MemoryStore
+from vinf_server.front.metrics import Metrics
+from vinf_server.front.rpc.health import HealthService
+from vinf_server.front.rpc.server import AddressInUseError, start_public_server
+from vinf_server.front.rpc.server_info import ServerInfoService
+from vinf_server.front.rpc.video_generation import VideoGenerationService
+
+_log = logging.getLogger(__name__)
+
+_STREAM_GRACE_S = 2.0
+"""For streams to send their `end` and calls to finish; readers that have stopped reading are cut off."""
+
+
+class Front:
+    """One front and the group it runs."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._config = config
+        self._stop_requested = asyncio.Event()
+        self._data_dir = DataDir(config.data_dir)
+        self._spool = Spool(self._data_dir.spool)
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the page and no dashboard reads them
+        self._metrics = Metrics(CollectorRegistry())
+        self._generations = Generations(
+            store=MemoryStore(), queue=GenerationQueue(config.max_waiting), spool=self._spool, metrics=self._metrics
+        )
+        self._status = EngineStatus()
+        self._dispatcher = Dispatcher(self._generations, frame_timeout_s=config.frame_timeout_s)
+        self._worker_metrics = WorkerMetrics(self._metrics)
+        self._health = HealthService()
+        self._supervisor = Supervisor(config, self._data_dir, self._status, self, self._metrics)
+        self._listen = config.listen
+        self._metrics_address = config.metrics
+
+    async def run(self) -> None:
+        """Serve until a signal comes; raises what made serving impossible."""
+        async with AsyncExitStack() as stack:
+            # Undone in the opposite order.
+            stack.callback(self._data_dir.close)
+            stack.callback(self._spool.close)
+            self._install_signal_handlers()
+            self._start_metrics(stack)
+            link = EngineLink(
+                self._status, self._dispatcher, FrameIntake(self._generations, self._dispatcher), self._worker_metrics
+            )
+            link_server = await start_link_server(link, f"unix:{self._data_dir.socket}")
+            stack.push_async_callback(link_server.stop, None)
+            public_server = await self._start_public_server()
+            stack.push_async_callback(self._supervisor.stop)
+            stack.push_async_callback(self._end_service, public_server)
+            await self._serve()
+
+    # ---- GroupListener ----
+
+    def group_ready(self, group: Group) -> None:
+        """Everything is up: say so to everyone who asks."""
+        assert group.ready_report is not None
+        model = group.ready_report.model.name
+        self._metrics.model_is_known(model, world_size=group.world_size, dtype=self._config.dtype)
+        self._metrics.ready.set(1)
+        self._health.set_ready(True)
+        device = group.ranks[0].beat.device.partition(":")[0]
+        _log.info(
+            "vinf is ready: %s on %d ranks (%s), grpc %s, metrics %s",
+            *(model, group.world_size, device, self._listen),
+            f"http://{self._metrics_address}/metrics" if self._metrics_address else "off",
+        )
+        self._write_ready_file()
+        self._dispatcher.group_ready(group)
+
+    def group_lost(self, loss: Loss) -> None:
+        """Readiness first: nobody may be sent to a group that is gone."""
+        self._health.set_ready(False)
+        self._metrics.ready.set(0)
+        self._worker_metrics.group_lost()
+        self._dispatcher.group_lost(loss)
+
+    # ---- inside ----
+
+    async def _serve(self) -> None:
+        """Run the group until somebody asks to stop, or until it cannot be run any more."""
+        supervising = asyncio.create_task(self._supervisor.run())
+        stopping = asyncio.create_task(self._stop_requested.wait())
+        await asyncio.wait((supervising, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not supervising.done():
+            supervising.cancel()
+        with suppress(asyncio.CancelledError):
+            await supervising
+
+    async def _end_service(self, public_server: grpc.aio.Server) -> None:
+        """Readiness red, nothing new, `end` on every stream, then no server."""
+        _log.info("vinf is stopping")
+        self._health.set_ready(False)
+        self._metrics.ready.set(0)
+        self._generations.drain()
+        self._health.close()
+        await public_server.stop(_STREAM_GRACE_S)
+        if self._config.ready_file is not None:
+            self._config.ready_file.unlink(missing_ok=True)
+
+    def _install_signal_handlers(self) -> None:
+        """Also when started in the background, where a shell has SIGINT ignored."""
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self.request_stop, number)
+
+    def request_stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Stop in order; asked a second time, stop at once."""
+        if not self._stop_requested.is_set():
+            self._stop_requested.set()
+            return
+        _log.warning("second %s: stopping at once", number.name)
+        self._supervisor.kill_now()
+        self._data_dir.close()
+        os._exit(128 + number)
+
+    def _start_metrics(self, stack: AsyncExitStack) -> None:
+        wanted = self._config.metrics
+        if wanted is None:
+            return
+        try:
+            server, thread = start_http_server(wanted.port, wanted.host, registry=self._metrics.registry)
+        except OSError as error:
+            raise AddressInUseError(f"cannot serve metrics on {wanted}: {error.strerror or error}") from error
+        self._metrics_address = wanted.with_port(server.server_port)
+        stack.callback(_stop_http_server, server, thread)
+
+    async def _start_public_server(self) -> grpc.aio.Server:
+        server, self._listen = await start_public_server(
+            self._config.listen,
+            video_generation=VideoGenerationService(self._generations, self._status, self._metrics),
+            server_info=ServerInfoService(self._generations, self._status, max_waiting=self._config.max_waiting),
+            health=self._health,
+        )
+        return server
+
+    def _write_ready_file(self) -> None:
+        """For whoever started the front; complete as soon as it is there."""
+        path = self._config.ready_file
+        if path is None:
+            return
+        content = {"listen": str(self._listen), "metrics": _text(self._metrics_address), "pid": os.getpid()}
+        unfinished = path.with_name(path.name + ".part")
+        unfinished.write_text(json.dumps(content) + "\n")
+        unfinished.replace(path)
+
+
+def _text(address: Address | None) -> str | None:
+    return None if address is None else str(address)
+
+
+def _stop_http_server(server: HTTPServer, thread: threading.Thread) -> None:
+    server.shutdown()
+    server.server_close()
+    thread.join()

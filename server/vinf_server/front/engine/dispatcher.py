@@ -1,0 +1,224 @@
+"""Takes generations off the queue, one at a time, and follows what rank 0 reports about them.
+
+No task of its own: every event (a generation was queued, the group is ready, an order ended) calls `_pump`, which sends
+the next order when the group is idle. A generation succeeds only when rank 0 says so *and* every frame is in the spool,
+because frames travel on other streams than reports and may arrive later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from google.rpc import code_pb2
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
+from vinf.v1 import generation_pb2
+
+from vinf_server.front.engine.group import Group, Loss
+from vinf_server.front.generations.generation import CANCELLING, Failure, Generation
+from vinf_server.front.generations.generations import Generations
+
+SOLVER_NAMES = {
+    generation_pb2.SOLVER_DDIM: "ddim",
+    generation_pb2.SOLVER_DPM_SOLVER_PP_2M: "dpm_solver_pp_2m",
+}
+
+_STAGES = {
+    link_pb2.STAGE_TEXT: generation_pb2.GENERATION_STAGE_TEXT,
+    link_pb2.STAGE_DENOISE: generation_pb2.GENERATION_STAGE_DENOISE,
+    link_pb2.STAGE_DECODE: generation_pb2.GENERATION_STAGE_DECODE,
+}
+
+_FAILURE_CODES = {"GPU_OUT_OF_MEMORY": code_pb2.RESOURCE_EXHAUSTED}
+"""Everything else that ranks report is INTERNAL."""
+
+
+class Dispatcher:
+    """Between the queue and rank 0."""
+
+    def __init__(self, generations: Generations, *, frame_timeout_s: float) -> None:
+        self._generations = generations
+        self._frame_timeout_s = frame_timeout_s
+        self._group: Group | None = None
+        self._current: Generation | None = None
+        self._group_is_busy = False
+        self._deadline: asyncio.TimerHandle | None = None
+        generations.subscribe(self)
+
+    # ---- the group ----
+
+    def group_ready(self, group: Group) -> None:
+        """A group can take orders from now on."""
+        self._group = group
+        self._group_is_busy = False
+        self._pump()
+
+    def group_lost(self, loss: Loss) -> None:
+        """No report will come any more: what was in work has failed."""
+        self._group = None
+        self._group_is_busy = False
+        if self._current is not None:
+            metadata = {"cause": loss.cause, "nextFrameIndex": str(self._next_frame_index())}
+            if loss.rank is not None:
+                metadata["rank"] = str(loss.rank)
+            message = f"{loss.message}; the group is started anew. Frames made so far stay readable"
+            self._end(Failure(code_pb2.UNAVAILABLE, "WORKER_LOST", message, metadata))
+
+    # ---- what generations tell ----
+
+    def generation_queued(self) -> None:
+        """Start it at once when nothing else runs."""
+        self._pump()
+
+    def cancel_requested(self, generation: Generation) -> None:
+        """Ask the ranks to stop at the next step boundary."""
+        if self._group is not None and self._group_is_busy:
+            self._group.send(
+                link_pb2.AttachResponse(cancel=link_pb2.CancelOrder(generation_id=generation.generation_id))
+            )
+        else:
+            # The ranks have finished; only frames were waited for.
+            self._end(None)
+
+    # ---- what the intake tells ----
+
+    def frame_stored(self, generation: Generation) -> None:
+        """Finish a generation whose last frame arrived after rank 0 called it done."""
+        if generation is self._current and not self._group_is_busy:
+            self._succeed_or_wait()
+
+    def spool_failed(self, generation: Generation, failure: Failure) -> None:
+        """Give a generation up that cannot be stored, and let the ranks stop."""
+        if generation is not self._current:
+            return
+        if self._group is not None and self._group_is_busy:
+            self._group.send(
+                link_pb2.AttachResponse(cancel=link_pb2.CancelOrder(generation_id=generation.generation_id))
+            )
+        self._end(failure)
+
+    # ---- what rank 0 reports ----
+
+    def take_report(self, group: Group, report: link_pb2.AttachRequest) -> None:
+        """Follow a report of the order in work; one of an older order or group is dropped."""
+        if group is not self._group:
+            return
+        kind = report.WhichOneof("report")
+        if kind == "finished":
+            self._take_finished(report.finished)
+            return
+        if kind not in ("started", "progress"):
+            return
+        generation = self._generations.in_work(getattr(report, kind).generation_id)
+        if generation is None:
+            return
+        if kind == "started":
+            self._generations.planned(generation, report.started.clip_frame_counts)
+        else:
+            progress = report.progress
+            stage = _STAGES.get(progress.stage, generation.stage)
+            self._generations.progressed(generation, stage, progress.completed_step_count, progress.step_seconds)
+
+    def _take_finished(self, report: link_pb2.FinishedReport) -> None:
+        if not self._group_is_busy:
+            return
+        self._group_is_busy = False
+        generation = self._current
+        if generation is None or generation.generation_id != report.generation_id:
+            self._pump()  # it was given up before the ranks had stopped
+            return
+        generation.peak_memory_bytes = tuple(report.peak_memory_bytes)
+        if report.outcome == link_pb2.OUTCOME_SUCCEEDED:
+            self._succeed_or_wait()
+        elif report.outcome == link_pb2.OUTCOME_CANCELLED and generation.state == CANCELLING:
+            self._end(None)
+        else:
+            self._end(_reported_failure(report))
+
+    # ---- inside ----
+
+    def _pump(self) -> None:
+        """Send the next order when the group is idle and everything before is settled."""
+        if self._group is None or self._group_is_busy or self._current is not None:
+            return
+        generation = self._generations.start_next()
+        if generation is None:
+            return
+        self._current = generation
+        self._group_is_busy = True
+        self._group.send(link_pb2.AttachResponse(generate=_order(generation)))
+
+    def _succeed_or_wait(self) -> None:
+        generation = self._current
+        assert generation is not None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if generation.frames.completed_count == generation.frames.frame_count:
+            self._current = None
+            self._generations.succeed(generation)
+            self._pump()
+        else:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._frame_timeout_s, self._give_up_on_frames)
+
+    def _give_up_on_frames(self) -> None:
+        generation = self._current
+        assert generation is not None
+        missing = generation.frames.frame_count - generation.frames.completed_count
+        self._end(
+            Failure(
+                code_pb2.INTERNAL,
+                "FRAMES_MISSING",
+                f"the ranks finished, but {missing} of {generation.frames.frame_count} frames did not arrive "
+                f"for {self._frame_timeout_s:g} s; frames stored before stay readable",
+                {"missingFrameCount": str(missing), "nextFrameIndex": str(self._next_frame_index())},
+            )
+        )
+
+    def _end(self, failure: Failure | None) -> None:
+        """End the generation in work: failed, or cancelled when there is no failure."""
+        generation, self._current = self._current, None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if generation is None:
+            return
+        if failure is None:
+            self._generations.cancelled(generation)
+        else:
+            self._generations.fail(generation, failure)
+        self._pump()
+
+    def _next_frame_index(self) -> int:
+        assert self._current is not None
+        return self._current.frames.complete_run(0, self._current.frames.frame_count)
+
+
+def _order(generation: Generation) -> link_pb2.GenerateOrder:
+    spec = generation.resolved_spec
+    scope = spec.temporal_scope
+    return link_pb2.GenerateOrder(
+        generation_id=generation.generation_id,
+        prompt=spec.prompt,
+        negative_prompt=spec.negative_prompt,
+        width=spec.width,
+        height=spec.height,
+        frame_count=spec.frame_count,
+        seed=spec.seed,
+        step_count=spec.inference_step_count,
+        guidance_scale=spec.guidance_scale,
+        solver=SOLVER_NAMES[spec.solver],
+        temporal_scope=link_pb2.Scope(
+            local_window_frames=scope.local_window_frames,
+            global_frames=scope.global_frames,
+            phase_timestep=scope.phase_timestep,
+            phase_bias=scope.phase_bias,
+        ),
+    )
+
+
+def _reported_failure(report: link_pb2.FinishedReport) -> Failure:
+    reason = report.reason if re.fullmatch(r"[A-Z][A-Z0-9_]{1,61}[A-Z0-9]", report.reason) else "INTERNAL"
+    message = report.message or "the ranks ended the order without a reason"
+    return Failure(_FAILURE_CODES.get(reason, code_pb2.INTERNAL), reason, message)

@@ -1,0 +1,173 @@
+"""One run of the elastic agent: its command line, its environment, its logs and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from vinf_server.config import ServeConfig
+
+_TAIL_LINES = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchPlan:
+    """What one launch needs besides the configuration."""
+
+    epoch: int
+    link_address: str
+    log_folder: Path
+    failure_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """A rank could not start and says that another try would not help."""
+
+    reason: str
+    message: str
+
+
+def agent_command(config: ServeConfig, plan: LaunchPlan) -> list[str]:
+    """torchrun on this host, through the shim that dies with this process."""
+    return [
+        *(sys.executable, "-m", config.agent_module, str(os.getpid())),
+        *("--standalone", "--nnodes", "1", "--nproc-per-node", str(config.ranks), "--max-restarts", "0"),
+        *("--log-dir", str(plan.log_folder), "--redirects", "3"),
+        *("-m", config.rank_module),
+    ]
+
+
+def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
+    """What the agent and the ranks read, on top of the front's own environment."""
+    return {
+        **os.environ,
+        # With a shared store, the death of rank 0 would take the agent's rendezvous along.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        # Threads that spin while they wait starve the other ranks of their cores.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // config.ranks)),
+        "PYTHONFAULTHANDLER": "1",
+        "VINF_LINK": plan.link_address,
+        "VINF_EPOCH": str(plan.epoch),
+        "VINF_MODEL": config.model,
+        "VINF_DEVICE": config.device,
+        "VINF_DTYPE": config.dtype,
+        "VINF_DETERMINISTIC": str(int(config.deterministic)),
+        "VINF_FRONT_PID": str(os.getpid()),
+        "VINF_FAILURE_FILE": str(plan.failure_file),
+    }
+
+
+class Agent:
+    """A running agent and the ranks below it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, plan: LaunchPlan) -> None:
+        self._process = process
+        self._plan = plan
+        self._descendants: set[psutil.Process] = set()
+        self.exited = asyncio.ensure_future(process.wait())
+
+    @classmethod
+    async def start(cls, config: ServeConfig, plan: LaunchPlan) -> Agent:
+        """Start it from this thread, the main one: the kernel's death signal follows the thread that forked."""
+        plan.failure_file.unlink(missing_ok=True)
+        with open(plan.log_folder / "agent.log", "wb") as log:  # noqa: ASYNC230  # nothing runs yet that it could delay
+            process = await asyncio.create_subprocess_exec(
+                *agent_command(config, plan),
+                env=agent_environment(config, plan),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return cls(process, plan)
+
+    async def stop(self, *, grace_s: float) -> None:
+        """End it with SIGTERM, and with SIGKILL when that takes too long; nothing of it is left afterwards."""
+        self.note_descendants()
+        if not self.exited.done():
+            self._signal(signal.SIGTERM)
+            await self.wait(timeout_s=grace_s)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL whatever still lives of the agent and its ranks."""
+        self.kill_now()
+        await self.exited
+        await asyncio.to_thread(psutil.wait_procs, list(self._descendants), timeout=2)
+
+    def kill_now(self) -> None:
+        """SIGKILL the agent's session and every rank ever seen below it, without waiting."""
+        self.note_descendants()
+        if not self.exited.done():
+            self._signal(signal.SIGKILL)
+        for process in self._descendants:
+            # psutil compares start times: a pid that was used again is left alone.
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    async def wait(self, *, timeout_s: float) -> bool:
+        """Wait for the agent's own end; False when it did not come in time."""
+        done, _ = await asyncio.wait((self.exited,), timeout=timeout_s)
+        return bool(done)
+
+    def note_descendants(self) -> None:
+        """Remember the ranks: they have sessions of their own and lose their parent when the agent dies."""
+        with suppress(psutil.NoSuchProcess):
+            self._descendants.update(psutil.Process(self._process.pid).children(recursive=True))
+
+    def read_start_failure(self) -> StartFailure | None:
+        """What a rank left to say before it gave up for good."""
+        try:
+            content = json.loads(self._plan.failure_file.read_text())
+            return StartFailure(str(content["reason"]), str(content["message"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def exit_summary(self) -> str:
+        """What the agent knows about the rank that failed first, for example ``rank 1 ended with signal 9``."""
+        text = _read_tail(self._plan.log_folder / "agent.log", 200)
+        match = re.search(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", text, re.DOTALL)
+        if match is None:
+            return f"the agent ended with exit code {self._process.returncode}"
+        rank, code = int(match[1]), int(match[2])
+        return f"rank {rank} ended with " + (f"signal {-code}" if code < 0 else f"exit code {code}")
+
+    @property
+    def ended_by_signal(self) -> bool:
+        """True when the first rank to fail was killed by a signal."""
+        return "with signal" in self.exit_summary()
+
+    def log_tail(self) -> str:
+        """The last lines of the rank that failed first, or of the agent."""
+        text = _read_tail(self._plan.log_folder / "agent.log", 200)
+        match = re.search(r"Root Cause.*?local_rank:\s*(\d+)", text, re.DOTALL)
+        # Where a rank failed, the agent's own log holds nothing but its traceback about it.
+        pattern = f"*/attempt_*/{match[1]}/stderr.log" if match else "agent.log"
+        for path in self._plan.log_folder.glob(pattern):
+            if tail := _read_tail(path, _TAIL_LINES):
+                return f"last lines of {path}:\n{tail}"
+        return f"logs are in {self._plan.log_folder}"
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+def _read_tail(path: Path, lines: int) -> str:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 64 * 1024))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""

@@ -1,0 +1,154 @@
+"""Launches the group, watches it, and launches it anew when it is lost.
+
+Ranks are crash-only: whatever happens to one of them ends the whole group. The front notices by the first stream that
+breaks, by the agent's exit, or by a rank's silence; it gives the next launch a new epoch, so that nothing of the old
+group is ever mistaken for the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import Protocol
+
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
+
+from vinf_server.config import ServeConfig
+from vinf_server.front.data_dir import DataDir
+from vinf_server.front.engine.group import Group, Loss
+from vinf_server.front.engine.launch import Agent, LaunchPlan
+from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+_BEAT_CHECK_S = 0.5
+
+_OWN_EXIT_S = 2.0
+"""How long an agent may take to notice a dead rank itself (about one second): it alone knows the exit code."""
+
+_LEAVE_S = 2.0
+"""How long ranks may take to leave by themselves once ordered to: a step may be under way."""
+
+
+class GroupFailedError(Exception):
+    """The ranks cannot be kept running; the message is for the operator."""
+
+
+class GroupConfigurationError(GroupFailedError):
+    """A rank says that it can never start with this configuration."""
+
+
+class GroupListener(Protocol):
+    """Whoever must know whether there is a group."""
+
+    def group_ready(self, group: Group) -> None:
+        """Called when a group can take orders."""
+
+    def group_lost(self, loss: Loss) -> None:
+        """Called at once when a group was lost, before anything is cleaned up."""
+
+
+class Supervisor:
+    """Keeps one group running."""
+
+    def __init__(
+        self, config: ServeConfig, data_dir: DataDir, status: EngineStatus, listener: GroupListener, metrics: Metrics
+    ) -> None:
+        self._config = config
+        self._data_dir = data_dir
+        self._status = status
+        self._listener = listener
+        self._metrics = metrics
+        self._agent: Agent | None = None
+        self._epoch = 0
+
+    async def run(self) -> None:
+        """Launch and relaunch until cancelled; raises `GroupFailedError` when that makes no sense any more."""
+        losses: deque[float] = deque()
+        while True:
+            agent, group = await self._launch()
+            loss = await self._watch(agent, group)
+            await self._clean_up(agent, loss)
+            now = time.monotonic()
+            losses.append(now)
+            while now - losses[0] > self._config.loss_window_s:
+                losses.popleft()
+            if len(losses) >= self._config.max_losses:
+                raise GroupFailedError(
+                    f"the group of ranks was lost {len(losses)} times within {self._config.loss_window_s / 60:g} "
+                    f"minutes; giving up. Last: {loss.message}"
+                )
+            await asyncio.sleep(self._config.relaunch_delay_s * 2 ** (len(losses) - 1))
+
+    async def stop(self) -> None:
+        """Let the ranks leave, then make sure that they are gone. `run` must have been cancelled before."""
+        agent, group = self._agent, self._status.group
+        if agent is None:
+            return
+        if group is not None:
+            group.is_stopping = True
+            if group.is_attached and not group.lost.done():
+                group.send(link_pb2.AttachResponse(stop=link_pb2.StopOrder()))
+                await agent.wait(timeout_s=_LEAVE_S)
+        await agent.stop(grace_s=self._config.stop_grace_s)
+        self._agent = None
+
+    def kill_now(self) -> None:
+        """SIGKILL the ranks without waiting for anything."""
+        if self._agent is not None:
+            self._agent.kill_now()
+
+    async def _launch(self) -> tuple[Agent, Group]:
+        self._epoch += 1
+        plan = LaunchPlan(
+            epoch=self._epoch,
+            link_address=f"unix:{self._data_dir.socket}",
+            log_folder=self._data_dir.new_log_folder(self._epoch),
+            failure_file=self._data_dir.private / "failure.json",
+        )
+        group = Group(self._epoch, self._config.ranks)
+        self._status.group = group
+        try:
+            self._agent = agent = await Agent.start(self._config, plan)
+        except OSError as error:
+            raise GroupFailedError(f"cannot start the ranks: {error}") from error
+        _log.info("launched %d ranks, epoch %d, logs in %s", self._config.ranks, self._epoch, plan.log_folder)
+        return agent, group
+
+    async def _watch(self, agent: Agent, group: Group) -> Loss:
+        """Wait until the group is lost, tell the listener what happened on the way."""
+        announced = False
+        while not group.lost.done():
+            waiting: set[asyncio.Future[object]] = {agent.exited, group.lost}  # type: ignore[arg-type]
+            if not announced:
+                waiting.add(group.became_ready)  # type: ignore[arg-type]
+            await asyncio.wait(waiting, timeout=_BEAT_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
+            if agent.exited.done():
+                group.lose(Loss(message="the group of ranks ended: " + agent.exit_summary()))
+            group.check_beats(self._config.beat_timeout_s)
+            if group.is_ready and not announced:
+                announced = True
+                assert group.ready_report is not None
+                self._status.known_limits = group.ready_report.model
+                agent.note_descendants()
+                self._listener.group_ready(group)
+        loss = group.lost.result()
+        self._listener.group_lost(loss)
+        return loss
+
+    async def _clean_up(self, agent: Agent, loss: Loss) -> None:
+        """End what is left of the group and say why it was lost."""
+        agent.note_descendants()
+        if loss.cause != "hang":
+            await agent.wait(timeout_s=_OWN_EXIT_S)
+        await agent.kill()
+        self._agent = None
+        if (failure := agent.read_start_failure()) is not None:
+            raise GroupConfigurationError(failure.message)
+        cause = "signal" if loss.cause == "exit" and agent.ended_by_signal else loss.cause
+        self._metrics.worker_restarts.labels(cause).inc()
+        _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, agent.exit_summary())
+        _log.error("%s", agent.log_tail())

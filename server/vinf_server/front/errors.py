@@ -1,0 +1,73 @@
+"""Everything that can be wrong with a request, as exceptions.
+
+    VinfError
+    ├── InvalidFieldsError        fields outside their documented range, all of them
+    ├── MalformedRequestError     bytes that are no such message
+    ├── ModelNotFoundError        a model this server does not have
+    ├── GenerationNotFoundError   an id this server does not know
+    ├── RequestIdReusedError      a known request_id with another specification
+    ├── QueueFullError            too many generations wait already
+    ├── WorkersNotReadyError      the ranks have not reported yet
+    └── ServerDrainingError       the server is shutting down
+
+`rpc/errors.py` says which status each of them becomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class VinfError(Exception):
+    """Base of what a client is told; `metadata` repeats everything dynamic in the message, by lowerCamelCase name."""
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field and what is wrong with it."""
+
+    field: str
+    description: str
+
+
+class InvalidFieldsError(VinfError, ValueError):
+    """Fields of the request are outside their documented range."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        listed = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+        super().__init__(listed, fieldCount=str(len(violations)))
+        self.violations = tuple(violations)
+
+
+class MalformedRequestError(VinfError, ValueError):
+    """The bytes of the request are no message of the expected type."""
+
+
+class ModelNotFoundError(VinfError, LookupError):
+    """No model of that name is served here."""
+
+
+class GenerationNotFoundError(VinfError, LookupError):
+    """No generation has that id; ids do not survive a restart of the server."""
+
+
+class RequestIdReusedError(VinfError):
+    """The request_id belongs to a generation with another specification."""
+
+
+class QueueFullError(VinfError):
+    """As many generations wait as are allowed to; later there may be room."""
+
+
+class WorkersNotReadyError(VinfError):
+    """The ranks have not reported for the first time, so nothing can be checked yet."""
+
+
+class ServerDrainingError(VinfError):
+    """The server is shutting down and takes nothing new."""

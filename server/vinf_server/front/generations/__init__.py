@@ -1,0 +1,1 @@
+"""What clients create: its states, its queue and where it is kept."""

@@ -1,0 +1,95 @@
+"""One generation and the states it may pass through."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from vinf.v1 import generation_pb2
+
+from vinf_server.front.frames.spool import SpoolFile
+from vinf_server.front.wakeup import Wakeup
+
+State: TypeAlias = "generation_pb2.GenerationState.ValueType"
+Stage: TypeAlias = "generation_pb2.GenerationStage.ValueType"
+
+PENDING = generation_pb2.GENERATION_STATE_PENDING
+RUNNING = generation_pb2.GENERATION_STATE_RUNNING
+CANCELLING = generation_pb2.GENERATION_STATE_CANCELLING
+SUCCEEDED = generation_pb2.GENERATION_STATE_SUCCEEDED
+FAILED = generation_pb2.GENERATION_STATE_FAILED
+CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
+
+TERMINAL = frozenset({SUCCEEDED, FAILED, CANCELLED})
+IN_WORK = frozenset({RUNNING, CANCELLING})
+
+# CANCELLING may still succeed: the last frame can be made before the ranks see the order to stop.
+_ALLOWED: dict[State, frozenset[State]] = {
+    PENDING: frozenset({RUNNING, FAILED, CANCELLED}),
+    RUNNING: frozenset({CANCELLING, SUCCEEDED, FAILED, CANCELLED}),
+    CANCELLING: frozenset({SUCCEEDED, FAILED, CANCELLED}),
+    SUCCEEDED: frozenset(),
+    FAILED: frozenset(),
+    CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a generation ended early."""
+
+    code: int
+    reason: str
+    message: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Generation:
+    """A generation as the front knows it; touched by the event loop only. Times are in nanoseconds, 0 = not yet."""
+
+    generation_id: str
+    request_id: str
+    normalised_spec: generation_pb2.GenerationSpec
+    """Every default filled in but the seed: what a repeated request_id is compared with."""
+
+    resolved_spec: generation_pb2.GenerationSpec
+    frames: SpoolFile
+    create_time_ns: int
+    state: State = PENDING
+    stage: Stage = generation_pb2.GENERATION_STAGE_QUEUED
+    completed_steps: int = 0
+    failure: Failure | None = None
+    clip_frame_counts: tuple[int, ...] = ()
+    peak_memory_bytes: tuple[int, ...] = ()
+    start_time_ns: int = 0
+    first_frame_time_ns: int = 0
+    last_frame_time_ns: int = 0
+    end_time_ns: int = 0
+    changed: Wakeup = field(default_factory=Wakeup)
+    """Notified on every change, frames included."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when nothing about it changes any more."""
+        return self.state in TERMINAL
+
+    def move_to(self, state: State) -> None:
+        """Change the state; a step that the contract does not know is a bug of ours."""
+        assert state in _ALLOWED[self.state], f"{self.generation_id}: {self.state} -> {state}"
+        self.state = state
+        self.changed.notify()
+
+
+class IdSource:
+    """Ids that sort by time: 12 digits of strictly growing milliseconds and 80 random bits, in lower-case hex."""
+
+    def __init__(self) -> None:
+        self._last_ms = 0
+
+    def next(self) -> str:
+        """Return an id that was never used and sorts after all earlier ones."""
+        self._last_ms = max(time.time_ns() // 1_000_000, self._last_ms + 1)
+        return f"{self._last_ms:012x}-{os.urandom(10).hex()}"

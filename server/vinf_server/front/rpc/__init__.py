@@ -1,0 +1,1 @@
+"""The public services: one short method an RPC."""

@@ -1,0 +1,79 @@
+"""The public gRPC server."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from vinf.v1 import (
+    server_info_service_pb2,
+    server_info_service_pb2_grpc,
+    video_generation_service_pb2,
+    video_generation_service_pb2_grpc,
+)
+
+from vinf_server.config import Address
+from vinf_server.front.rpc.boundary import Boundary
+from vinf_server.front.rpc.health import HealthService
+from vinf_server.front.rpc.server_info import ServerInfoService
+from vinf_server.front.rpc.video_generation import VideoGenerationService
+
+_OPTIONS = (
+    # Without this, a second server takes the same port without an error and gets half of the connections.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Clients that ping every ten seconds on a quiet stream are within their rights.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
+
+
+class AddressInUseError(Exception):
+    """The address cannot be listened on; the message says why."""
+
+
+async def start_public_server(
+    address: Address,
+    *,
+    video_generation: VideoGenerationService,
+    server_info: ServerInfoService,
+    health: HealthService,
+) -> tuple[grpc.aio.Server, Address]:
+    """Serve every public service; returns the address with its real port."""
+    server = grpc.aio.server(interceptors=(Boundary(),), options=_OPTIONS)
+    video_generation_service_pb2_grpc.add_VideoGenerationServiceServicer_to_server(video_generation, server)
+    server_info_service_pb2_grpc.add_ServerInfoServiceServicer_to_server(server_info, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection(
+        (
+            video_generation_service_pb2.DESCRIPTOR.services_by_name["VideoGenerationService"].full_name,
+            server_info_service_pb2.DESCRIPTOR.services_by_name["ServerInfoService"].full_name,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        ),
+        server,
+    )
+    try:
+        check_free(address)
+        port = server.add_insecure_port(str(address))
+    except (OSError, RuntimeError) as error:
+        await server.stop(None)
+        reason = error.strerror if isinstance(error, OSError) else "it is in use or not an address of this machine"
+        raise AddressInUseError(f"cannot listen on {address}: {reason}") from error
+    await server.start()
+    return server, address.with_port(port)
+
+
+def check_free(address: Address) -> None:
+    """Raise OSError when nobody can listen there: gRPC would print its own lines about it first."""
+    family, kind, protocol, _, target = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(target)

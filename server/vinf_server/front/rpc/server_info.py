@@ -1,0 +1,43 @@
+"""`vinf.v1.ServerInfoService`."""
+
+from __future__ import annotations
+
+import time
+
+from vinf.v1 import server_info_service_pb2 as service_pb2
+from vinf.v1 import server_info_service_pb2_grpc as service_grpc
+
+from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.generations.generations import Generations
+from vinf_server.front.grpc_types import Context
+from vinf_server.front.metrics import API_VERSION
+from vinf_server.front.rpc.convert import VERSION, limits_message, model_message, rank_message, timestamp
+
+
+class ServerInfoService(service_grpc.ServerInfoServiceServicer):
+    """Describes the server."""
+
+    def __init__(self, generations: Generations, status: EngineStatus, *, max_waiting: int) -> None:
+        self._generations = generations
+        self._status = status
+        self._max_waiting = max_waiting
+        self._start_time_ns = time.time_ns()
+
+    async def GetServerInfo(  # noqa: N802
+        self, request: service_pb2.GetServerInfoRequest, context: Context
+    ) -> service_pb2.GetServerInfoResponse:
+        """A snapshot of the server."""
+        limits = self._status.known_limits
+        info = service_pb2.ServerInfo(
+            version=VERSION,
+            api_version=API_VERSION,
+            ready=self._status.is_ready and not self._generations.is_draining,
+            server_time=timestamp(time.time_ns()),
+            start_time=timestamp(self._start_time_ns),
+            models=[model_message(limits)] if limits is not None else [],
+            limits=limits_message(self._max_waiting),
+            ranks=[rank_message(beat) for beat in self._status.beats],
+            waiting_generation_count=self._generations.waiting_count,
+            running_generation_count=self._generations.running_count,
+        )
+        return service_pb2.GetServerInfoResponse(server_info=info)

@@ -1,0 +1,180 @@
+"""A specification against the model's limits, and its defaults."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
+from vinf.v1 import generation_pb2
+
+from vinf_server.front.errors import Violation
+
+MAX_STEP_COUNT = 200
+MAX_GUIDANCE_SCALE = 50.0
+MAX_GLOBAL_FRAMES = 256
+MAX_PHASE_TIMESTEP = 1000
+MAX_PHASE_BIAS = 100.0
+MAX_SEED = 2**63 - 1
+MAX_RATE_NUM, MAX_RATE_DEN, MAX_RATE = 240_000, 1001, 240
+
+_LISTED_WORDS = 40
+"""Words of a vocabulary, or unknown words of a prompt, that a message lists at most."""
+
+_SHOWN_WORDS = 8
+_SHOWN_CHARS = 24
+
+_WORD_BREAK = re.compile(r"[\s.,!?;:]+")
+
+SOLVERS = {"ddim": generation_pb2.SOLVER_DDIM, "dpm_solver_pp_2m": generation_pb2.SOLVER_DPM_SOLVER_PP_2M}
+
+
+def range_text(value: float, low: float, high: float, *, unit: str = "", zero: str = "") -> str:
+    """Say what is allowed and what came instead."""
+    default = f" (0 = {zero})" if zero else ""
+    return f"must be in [{low:.12g}, {high:.12g}]{' ' + unit if unit else ''}{default}, got {value:.12g}"
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a prompt as a model with a vocabulary reads them."""
+    return [word for word in _WORD_BREAK.split(text.lower()) if word]
+
+
+class SpecValidator:
+    """Checks one specification and keeps every violation."""
+
+    def __init__(self, limits: link_pb2.ModelLimits) -> None:
+        self._limits = limits
+        self.violations: list[Violation] = []
+
+    def check(self, spec: generation_pb2.GenerationSpec) -> generation_pb2.GenerationSpec:
+        """Return the specification with every default but the seed filled in; worthless if there are violations."""
+        limits = self._limits
+        return generation_pb2.GenerationSpec(
+            model=limits.name,
+            prompt=self._prompt("prompt", spec.prompt.strip(), minimum=1),
+            negative_prompt=self._prompt("negative_prompt", spec.negative_prompt.strip(), minimum=0),
+            width=self._size("width", spec.width, limits.min_width, limits.max_width, limits.default_width),
+            height=self._size("height", spec.height, limits.min_height, limits.max_height, limits.default_height),
+            frame_count=self._integer(
+                "frame_count", spec.frame_count, limits.max_frame_count, limits.default_frame_count, "frames"
+            ),
+            frame_rate=self._frame_rate(spec),
+            seed=self._seed(spec.seed),
+            inference_step_count=self._integer(
+                "inference_step_count", spec.inference_step_count, MAX_STEP_COUNT, limits.default_step_count, "steps"
+            ),
+            guidance_scale=self._guidance(spec.guidance_scale),
+            solver=self._solver(spec.solver),
+            temporal_scope=self._scope(spec),
+        )
+
+    def _add(self, field: str, description: str) -> None:
+        self.violations.append(Violation(f"spec.{field}", description))
+
+    def _prompt(self, field: str, text: str, *, minimum: int) -> str:
+        limits = self._limits
+        if not minimum <= len(text) <= limits.max_prompt_chars:
+            self._add(
+                field,
+                f"must have {minimum} to {limits.max_prompt_chars} characters without surrounding white space, "
+                f"got {len(text)}",
+            )
+            return ""
+        words = split_words(text)
+        if limits.max_prompt_words and len(words) > limits.max_prompt_words:
+            self._add(field, f"must have at most {limits.max_prompt_words} words, got {len(words)}")
+        if limits.vocabulary:
+            self._check_vocabulary(field, text, words)
+        return text
+
+    def _check_vocabulary(self, field: str, text: str, words: list[str]) -> None:
+        vocabulary = self._limits.vocabulary
+        known = set(vocabulary)
+        unknown = list(dict.fromkeys(word for word in words if word not in known))
+        listed = ", ".join(vocabulary[:_LISTED_WORDS]) + (", …" if len(vocabulary) > _LISTED_WORDS else "")
+        if unknown:
+            shown = ", ".join(repr(word[:_SHOWN_CHARS]) for word in unknown[:_SHOWN_WORDS])
+            more = f" and {len(unknown) - _SHOWN_WORDS} more" if len(unknown) > _SHOWN_WORDS else ""
+            self._add(field, f"has words this model does not know: {shown}{more}; it knows: {listed}")
+        elif text and not words:
+            self._add(field, f"has no words; this model knows: {listed}")
+
+    def _size(self, field: str, value: int, low: int, high: int, default: int) -> int:
+        multiple = max(1, self._limits.size_multiple)
+        value = value or default
+        if not low <= value <= high or value % multiple:
+            self._add(
+                field,
+                f"must be in [{low}, {high}] pixels and a multiple of {multiple} (0 = {default}), got {value}",
+            )
+        return value
+
+    def _integer(self, field: str, value: int, high: int, default: int, unit: str) -> int:
+        value = value or default
+        if not 1 <= value <= high:
+            self._add(field, range_text(value, 1, high, unit=unit, zero=str(default)))
+        return value
+
+    def _seed(self, seed: int) -> int:
+        if seed < 0:
+            self._add("seed", f"must be in [0, {MAX_SEED}] (0 = the server picks one), got {seed}")
+        return seed
+
+    def _guidance(self, scale: float) -> float:
+        default = self._limits.default_guidance_scale
+        scale = scale or default
+        if not 1 <= scale <= MAX_GUIDANCE_SCALE:  # false for NaN, too
+            self._add("guidance_scale", range_text(scale, 1, MAX_GUIDANCE_SCALE, zero=f"{default:g}"))
+        return scale
+
+    def _frame_rate(self, spec: generation_pb2.GenerationSpec) -> generation_pb2.Rational:
+        limits = self._limits
+        num, den = spec.frame_rate.num, spec.frame_rate.den
+        if num == 0 and den == 0:
+            return generation_pb2.Rational(num=limits.default_frame_rate_num, den=limits.default_frame_rate_den)
+        is_in_range = True
+        for field, value, high in (("num", num, MAX_RATE_NUM), ("den", den, MAX_RATE_DEN)):
+            if not 1 <= value <= high:
+                is_in_range = False
+                self._add(f"frame_rate.{field}", range_text(value, 1, high))
+        if is_in_range and not den <= num <= MAX_RATE * den:
+            self._add("frame_rate", f"num / den must be in [1, {MAX_RATE}] frames per second, got {num}/{den}")
+        return generation_pb2.Rational(num=num, den=den)
+
+    def _solver(self, solver: generation_pb2.Solver.ValueType) -> generation_pb2.Solver.ValueType:
+        if solver == generation_pb2.SOLVER_UNSPECIFIED:
+            return SOLVERS[self._limits.default_solver]
+        if solver not in SOLVERS.values():
+            allowed = ", ".join(f"{value} = {name}" for name, value in SOLVERS.items())
+            self._add("solver", f"must be one of {allowed} (0 = the model's own), got {solver}")
+        return solver
+
+    def _scope(self, spec: generation_pb2.GenerationSpec) -> generation_pb2.TemporalScope:
+        wanted = spec.temporal_scope
+        if wanted.mode not in generation_pb2.TemporalScopeMode.values():
+            self._add("temporal_scope.mode", f"must be 0, 1 = DEFAULT or 2 = CUSTOM, got {wanted.mode}")
+        scope: generation_pb2.TemporalScope | link_pb2.Scope = wanted
+        if wanted.mode == generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM:
+            self._check_custom_scope(wanted)
+        else:
+            scope = self._limits.default_temporal_scope
+        return generation_pb2.TemporalScope(
+            mode=generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM,
+            local_window_frames=scope.local_window_frames,
+            global_frames=scope.global_frames,
+            phase_timestep=scope.phase_timestep,
+            phase_bias=scope.phase_bias,
+        )
+
+    def _check_custom_scope(self, scope: generation_pb2.TemporalScope) -> None:
+        window, widest = scope.local_window_frames, 2 * self._limits.max_frame_count
+        if not 0 <= window <= widest or window % 2:
+            self._add("temporal_scope.local_window_frames", f"must be even and in [0, {widest}] frames, got {window}")
+        for field, value, high, unit in (
+            ("global_frames", scope.global_frames, MAX_GLOBAL_FRAMES, "frames"),
+            ("phase_timestep", scope.phase_timestep, MAX_PHASE_TIMESTEP, "training timesteps"),
+            ("phase_bias", scope.phase_bias, MAX_PHASE_BIAS, "logits"),
+        ):
+            if math.isnan(value) or not 0 <= value <= high:
+                self._add(f"temporal_scope.{field}", range_text(value, 0, high, unit=unit))

@@ -1,0 +1,131 @@
+"""Requests against their documented ranges: every violation at once, with field, value and what is allowed.
+
+The ranges are those of the comments in `protos/vinf/v1`; the model's own come from rank 0's report.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Sequence
+
+from google.protobuf import duration_pb2
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
+from vinf.v1 import generation_pb2, video_generation_service_pb2
+
+from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, Violation
+from vinf_server.front.frames.delivery import Window
+from vinf_server.front.rpc.spec import SpecValidator, range_text
+
+MAX_PAGE_SIZE = 500
+DEFAULT_PAGE_SIZE = 50
+DEFAULT_DATA_BYTES = 1 << 20
+MIN_DATA_BYTES, MAX_DATA_BYTES = 65_536, 67_108_864
+DEFAULT_KEEPALIVE_S = 10.0
+MIN_KEEPALIVE_S, MAX_KEEPALIVE_S = 1.0, 60.0
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_GENERATION_ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{20}")
+
+
+def check_create(
+    request: video_generation_service_pb2.CreateGenerationRequest, limits: link_pb2.ModelLimits
+) -> generation_pb2.GenerationSpec:
+    """Return the specification with every default but the seed filled in, or raise what is wrong with it."""
+    wanted = request.spec.model
+    if wanted and wanted != limits.name:
+        shown = wanted[:64]
+        raise ModelNotFoundError(f"no model is called {shown!r}; this server has {limits.name!r}", model=shown)
+    validator = SpecValidator(limits)
+    normalised = validator.check(request.spec)
+    violations = validator.violations
+    if request.request_id and not _UUID.fullmatch(request.request_id):
+        violations.append(
+            Violation("request_id", f"must be a UUID of 36 characters or empty, got {request.request_id[:40]!r}")
+        )
+    _raise_if_any(violations)
+    return normalised
+
+
+def check_list(request: video_generation_service_pb2.ListGenerationsRequest) -> tuple[int, str]:
+    """Return the page size and the id that the page follows."""
+    violations: list[Violation] = []
+    if request.page_size < 0:
+        violations.append(
+            Violation("page_size", range_text(request.page_size, 0, MAX_PAGE_SIZE, zero=str(DEFAULT_PAGE_SIZE)))
+        )
+    known = generation_pb2.GenerationState.values()
+    for position, state in enumerate(request.states):
+        if state not in known:
+            violations.append(
+                Violation(f"states[{position}]", f"must be a GenerationState in [0, {max(known)}], got {state}")
+            )
+    before_id = _read_page_token(request.page_token, violations)
+    _raise_if_any(violations)
+    return min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), before_id
+
+
+def make_page_token(last_id: str) -> str:
+    """Where the next page begins, opaque to clients."""
+    return base64.urlsafe_b64encode(b"1:" + last_id.encode()).decode().rstrip("=")
+
+
+def check_stream(request: video_generation_service_pb2.StreamFramesRequest, frame_count: int) -> Window:
+    """Return what a reader wants, defaults filled in."""
+    violations: list[Violation] = []
+    start, end = request.start_frame_index, request.end_frame_index
+    if not 0 <= start <= frame_count:
+        violations.append(Violation("start_frame_index", range_text(start, 0, frame_count, unit="frames")))
+    if end and not max(0, start) <= end <= frame_count:
+        allowed = range_text(end, max(0, start), frame_count, unit="frames", zero="to the end")
+        violations.append(Violation("end_frame_index", allowed))
+    size = request.max_data_bytes
+    if size and not MIN_DATA_BYTES <= size <= MAX_DATA_BYTES:
+        allowed = range_text(size, MIN_DATA_BYTES, MAX_DATA_BYTES, unit="bytes", zero=str(DEFAULT_DATA_BYTES))
+        violations.append(Violation("max_data_bytes", allowed))
+    keepalive_s = DEFAULT_KEEPALIVE_S
+    if request.HasField("keepalive_interval"):
+        keepalive_s = _seconds(request.keepalive_interval)
+        if not MIN_KEEPALIVE_S <= keepalive_s <= MAX_KEEPALIVE_S:
+            allowed = range_text(keepalive_s, MIN_KEEPALIVE_S, MAX_KEEPALIVE_S, unit="seconds")
+            violations.append(Violation("keepalive_interval", f"{allowed} (unset = {DEFAULT_KEEPALIVE_S:g} seconds)"))
+    _raise_if_any(violations)
+    return Window(
+        start=start,
+        stop=end or frame_count,
+        # A reader that starts behind the last frame asks for the end and gets it at once.
+        to_the_end=end == 0 and start < frame_count,
+        max_data_bytes=size or DEFAULT_DATA_BYTES,
+        keepalive_s=keepalive_s,
+    )
+
+
+def _read_page_token(token: str, violations: list[Violation]) -> str:
+    if not token:
+        return ""
+    try:
+        text = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    version, _, last_id = text.partition(":")
+    if version == "1" and _GENERATION_ID.fullmatch(last_id):
+        return last_id
+    violations.append(
+        Violation("page_token", f"must be next_page_token of an earlier reply or empty, got {token[:40]!r}")
+    )
+    return ""
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    """Seconds of a duration; NaN, which is in no range, when its parts contradict each other."""
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(nanos) > 999_999_999 or seconds * nanos < 0:
+        return math.nan
+    return seconds + nanos / 1e9
+
+
+def _raise_if_any(violations: Sequence[Violation]) -> None:
+    if violations:
+        raise InvalidFieldsError(violations)

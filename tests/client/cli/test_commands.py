@@ -1,0 +1,69 @@
+"""`vinf info`, `vinf list`, `vinf cancel`."""
+
+import json
+
+import pytest
+from vinf_client.cli import main
+
+pytestmark = pytest.mark.fast
+
+
+def test_info(server, capsys):
+    assert main(["info", "--server", server.address]) == 0
+    out = capsys.readouterr().out
+    assert f"at {server.address}: ready" in out
+    assert "model sprites (default)" in out
+    assert "rank 0  cpu" in out
+
+
+def test_info_json(server, capsys):
+    assert main(["info", "--server", server.address, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["ready"] is True
+    assert told["models"][0]["default_temporal_scope"]["phase_bias"] == 1.5
+    assert told["limits"]["max_step_count"] == 200
+    assert [rank["rank"] for rank in told["ranks"]] == [0]
+
+
+def test_info_before_the_ranks_are_up(server, capsys):
+    del server.info.models[:], server.info.ranks[:]
+    server.info.ready = False
+    assert main(["info", "--server", server.address]) == 0
+    assert "not ready" in capsys.readouterr().out
+
+
+def test_list(server, capsys):
+    assert main(["list", "--server", server.address]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["ID", "STATE", "FRAMES", "CREATED", "PROMPT"]
+    assert row.split() == ["gen-1", "succeeded", "7/7", "a", "red", "ball"]
+
+
+def test_list_json(server, capsys):
+    assert main(["list", "--server", server.address, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["generation_id"], told["state"], told["spec"]["seed"]) == ("gen-1", "succeeded", 77)
+
+
+def test_list_of_nothing(server, capsys):
+    server.pages = [[]]
+    assert main(["list", "--server", server.address]) == 0
+    assert capsys.readouterr().out == "no generations\n"
+
+
+def test_cancel(server, capsys):
+    assert main(["cancel", "gen-1", "--server", server.address]) == 0
+    assert capsys.readouterr().out == "gen-1: cancelled\n"
+    assert server.cancelled.is_set()
+
+
+def test_cancel_of_an_unknown_id(server, capsys):
+    assert main(["cancel", "gen-2", "--server", server.address]) == 2
+    assert capsys.readouterr().err == "vinf cancel: no such generation\n"
+
+
+@pytest.mark.parametrize("command", [["info"], ["list"], ["cancel", "x"]], ids=lambda command: command[0])
+def test_no_server(command, capsys):
+    assert main([*command, "--server", "127.0.0.1:1"]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot reach a vinf server at 127.0.0.1:1: connection refused" in line

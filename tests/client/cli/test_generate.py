@@ -1,0 +1,231 @@
+"""`vinf generate` against a scripted server: files, figures, one-line errors, exit codes."""
+
+import json
+import os
+import signal
+import sys
+import threading
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from vinf.v1 import generation_pb2 as pb
+from vinf.v1 import video_generation_service_pb2 as service_pb
+from vinf_client.cli import main
+
+from tests.client.fakes import Break, Failure
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def generate(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, prompt="a red ball", output="a.npy"):
+        return main(["generate", prompt, "-o", output, "--server", server.address, *arguments])
+
+    return call
+
+
+def error_lines(capsys):
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err.splitlines()
+
+
+def test_file_sheet_and_figures(generate, server, capsys):
+    server.clips = ((0, 4), (4, 3))
+    assert generate("--json", "--sheet", "sheet.png", "--frames", "7") == 0
+    np.testing.assert_array_equal(np.load("a.npy"), server.video())
+    with Image.open("sheet.png") as picture:
+        assert picture.format == "PNG"
+    out, err = capsys.readouterr()
+    figures = json.loads(out)
+    assert out.count("\n") == 1
+    seconds = figures.pop("seconds")
+    assert 0 < figures.pop("seconds_to_first_frame") <= seconds
+    assert figures.pop("seconds_waiting") >= 0
+    assert figures.pop("frames_per_second") == pytest.approx(7 / seconds, rel=1e-3)
+    assert figures.pop("resolved_spec")["inference_step_count"] == 20
+    assert figures == {
+        "generation_id": "gen-1",
+        "state": "succeeded",
+        "model": "sprites",
+        "seed": 77,
+        "frames": 7,
+        "width": 20,
+        "height": 10,
+        "frame_rate": 12,
+        "ranks": 2,
+        "clips": [4, 3],
+        "peak_rank_memory_bytes": [1000, 1000],
+        "output": "a.npy",
+        "sheet": "sheet.png",
+    }
+    assert err.splitlines()[-1].startswith("vinf: a.npy: 7 frames in ")
+    assert "on 2 ranks (4 + 3)" in err
+
+
+def test_quiet_says_nothing(generate, capsys):
+    assert generate("--quiet", output="a.mp4") == 0
+    assert capsys.readouterr() == ("", "")
+    assert os.path.getsize("a.mp4") > 0
+
+
+def test_options_reach_the_server(generate, server):
+    options = "--frames 96 --seed 7 --width 64 --height 48 --steps 10 --guidance 3 --model sprites --fps 24"
+    scope = "--solver ddim --window 8 --global-frames 4 --phase-timestep 300 --phase-bias 0 --quiet"
+    assert generate(*options.split(), *scope.split(), "--negative-prompt", "blue sky") == 0
+    spec = server.creates[0].spec
+    assert (spec.frame_count, spec.seed, spec.width, spec.height, spec.inference_step_count) == (96, 7, 64, 48, 10)
+    assert spec.temporal_scope == pb.TemporalScope(
+        mode=pb.TEMPORAL_SCOPE_MODE_CUSTOM, local_window_frames=8, global_frames=4, phase_timestep=300
+    )
+
+
+def test_the_environment_names_the_server(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("VINF_SERVER", server.address)
+    assert main(["generate", "a red ball", "-o", str(tmp_path / "a.npy"), "--quiet"]) == 0
+
+
+def test_no_server(tmp_path, capsys):
+    assert main(["generate", "x", "-o", str(tmp_path / "a.npy"), "--server", "127.0.0.1:1", "--quiet"]) == 3
+    assert error_lines(capsys) == [
+        "vinf generate: cannot reach a vinf server at 127.0.0.1:1: connection refused; "
+        "is it running? (vinf serve starts one)"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--frames", "0"], "--frames: 0 is not allowed; allowed: [1, 4096]"),
+        (["--frames", "-1"], "--frames: -1 is not allowed; allowed: [1, 4096]"),
+        (["--frames", "many"], "--frames: invalid int value: 'many'"),
+        (["--width", "0"], "--width: 0 is not allowed; allowed: [32, 128], a multiple of 8"),
+        (["--guidance", "nan"], "--guidance: nan is not allowed; allowed: [1, 50]"),
+        (["--fps", "0"], "--fps: 0 is not allowed; allowed: a rate in [1, 240]"),
+        (["--solver", "euler"], "--solver: 'euler' is not allowed; allowed: ddim, dpm++"),
+        (["--seed", "-5"], "--seed: -5 is not allowed; allowed: [0, 9223372036854775807]"),
+        (["--ranks", "2"], "--ranks: needs --local"),
+        (["--local"], "--local: cannot be combined with --server"),
+        (["--wait-ready", "nan"], "--wait-ready: nan is not allowed"),
+        (["--sheet", "a.jpg"], "'a.jpg' is not a contact sheet; allowed: a name that ends in .png"),
+        (["--fram", "3"], "unrecognized arguments"),
+    ],
+)
+def test_bad_options_are_one_line(generate, server, capsys, arguments, words):
+    try:
+        code = generate(*arguments, "--quiet")
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 2
+    (line,) = error_lines(capsys)
+    assert line.startswith("vinf generate: ")
+    assert words in line
+    assert all(request.validate_only for request in server.creates)
+
+
+def test_empty_prompt(generate, capsys):
+    assert generate("--quiet", prompt=" ") == 2
+    assert error_lines(capsys) == [
+        "vinf generate: PROMPT: must not be empty; allowed: [1, 200] characters"
+    ]
+
+
+@pytest.mark.parametrize("output", ["a.avi", "/proc/none/a.mp4"])
+def test_bad_outputs_are_told_before_any_request(generate, server, capsys, output):
+    assert generate(output=output) == 2
+    (line,) = error_lines(capsys)
+    assert output in line
+    assert not server.creates
+
+
+def test_the_servers_violations_carry_the_names_of_options(generate, server, capsys):
+    server.create_failures.append(
+        Failure(
+            grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD",
+            violations=(("spec.width", "33 is not a multiple of 8"), ("spec.prompt", "'zebra' is no known word")),
+        )
+    )  # fmt: skip
+    assert generate("--width", "33", "--quiet") == 2
+    assert error_lines(capsys) == [
+        "vinf generate: 2 things to mend:",
+        "  --width: 33 is not a multiple of 8",
+        "  PROMPT: 'zebra' is no known word",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "words"),
+    [
+        (Failure(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", "there is no x"), 2, "--model: there is no x"),
+        (Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "4 wait"), 5, "4 wait"),
+        (Failure(grpc.StatusCode.UNAVAILABLE, "WORKERS_NOT_READY", "not yet"), 5, "not yet"),
+        (Failure(grpc.StatusCode.INTERNAL, "INTERNAL", "a bug"), 1, "a bug"),
+    ],
+    ids=["model", "queue", "ranks", "internal"],
+)
+def test_exit_codes(generate, server, capsys, failure, code, words):
+    server.create_failures.append(failure)
+    assert generate("--quiet", "--wait-ready", "0") == code
+    assert error_lines(capsys) == [f"vinf generate: {words}"]
+
+
+def test_a_missing_codec_is_told_before_any_request(generate, server, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert generate(output="a.mp4") == 2
+    assert error_lines(capsys) == ["vinf generate needs the client extra: pip install 'vinf[client]' (av is missing)"]
+    assert not server.creates
+
+
+def test_outside_the_main_thread(generate):
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(generate("--quiet")))
+    thread.start()
+    thread.join(30)
+    assert codes == [0]
+
+
+def test_waiting_for_the_ranks_is_visible(generate, server, capsys):
+    server.create_failures.append(Failure(grpc.StatusCode.UNAVAILABLE, "WORKERS_NOT_READY", retry_after=0.01))
+    assert generate() == 0
+    assert "vinf: waiting for the ranks" in capsys.readouterr().err
+
+
+def test_a_failed_generation(generate, server, capsys):
+    error = pb.GenerationError(code=14, reason="WORKER_LOST", message="rank 1 died")
+    server.ends.append(service_pb.StreamEnd(state=pb.GENERATION_STATE_FAILED, error=error, next_frame_index=7))
+    assert generate("--quiet") == 4
+    assert error_lines(capsys) == ["vinf generate: rank 1 died"]
+    assert os.listdir() == []
+
+
+def test_a_break_in_the_stream_costs_nothing(generate, server, capsys):
+    server.breaks.append(Break(3, part_bytes=100))
+    assert generate() == 0
+    assert "vinf: the connection broke, trying again" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.load("a.npy"), server.video())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_cancels_and_exits(generate, server, capsys, number, code):
+    server.hold_after = 3
+    before = signal.getsignal(number)
+
+    def interrupt():
+        assert server.holding.wait(10)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert generate("--quiet") == code
+    thread.join(10)
+    assert server.cancelled.is_set()
+    assert len(error_lines(capsys)) == 1
+    assert os.listdir() == []
+    assert signal.getsignal(number) is before

@@ -1,0 +1,24 @@
+"""A scripted server and a client of it."""
+
+import pytest
+from vinf_client import Client
+
+from tests.client.fakes import FakeServer
+
+
+@pytest.fixture
+def server():
+    fake = FakeServer()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def client(server):
+    with Client(server.address) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _no_server_in_the_environment(monkeypatch):
+    monkeypatch.delenv("VINF_SERVER", raising=False)

@@ -1,0 +1,104 @@
+"""Every status becomes the error the table promises, and nobody sees gRPC's own."""
+
+import grpc
+import pytest
+import vinf_client
+from vinf_client import _errors
+from vinf_client._translate import BY_REASON, translate
+
+from tests.client.fakes import Failure
+
+pytestmark = pytest.mark.fast
+
+CASES = [
+    ("INVALID_ARGUMENT", "INVALID_FIELD", _errors.InvalidRequestError),
+    ("INVALID_ARGUMENT", "MALFORMED_REQUEST", _errors.InvalidRequestError),
+    ("INVALID_ARGUMENT", "SPEC_TOO_LARGE", _errors.InvalidRequestError),
+    ("INVALID_ARGUMENT", "", _errors.InvalidRequestError),
+    ("ALREADY_EXISTS", "REQUEST_ID_REUSED", _errors.RequestIdReusedError),
+    ("NOT_FOUND", "MODEL_NOT_FOUND", _errors.ModelNotFoundError),
+    ("NOT_FOUND", "GENERATION_NOT_FOUND", _errors.GenerationNotFoundError),
+    ("NOT_FOUND", "", _errors.NotFoundError),
+    ("RESOURCE_EXHAUSTED", "QUEUE_FULL", _errors.QueueFullError),
+    ("RESOURCE_EXHAUSTED", "", _errors.ServerError),
+    ("UNAVAILABLE", "WORKERS_NOT_READY", _errors.ServerNotReadyError),
+    ("UNAVAILABLE", "SERVER_DRAINING", _errors.ServerDrainingError),
+    ("UNAVAILABLE", "NEWER_THAN_US", _errors.TransportError),
+    ("UNAVAILABLE", "", _errors.TransportError),
+    ("DEADLINE_EXCEEDED", "", _errors.RpcTimeoutError),
+    ("UNIMPLEMENTED", "", _errors.ProtocolError),
+    ("INTERNAL", "INTERNAL", _errors.ServerError),
+    ("UNKNOWN", "", _errors.ServerError),
+]
+
+
+def test_every_reason_has_a_case():
+    assert {reason for _, reason, _ in CASES} >= set(BY_REASON)
+
+
+@pytest.mark.parametrize(("code", "reason", "kind"), CASES)
+def test_the_table(client, server, code, reason, kind):
+    server.get_failure = Failure(grpc.StatusCode[code], reason, "what went wrong", metadata={"a": "b"})
+    error = translate(_rpc_error(server), server.address)
+    assert type(error) is kind
+    assert (error.code, error.reason) == (code, reason)
+    assert error.metadata == ({"a": "b"} if reason else {})
+    assert "\n" not in str(error)
+
+
+def test_the_original_is_chained(client, server):
+    server.get_failure = Failure(grpc.StatusCode.INTERNAL, "INTERNAL")
+    with pytest.raises(_errors.ServerError) as caught:
+        client.attach("gen-1")
+    assert isinstance(caught.value.__cause__, grpc.RpcError)
+
+
+def test_violations_and_retry_info_are_read(server):
+    server.get_failure = Failure(
+        grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD",
+        violations=(("spec.frame_count", "too many"), ("spec.new_thing", "unknown")), retry_after=1.5,
+    )  # fmt: skip
+    error = translate(_rpc_error(server), server.address)
+    assert str(error) == "frames: too many; spec.new_thing: unknown"
+    assert isinstance(error, ValueError)
+    assert error.retry_after == 1.5
+
+
+def test_garbage_in_the_details_hides_nothing():
+    class Broken(grpc.RpcError, grpc.Call):
+        code = staticmethod(lambda: grpc.StatusCode.NOT_FOUND)
+        details = staticmethod(lambda: "two\nlines")
+        trailing_metadata = staticmethod(lambda: (("grpc-status-details-bin", b"\xff\xff\xff"),))
+        add_callback = cancel = is_active = time_remaining = initial_metadata = None
+
+    error = translate(Broken(), "here:1")
+    assert type(error) is _errors.NotFoundError
+    assert str(error) == "two lines"
+
+
+def test_an_error_without_a_status():
+    assert type(translate(grpc.RpcError("odd"), "here:1")) is _errors.ServerError
+
+
+def test_all_names_every_error():
+    public = {name: value for name, value in vars(_errors).items() if isinstance(value, type)}
+    errors = {name for name, value in public.items() if value.__module__ == _errors.__name__}
+    assert errors <= set(vinf_client.__all__)
+
+
+def test_all_is_sorted_and_true():
+    assert vinf_client.__all__ == sorted(vinf_client.__all__)
+    for name in vinf_client.__all__:
+        assert getattr(vinf_client, name).__name__ == name
+    assert set(vinf_client.__all__) <= set(dir(vinf_client))
+    with pytest.raises(AttributeError):
+        vinf_client.nothing  # noqa: B018
+
+
+def _rpc_error(server):
+    from vinf.v1.video_generation_service_pb2 import GetGenerationRequest
+    from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
+
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        VideoGenerationServiceStub(channel).GetGeneration(GetGenerationRequest(generation_id="gen-1"), timeout=10)
+    return caught.value

@@ -1,0 +1,164 @@
+"""From a prompt to a video, through real servers with real ranks."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vinf_client import Client, GenerationCancelledError, GenerationFailedError, GenerationHandle, Progress
+
+from tests.support.server import Server, run_vinf
+
+pytestmark = pytest.mark.process
+
+PROMPT = "a red ball bouncing over the sea"
+FRAMES = ("--frames", "47", "--seed", "7", "--steps", "6")
+
+
+def wait_for_step(handle: GenerationHandle, step: int) -> None:
+    """Return when the generation has done this many denoising steps."""
+    reached = threading.Event()
+
+    def look(progress: Progress) -> None:
+        if progress.completed_step_count >= step:
+            reached.set()
+
+    handle.watch(look)
+    assert reached.wait(60), f"step {step} was not reached: {handle.progress}"
+
+
+def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(tmp_path: Path) -> None:
+    """One rank makes a video; three ranks make another one, cancel a second, and then the same video."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "three").mkdir()
+    with Server(tmp_path / "one", "--ranks", "1") as one:
+        one.vinf("generate", PROMPT, *FRAMES, "-o", str(tmp_path / "one.npy"))
+
+    with Server(tmp_path / "three", "--ranks", "3") as three:
+        three.vinf("generate", PROMPT, "--frames", "5", "--seed", "1", "--steps", "2", "-o", str(tmp_path / "first"))
+        with Client(three.address) as client:
+            handle = client.submit(PROMPT, frames=64, seed=2, steps=100)
+            wait_for_step(handle, 2)
+            handle.cancel()
+            with pytest.raises(GenerationCancelledError):
+                handle.wait(timeout=60)
+            assert handle.progress.completed_step_count < 100
+        three.vinf("generate", PROMPT, *FRAMES, "-o", str(tmp_path / "three.npy"))
+        metrics = urllib.request.urlopen(three.metrics_url).read().decode()
+
+    a, b = np.load(tmp_path / "one.npy").astype(int), np.load(tmp_path / "three.npy").astype(int)
+    assert a.shape == b.shape == (47, 64, 64, 3)
+    assert abs(a - b).max() <= 2, f"1 and 3 ranks differ by {abs(a - b).max()} of 255, expected at most 2"
+    assert 'vinf_generations_finished_total{finished_reason="cancelled",model_name="sprites"} 1.0' in metrics
+    frames = [line for line in metrics.splitlines() if line.startswith("vinf_worker_frames_total{")]
+    assert sum(float(line.split()[-1]) for line in frames) >= 52, frames
+    busy = {line.split("stage=")[1][1:].split('"')[0] for line in metrics.splitlines() if "busy_seconds_total{" in line}
+    assert busy >= {"text", "denoise", "communicate", "decode"}
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_stopped_server_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
+    server = Server(tmp_path, "--ranks", "2")
+    with Client(server.address) as client:
+        client.submit(PROMPT, frames=32, seed=2, steps=100)
+    assert len(server.note_family()) >= 4  # front, agent, two ranks
+    assert server.stop(how) == 0
+
+
+def test_a_killed_rank_costs_its_generation_and_not_the_service(tmp_path: Path) -> None:
+    with Server(tmp_path, "--ranks", "2") as server:
+        with Client(server.address) as client:
+            rank = client.info().ranks[1]
+            handle = client.submit(PROMPT, frames=32, seed=2, steps=150)
+            wait_for_step(handle, 1)
+            next(p for p in server.note_family() if p.pid == rank.pid).kill()
+            with pytest.raises(GenerationFailedError) as lost:
+                handle.wait(timeout=60)
+            assert lost.value.reason == "WORKER_LOST"
+        video = tmp_path / "after.npy"
+        server.vinf("generate", PROMPT, "--frames", "9", "--steps", "2", "-o", str(video))
+        assert np.load(video).shape == (9, 64, 64, 3)
+
+
+def test_bad_input_through_the_command(tmp_path: Path) -> None:
+    """Every mistake: one clear message, an exit code, no traceback; several at once are all reported."""
+    out = str(tmp_path / "x.npy")
+    cases: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+        ((PROMPT, "--model", "dalek"), ("dalek", "sprites")),
+        (("",), ("PROMPT", "empty")),
+        (("a red zebra bouncing over the sea",), ("zebra", "ball")),
+        ((PROMPT, "--frames", "0"), ("frames", "0")),
+        ((PROMPT, "--frames=-1"), ("frames", "-1")),
+        ((PROMPT, "--frames", "1000000000"), ("frames", "1000000000", "10000")),
+        ((PROMPT, "--width", "50", "--height", "9999"), ("width", "50", "16", "height", "9999")),
+        ((PROMPT, "--guidance", "nan"), ("guidance", "nan")),
+        ((PROMPT, "--window", "3"), ("window", "3", "even")),
+    ]
+    with Server(tmp_path, "--ranks", "1") as server:
+        for arguments, words in cases:
+            done = server.vinf("generate", *arguments, "-o", out, expect=None)
+            assert done.returncode != 0, arguments
+            assert "Traceback" not in done.stderr, done.stderr
+            assert all(word in done.stderr for word in words), f"{arguments}: {done.stderr}"
+        done = server.vinf("generate", PROMPT, "-o", str(tmp_path / "x.avi"), expect=None)
+        assert done.returncode != 0
+        assert ".mp4" in done.stderr
+        taken = run_vinf(
+            *("serve", "--ranks", "1", "--listen", server.address, "--metrics", "off"),
+            *("--data-dir", str(tmp_path / "other")),
+            expect=None,
+        )
+        assert taken.returncode != 0
+        assert server.address.rpartition(":")[2] in taken.stderr
+        assert "Traceback" not in taken.stderr
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    for arguments, words in (
+        (("--model", "dalek"), ("dalek", "sprites")),
+        (("--ranks", "0"), ("--ranks", "0")),
+        (("--device", "cuda", "--ranks", "64"), ("--device", "CUDA")),
+    ):
+        done = run_vinf(
+            *("serve", "--listen", "127.0.0.1:0", "--metrics", "off", "--data-dir", str(tmp_path / "data")),
+            *arguments,
+            expect=None,
+        )
+        assert done.returncode not in (0, None)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert all(word in done.stderr for word in words), f"{arguments}: {done.stderr}"
+
+
+def test_local_mode_starts_and_stops_its_own_server(tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    done = run_vinf(
+        *("generate", PROMPT, "--local", "--ranks", "2", "--frames", "20", "--steps", "2", "--seed", "3"),
+        *("-o", str(tmp_path / "x.mp4"), "--sheet", str(sheet), "--json"),
+    )
+    figures = json.loads(done.stdout)
+    assert figures["frames"] == 20
+    assert figures["clips"] == [10, 10]
+    assert sheet.stat().st_size > 1000
+
+
+def test_two_readers_see_the_same_frames_while_they_are_made(tmp_path: Path) -> None:
+    with Server(tmp_path, "--ranks", "2") as server, Client(server.address) as client:
+        handle = client.submit(PROMPT, frames=24, seed=4, steps=2)
+        seen: dict[int, list[np.ndarray]] = {}
+
+        def read(start: int) -> None:
+            with Client(server.address) as other:
+                seen[start] = list(other.attach(handle.generation_id).frames(start=start))
+
+        readers = [threading.Thread(target=read, args=(start,)) for start in (0, 10)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(60)
+        assert len(seen[0]) == 24
+        np.testing.assert_array_equal(np.stack(seen[0][10:]), np.stack(seen[10]))

@@ -1,0 +1,69 @@
+"""The engine on a CUDA device: the CPU's results, through the same service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.engine import Recorder
+from tests.support.server import Server
+from vinf_core.distributed.control import ControlPlane
+from vinf_core.distributed.exchange import Exchange
+from vinf_core.distributed.topology import Topology
+from vinf_core.engine.generator import Generator
+from vinf_core.events import StageClock
+from vinf_core.models.registry import load_model
+from vinf_core.types import GenerationSpec, Solver, Stage
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+PROMPT = "a red ball bouncing over the sea"
+
+
+def sprites_latents(device: str, solver: Solver) -> tuple[torch.Tensor, StageClock]:
+    topology = Topology.single(device)
+    clock = StageClock(topology.device)
+    model = load_model("sprites", topology.device, torch.float32)
+    generator = Generator(model, topology, Exchange(topology, None, clock), clock)
+    limits = model.limits
+    what = GenerationSpec(
+        prompt=PROMPT,
+        frame_count=24,
+        width=limits.default_width,
+        height=limits.default_height,
+        seed=7,
+        step_count=8,
+        guidance_scale=limits.default_guidance_scale,
+        scope=limits.default_scope,
+        solver=solver,
+    )
+    layout = generator.plan(what)
+    agree = ControlPlane(topology, None).agree
+    return generator.latents("g", what, layout, Recorder(), agree).cpu(), clock
+
+
+@pytest.mark.parametrize("solver", list(Solver))
+def test_latents_agree_with_the_cpu(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    expected, _ = sprites_latents("cpu", solver)
+    got, clock = sprites_latents("cuda", solver)
+    error = float((got - expected).norm() / expected.norm())
+    assert error < 1e-3, f"relative L2 error {error:.1e} between CUDA and CPU, expected below 1e-3"
+    assert clock.seconds[Stage.DENOISE] > 0, "GPU time was not measured"
+
+
+def test_the_service_makes_the_cpus_video(tmp_path: Path) -> None:
+    videos = {}
+    for device in ("cpu", "cuda"):
+        folder = tmp_path / device
+        folder.mkdir()
+        with Server(folder, "--ranks", "1", "--device", device, "--deterministic") as server:
+            video = folder / "video.npy"
+            server.vinf("generate", PROMPT, "--frames", "47", "--seed", "7", "-o", str(video))
+            videos[device] = np.load(video).astype(int)
+    worst = abs(videos["cpu"] - videos["cuda"]).max()
+    assert worst <= 2, f"CUDA and CPU differ by {worst} of 255, expected at most 2"

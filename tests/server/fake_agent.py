@@ -1,0 +1,43 @@
+"""An elastic agent that starts in no time: same shim, same arguments, same summary, no torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from vinf_server.agent_shim import die_with_parent
+
+
+def main(argv: list[str]) -> int:
+    die_with_parent(int(argv[0]))
+    options = dict(zip(argv[2::2], argv[3::2], strict=False))  # argv[1] is --standalone
+    world_size = int(options["--nproc-per-node"])
+    ranks = {}
+    for rank in range(world_size):
+        folder = Path(options["--log-dir"], "run", "attempt_0", str(rank))
+        folder.mkdir(parents=True)
+        environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+        with open(folder / "stderr.log", "wb") as log:
+            command = [sys.executable, "-m", options["-m"]]
+            ranks[rank] = subprocess.Popen(command, env=environment, stderr=log, start_new_session=True)
+    while any(process.poll() is None for process in ranks.values()):
+        failed = [rank for rank, process in ranks.items() if process.returncode]
+        if failed:
+            break
+        time.sleep(0.02)
+    else:
+        failed = [rank for rank, process in ranks.items() if process.returncode]
+    for process in ranks.values():
+        process.kill()
+        process.wait()
+    if failed:
+        rank = failed[0]
+        print(f"Root Cause:\n  rank : {rank} (local_rank: {rank})\n  exitcode : {ranks[rank].returncode}", flush=True)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

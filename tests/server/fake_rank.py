@@ -1,0 +1,129 @@
+"""A scripted rank: speaks `vinf.engine.v1` as a real one does, makes frames out of numbers, and knows no model.
+
+Prompts are stage directions: "slow" waits between frames for a cancel, "hang" stops after the first frame,
+"fail" reports a failure, "short" forgets the last frame. VINF_MODEL=unknown fails to start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+
+import grpc
+from vinf.engine.v1 import engine_link_service_pb2 as pb
+from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
+
+from tests.server.fakes import frame_bytes, model_limits
+
+
+def main() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if os.environ["VINF_MODEL"] == "unknown":
+        with open(os.environ["VINF_FAILURE_FILE"], "w") as file:
+            json.dump({"reason": "MODEL_NOT_FOUND", "message": "no model is called 'unknown'"}, file)
+        sys.exit(3)
+    if os.environ["VINF_MODEL"] == "crash":
+        sys.exit(f"rank {rank} cannot load its weights")
+    stop_file = os.environ["VINF_FAILURE_FILE"] + ".stop"
+    metadata = (("vinf-epoch", os.environ["VINF_EPOCH"]),)
+    channel = grpc.insecure_channel(os.environ["VINF_LINK"])
+    stub = pb_grpc.EngineLinkServiceStub(channel)
+    frame_count = [0]
+    threading.Thread(target=lambda: stub.Beat(beats(rank, frame_count), metadata=metadata), daemon=True).start()
+    if rank == 0:
+        reports: queue.SimpleQueue = queue.SimpleQueue()
+        reports.put(pb.AttachRequest(ready=pb.ReadyReport(world_size=world_size, model=model_limits())))
+        follow_orders(stub, metadata, reports, frame_count)
+    else:
+        while not os.path.exists(stop_file):
+            time.sleep(0.05)
+    open(stop_file, "w").close()
+    os._exit(0)
+
+
+def beats(rank, frame_count):
+    while True:
+        yield pb.BeatRequest(
+            rank=rank,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            device="cpu",
+            device_name="scripted",
+            busy_seconds={"denoise": time.process_time()},
+            frame_count=frame_count[0],
+            memory_used_bytes=1000,
+            memory_total_bytes=2000,
+        )
+        time.sleep(0.2)
+
+
+def follow_orders(stub, metadata, reports, frame_count) -> None:
+    cancelled: set[str] = set()
+    for order in stub.Attach(iter(reports.get, None), metadata=metadata):
+        kind = order.WhichOneof("order")
+        if kind == "generate":
+            arguments = (stub, metadata, reports, frame_count, order.generate, cancelled)
+            threading.Thread(target=generate, args=arguments, daemon=True).start()
+        elif kind == "cancel":
+            cancelled.add(order.cancel.generation_id)
+        else:
+            return
+
+
+def generate(stub, metadata, reports, frame_count, order, cancelled) -> None:
+    generation_id, prompt = order.generation_id, order.prompt
+    first = order.frame_count // 2
+    clips = [first, order.frame_count - first]
+    reports.put(pb.AttachRequest(started=pb.StartedReport(generation_id=generation_id, clip_frame_counts=clips)))
+    for step in range(order.step_count):
+        report = pb.ProgressReport(
+            generation_id=generation_id, stage=pb.STAGE_DENOISE, completed_step_count=step + 1, step_seconds=0.01
+        )
+        reports.put(pb.AttachRequest(progress=report))
+    outcome = pb.OUTCOME_SUCCEEDED
+
+    def frames():
+        nonlocal outcome
+        sent = 0
+        for index in range(order.frame_count - ("short" in prompt)):
+            if "fail" in prompt and index == 1:
+                outcome = pb.OUTCOME_FAILED
+                break
+            if ("slow" in prompt or "hang" in prompt) and index == 1:
+                while "hang" in prompt or generation_id not in cancelled:
+                    time.sleep(0.01)
+                outcome = pb.OUTCOME_CANCELLED
+                break
+            data = frame_bytes(order.seed, index, order.width * order.height * 3)
+            middle = len(data) // 2
+            for begin, end in ((0, middle), (middle, len(data))):
+                frame = pb.FrameData(
+                    frame_index=index, data_offset_bytes=begin, data_size_bytes=len(data), data=data[begin:end]
+                )
+                yield pb.SendFramesRequest(generation_id=generation_id, frame=frame)
+            sent += 1
+            frame_count[0] += 1
+        yield pb.SendFramesRequest(generation_id=generation_id, complete=pb.SendComplete(frame_count=sent))
+
+    stub.SendFrames(frames(), metadata=metadata)
+    failed = outcome == pb.OUTCOME_FAILED
+    finished = pb.FinishedReport(
+        generation_id=generation_id,
+        outcome=outcome,
+        reason="OUTPUT_INVALID" if failed else "",
+        message="frame 1 is black" if failed else "",
+        peak_memory_bytes=[1000, 1000],
+    )
+    reports.put(pb.AttachRequest(finished=finished))
+
+
+if __name__ == "__main__":
+    main()

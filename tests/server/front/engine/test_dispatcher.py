@@ -1,0 +1,240 @@
+"""Orders out, reports in, and the last frame."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+from vinf.engine.v1 import engine_link_service_pb2 as pb
+from vinf.v1 import generation_pb2
+from vinf_server.front.engine.dispatcher import Dispatcher
+from vinf_server.front.engine.group import Group, Loss
+from vinf_server.front.engine.intake import FrameIntake
+from vinf_server.front.generations.generation import CANCELLED, CANCELLING, FAILED, PENDING, RUNNING, SUCCEEDED
+
+from tests.server.fakes import create, frame_bytes
+
+pytestmark = pytest.mark.fast
+
+
+class Engine:
+    """The front's side of the link, with a group that a test plays."""
+
+    def __init__(self, generations, *, frame_timeout_s=30.0):
+        self.generations = generations
+        self.dispatcher = Dispatcher(generations, frame_timeout_s=frame_timeout_s)
+        self.intake = FrameIntake(generations, self.dispatcher)
+        self.group = Group(1, 2)
+
+    def ready(self):
+        self.dispatcher.group_ready(self.group)
+        return self
+
+    def order(self):
+        """The order that was sent last, or None."""
+        return None if self.group._orders.empty() else self.group._orders.get_nowait()
+
+    def report(self, **report):
+        self.dispatcher.take_report(self.group, pb.AttachRequest(**report))
+
+    def finish(self, generation, outcome=pb.OUTCOME_SUCCEEDED, **fields):
+        self.report(
+            finished=pb.FinishedReport(
+                generation_id=generation.generation_id, outcome=outcome, peak_memory_bytes=[1, 2], **fields
+            )
+        )
+
+    async def frames(self, generation, *indices):
+        size = generation.frames.frame_size
+        for index in indices:
+            frame = pb.FrameData(frame_index=index, data_size_bytes=size, data=frame_bytes(1, index, size))
+            assert await self.intake.store(generation.generation_id, frame)
+
+
+def run(scenario):
+    asyncio.run(asyncio.wait_for(scenario, 20))
+
+
+def test_order_carries_the_resolved_specification(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations, seed=5, solver=2, guidance_scale=2.5)
+        order = engine.order().generate
+        assert (order.generation_id, order.seed, order.solver) == (generation.generation_id, 5, "dpm_solver_pp_2m")
+        assert (order.width, order.frame_count, order.step_count, order.guidance_scale) == (64, 16, 4, 2.5)
+        assert order.temporal_scope.local_window_frames == 16
+        assert generation.state == RUNNING
+
+    run(scenario())
+
+
+def test_one_order_at_a_time(generations):
+    async def scenario():
+        engine = Engine(generations)
+        first, second = create(generations, frame_count=2), create(generations)
+        assert engine.order() is None
+        engine.ready()
+        assert engine.order().generate.generation_id == first.generation_id
+        assert engine.order() is None
+        await engine.frames(first, 0, 1)
+        engine.finish(first)
+        assert first.state == SUCCEEDED
+        assert first.peak_memory_bytes == (1, 2)
+        assert engine.order().generate.generation_id == second.generation_id
+
+    run(scenario())
+
+
+def test_reports_become_progress(generations, sample):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        generation_id = generation.generation_id
+        engine.report(started=pb.StartedReport(generation_id=generation_id, clip_frame_counts=[9, 7]))
+        engine.report(
+            progress=pb.ProgressReport(
+                generation_id=generation_id, stage=pb.STAGE_DENOISE, completed_step_count=3, step_seconds=0.3
+            )
+        )
+        assert generation.clip_frame_counts == (9, 7)
+        assert generation.stage == generation_pb2.GENERATION_STAGE_DENOISE
+        assert generation.completed_steps == 3
+        assert sample("vinf_denoise_step_duration_seconds_sum", model_name="scripted") == pytest.approx(0.3)
+
+    run(scenario())
+
+
+def test_success_waits_for_the_last_frame(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation, following = create(generations, frame_count=3), create(generations)
+        await engine.frames(generation, 2, 0)
+        engine.finish(generation)
+        assert (generation.state, following.state) == (RUNNING, PENDING)
+        await engine.frames(generation, 1)
+        assert (generation.state, following.state) == (SUCCEEDED, RUNNING)
+
+    run(scenario())
+
+
+def test_frames_that_never_come_fail_it(generations):
+    async def scenario():
+        engine = Engine(generations, frame_timeout_s=0.02).ready()
+        generation, following = create(generations, frame_count=3), create(generations)
+        await engine.frames(generation, 0)
+        engine.finish(generation)
+        while not generation.is_terminal:
+            await generation.changed.wait()
+        assert (generation.state, generation.failure.reason) == (FAILED, "FRAMES_MISSING")
+        assert generation.failure.metadata == {"missingFrameCount": "2", "nextFrameIndex": "1"}
+        assert following.state == RUNNING
+
+    run(scenario())
+
+
+def test_cancel_goes_to_the_ranks(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        engine.order()
+        generations.cancel(generation.generation_id)
+        assert engine.order().cancel.generation_id == generation.generation_id
+        assert generation.state == CANCELLING
+        engine.finish(generation, pb.OUTCOME_CANCELLED)
+        assert generation.state == CANCELLED
+
+    run(scenario())
+
+
+def test_cancel_while_only_frames_are_missing_ends_it(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        engine.finish(generation)
+        generations.cancel(generation.generation_id)
+        assert generation.state == CANCELLED
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "shown"), [("GPU_OUT_OF_MEMORY", 8, "GPU_OUT_OF_MEMORY"), ("no word", 13, "INTERNAL")]
+)
+def test_reported_failure(generations, reason, code, shown):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        engine.finish(generation, pb.OUTCOME_FAILED, reason=reason, message="what happened")
+        assert (generation.failure.code, generation.failure.reason) == (code, shown)
+        assert generation.failure.message == "what happened"
+
+    run(scenario())
+
+
+def test_lost_group_fails_what_runs_and_keeps_what_waits(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation, waiting = create(generations), create(generations)
+        await engine.frames(generation, 0, 1)
+        engine.dispatcher.group_lost(Loss(message="rank 1 (pid 7) was lost", cause="signal", rank=1))
+        assert (generation.state, generation.failure.reason, generation.failure.code) == (FAILED, "WORKER_LOST", 14)
+        assert "rank 1 (pid 7) was lost" in generation.failure.message
+        assert "stay readable" in generation.failure.message
+        assert generation.failure.metadata == {"cause": "signal", "rank": "1", "nextFrameIndex": "2"}
+        assert waiting.state == PENDING
+        engine.group = Group(2, 2)
+        engine.ready()
+        assert waiting.state == RUNNING
+
+    run(scenario())
+
+
+def test_report_of_an_older_group_is_dropped(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        old = engine.group
+        engine.dispatcher.group_lost(Loss(message="gone"))
+        generation = create(generations)
+        engine.group = Group(2, 2)
+        engine.ready()
+        finished = pb.FinishedReport(generation_id=generation.generation_id, outcome=pb.OUTCOME_FAILED)
+        engine.dispatcher.take_report(old, pb.AttachRequest(finished=finished))
+        assert generation.state == RUNNING
+
+    run(scenario())
+
+
+def test_frame_of_a_finished_generation_is_dropped(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        engine.finish(generation, pb.OUTCOME_FAILED)
+        frame = pb.FrameData(frame_index=0, data_size_bytes=12288, data=bytes(12288))
+        assert not await engine.intake.store(generation.generation_id, frame)
+        assert not await engine.intake.store("unknown", frame)
+        assert generation.frames.completed_count == 0
+
+    run(scenario())
+
+
+def test_full_disk_fails_the_generation_and_stops_the_ranks(generations, monkeypatch):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation, following = create(generations), create(generations)
+        engine.order()
+
+        def full(*arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(generation.frames, "_write", full)
+        frame = pb.FrameData(frame_index=0, data_size_bytes=12288, data=bytes(12288))
+        assert not await engine.intake.store(generation.generation_id, frame)
+        assert (generation.state, generation.failure.reason) == (FAILED, "SPOOL_FAILED")
+        assert "No space left" in generation.failure.message
+        assert engine.order().cancel.generation_id == generation.generation_id
+        assert following.state == PENDING
+        engine.finish(generation, pb.OUTCOME_CANCELLED)
+        assert following.state == RUNNING
+
+    run(scenario())

@@ -1,0 +1,213 @@
+"""The engine link over a real unix socket, with ranks that a test plays."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import grpc
+import pytest
+from vinf.engine.v1 import engine_link_service_pb2 as pb
+from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
+from vinf_server.front.engine.dispatcher import Dispatcher
+from vinf_server.front.engine.group import Group
+from vinf_server.front.engine.intake import FrameIntake
+from vinf_server.front.engine.link import EngineLink, start_link_server
+from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.engine.worker_metrics import WorkerMetrics
+
+from tests.server.fakes import create, frame_bytes, model_limits, until
+
+pytestmark = pytest.mark.fast
+
+EPOCH = (("vinf-epoch", "3"),)
+
+
+@pytest.fixture
+def linked(generations, metrics, tmp_path):
+    @asynccontextmanager
+    async def link():
+        status = EngineStatus()
+        status.group = Group(3, 2)
+        dispatcher = Dispatcher(generations, frame_timeout_s=30)
+        servicer = EngineLink(status, dispatcher, FrameIntake(generations, dispatcher), WorkerMetrics(metrics))
+        address = f"unix:{tmp_path}/e.sock"
+        server = await start_link_server(servicer, address)
+        async with grpc.aio.insecure_channel(address) as channel:
+            try:
+                stub = pb_grpc.EngineLinkServiceStub(channel)
+                yield SimpleNamespace(status=status, group=status.group, dispatcher=dispatcher, stub=stub)
+            finally:
+                await server.stop(None)
+
+    return link
+
+
+def run(scenario):
+    asyncio.run(asyncio.wait_for(scenario, 20))
+
+
+def ready_report(world_size=2):
+    return pb.AttachRequest(ready=pb.ReadyReport(world_size=world_size, model=model_limits()))
+
+
+def beat(rank, **fields):
+    return pb.BeatRequest(**({"rank": rank, "pid": 100 + rank, "device": "cpu"} | fields))
+
+
+@pytest.mark.parametrize("metadata", [(), (("vinf-epoch", "2"),), (("vinf-epoch", "x"),)])
+def test_other_epochs_stay_outside(linked, metadata):
+    async def scenario():
+        async with linked() as link:
+            for call in (link.stub.Attach, link.stub.Beat, link.stub.SendFrames):
+                stream = call(metadata=metadata)
+                assert await stream.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+    run(scenario())
+
+
+def test_group_is_ready_when_every_rank_beats_and_the_model_is_loaded(linked, sample):
+    async def scenario():
+        async with linked() as link:
+            attach = link.stub.Attach(metadata=EPOCH)
+            await attach.write(ready_report())
+            for rank in range(2):
+                assert not link.group.is_ready
+                stream = link.stub.Beat(metadata=EPOCH)
+                await stream.write(beat(rank, device=""))
+                await stream.write(beat(rank, frame_count=4, busy_seconds={"decode": 1.5}))
+            await link.group.became_ready
+            assert link.group.is_ready
+            attach.cancel()
+
+    run(scenario())
+    assert sample("vinf_worker_up", rank="1", gpu="cpu") == 1
+    assert sample("vinf_worker_frames_total", rank="0", gpu="cpu") == 4
+    assert sample("vinf_worker_busy_seconds_total", rank="0", gpu="cpu", stage="decode") == 1.5
+    assert sample("vinf_worker_busy_seconds_total", rank="0", gpu="cpu", stage="text") == 0
+
+
+@pytest.mark.parametrize("stream", ["Attach", "Beat"])
+@pytest.mark.parametrize("end", ["cancel", "done_writing"])
+def test_stream_that_ends_loses_the_group(linked, stream, end):
+    async def scenario():
+        async with linked() as link:
+            call = getattr(link.stub, stream)(metadata=EPOCH)
+            await call.write(ready_report() if stream == "Attach" else beat(1))
+            await until(lambda: link.group.is_attached or link.group.ranks)
+            result = getattr(call, end)()
+            if result is not True:
+                await result
+            loss = await link.group.lost
+            assert loss.rank == (0 if stream == "Attach" else 1)
+            assert "its connection broke" in loss.message
+
+    run(scenario())
+
+
+def test_second_attach_is_refused(linked):
+    async def scenario():
+        async with linked() as link:
+            first = link.stub.Attach(metadata=EPOCH)
+            await first.write(ready_report())
+            await until(lambda: link.group.is_attached)
+            assert await link.stub.Attach(metadata=EPOCH).code() is grpc.StatusCode.ALREADY_EXISTS
+            assert not link.group.lost.done()
+            first.cancel()
+
+    run(scenario())
+
+
+def test_wrong_world_size_loses_the_group(linked):
+    async def scenario():
+        async with linked() as link:
+            attach = link.stub.Attach(metadata=EPOCH)
+            await attach.write(ready_report(3))
+            assert "2 ranks were launched, rank 0 reports 3" in (await link.group.lost).message
+
+    run(scenario())
+
+
+def test_order_out_frames_in(linked, generations):
+    async def scenario():
+        async with linked() as link:
+            attach = link.stub.Attach(metadata=EPOCH)
+            await attach.write(ready_report())
+            link.dispatcher.group_ready(link.group)
+            generation = create(generations, frame_count=3, seed=1)
+            order = (await attach.read()).generate
+            assert order.generation_id == generation.generation_id
+            sender = link.stub.SendFrames(metadata=EPOCH)
+            for index in (2, 0, 1):
+                data = frame_bytes(1, index, 12288)
+                for begin in (0, 8000):
+                    frame = pb.FrameData(
+                        frame_index=index,
+                        data_offset_bytes=begin,
+                        data_size_bytes=12288,
+                        data=data[begin : begin + 8000],
+                    )
+                    await sender.write(pb.SendFramesRequest(generation_id=order.generation_id, frame=frame))
+            await sender.write(
+                pb.SendFramesRequest(generation_id=order.generation_id, complete=pb.SendComplete(frame_count=3))
+            )
+            await sender.done_writing()
+            assert (await sender).stored_frame_count == 3
+            finished = pb.FinishedReport(generation_id=order.generation_id, outcome=pb.OUTCOME_SUCCEEDED)
+            await attach.write(pb.AttachRequest(finished=finished))
+            while not generation.is_terminal:
+                await generation.changed.wait()
+            assert generation.failure is None
+            attach.cancel()
+
+    run(scenario())
+
+
+def test_frame_that_does_not_fit_is_refused(linked, generations):
+    async def scenario():
+        async with linked() as link:
+            link.dispatcher.group_ready(link.group)
+            generation = create(generations)
+            sender = link.stub.SendFrames(metadata=EPOCH)
+            frame = pb.FrameData(frame_index=16, data_size_bytes=12288, data=bytes(12288))
+            await sender.write(pb.SendFramesRequest(generation_id=generation.generation_id, frame=frame))
+            assert await sender.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(scenario())
+
+
+def test_silent_rank_loses_the_group(linked):
+    async def scenario():
+        async with linked() as link:
+            link.group.take_ready(ready_report().ready)
+            link.group.take_beat(beat(0))
+            link.group.take_beat(beat(1))
+            link.group.check_beats(10)
+            assert not link.group.lost.done()
+            link.group.ranks[1].beat_time -= 11
+            link.group._ready_time -= 11
+            link.group.check_beats(10)
+            loss = link.group.lost.result()
+            assert (loss.cause, loss.rank) == ("hang", 1)
+            assert loss.message == "rank 1 (pid 101) gave no sign of life for 10 s"
+
+    run(scenario())
+
+
+def test_counters_survive_a_new_process_of_the_rank(metrics, sample):
+    workers = WorkerMetrics(metrics)
+    workers.take_beat(1, beat(0, frame_count=10))
+    workers.take_beat(1, beat(0, frame_count=15))
+    workers.group_lost()
+    assert sample("vinf_worker_up", rank="0", gpu="cpu") == 0
+    workers.take_beat(2, beat(0, frame_count=2))
+    assert sample("vinf_worker_frames_total", rank="0", gpu="cpu") == 17
+
+
+def test_rank_on_another_device_leaves_no_old_gauge(metrics, sample):
+    workers = WorkerMetrics(metrics)
+    workers.take_beat(1, beat(0))
+    workers.take_beat(1, beat(0, device="cuda:0"))
+    assert sample("vinf_worker_up", rank="0", gpu="cpu") is None
+    assert sample("vinf_worker_up", rank="0", gpu="cuda:0") == 1

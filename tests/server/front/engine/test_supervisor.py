@@ -1,0 +1,174 @@
+"""Launches, losses and giving up, with scripted ranks below a quick agent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+
+import pytest
+from vinf_server.config import ServeConfig
+from vinf_server.front.data_dir import DataDir
+from vinf_server.front.engine.launch import Agent, LaunchPlan, agent_command, agent_environment
+from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.engine.supervisor import GroupConfigurationError, GroupFailedError, Supervisor
+
+from tests.server.conftest import ROOT
+
+
+class Listener:
+    def __init__(self):
+        self.losses = []
+
+    def group_ready(self, group):
+        raise AssertionError("these ranks never are")
+
+    def group_lost(self, loss):
+        self.losses.append(loss)
+
+
+@pytest.fixture
+def supervised(tmp_path, metrics, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def run(model):
+        config = ServeConfig(
+            ranks=2,
+            model=model,
+            rank_module="tests.server.fake_rank",
+            agent_module="tests.server.fake_agent",
+            max_losses=3,
+            relaunch_delay_s=0.01,
+        )
+        data_dir = DataDir(tmp_path / "data")
+        listener, status = Listener(), EngineStatus()
+
+        async def scenario():
+            supervisor = Supervisor(config, data_dir, status, listener, metrics)
+            try:
+                await asyncio.wait_for(supervisor.run(), 60)
+            finally:
+                await supervisor.stop()
+
+        try:
+            asyncio.run(scenario())
+        finally:
+            data_dir.close()
+            run.listener, run.epoch = listener, status.group.epoch
+
+    return run
+
+
+@pytest.mark.process
+def test_crash_loop_ends_with_the_reason(supervised, sample, caplog):
+    with pytest.raises(GroupFailedError, match="lost 3 times within 10 minutes; giving up"):
+        supervised("crash")
+    assert supervised.epoch == 3
+    assert [loss.cause for loss in supervised.listener.losses] == ["exit"] * 3
+    assert sample("vinf_worker_restarts_total", cause="exit") == 3
+    assert "cannot load its weights" in caplog.text
+    assert "ended with exit code 1" in caplog.text
+
+
+@pytest.mark.process
+def test_mistake_in_the_configuration_is_not_tried_again(supervised, caplog):
+    caplog.set_level(logging.INFO)
+    with pytest.raises(GroupConfigurationError, match=r"^no model is called 'unknown'$"):
+        supervised("unknown")
+    assert supervised.epoch == 1
+
+
+SUMMARY = """\
+W1121 22:51:35 api.py:1028] Sending process 20283 closing signal SIGTERM
+Traceback (most recent call last):
+  File "agent_shim.py", line 35, in <module>
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+Failures:
+[1]:
+  rank      : 0 (local_rank: 0)
+  exitcode  : -15 (pid: 20283)  (SIGTERM)
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-21_22:51:35
+  rank      : 1 (local_rank: 1)
+  exitcode  : {code} (pid: 20284)
+"""
+
+
+@pytest.fixture
+def finished_agent(tmp_path):
+    """An agent that has left its logs."""
+
+    def make(agent_log, *, rank_log=""):
+        folder = tmp_path / "run" / "attempt_0" / "1"
+        folder.mkdir(parents=True)
+        (tmp_path / "agent.log").write_text(agent_log)
+        (folder / "stderr.log").write_text(rank_log)
+        plan = LaunchPlan(epoch=1, link_address="unix:x", log_folder=tmp_path, failure_file=tmp_path / "failure.json")
+
+        async def build():
+            async def wait():
+                return 1
+
+            return Agent(SimpleNamespace(pid=1, returncode=1, wait=wait), plan)
+
+        return asyncio.run(build())
+
+    return make
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("code", "summary", "by_signal"),
+    [("-9", "rank 1 ended with signal 9", True), ("3", "rank 1 ended with exit code 3", False)],
+)
+def test_first_failure_is_named(finished_agent, code, summary, by_signal):
+    agent = finished_agent(SUMMARY.format(code=code), rank_log="out of memory\n")
+    assert agent.exit_summary() == summary
+    assert agent.ended_by_signal is by_signal
+    assert agent.log_tail().endswith("run/attempt_0/1/stderr.log:\nout of memory")
+
+
+@pytest.mark.fast
+def test_rank_without_a_word_gives_no_traceback_of_the_agent(finished_agent):
+    assert finished_agent(SUMMARY.format(code="-9")).log_tail().startswith("logs are in ")
+
+
+@pytest.mark.fast
+def test_agent_that_fails_itself_is_quoted(finished_agent):
+    agent = finished_agent("no module named torch\n")
+    assert agent.exit_summary() == "the agent ended with exit code 1"
+    assert agent.log_tail().endswith("agent.log:\nno module named torch")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"reason": "x"}'])
+def test_unfinished_failure_file_counts_as_none(finished_agent, tmp_path, content):
+    agent = finished_agent("")
+    assert agent.read_start_failure() is None
+    (tmp_path / "failure.json").write_text(content)
+    assert agent.read_start_failure() is None
+
+
+@pytest.mark.fast
+def test_ranks_are_told_all_they_need(tmp_path):
+    config = ServeConfig(ranks=2, model="m", device="cpu", dtype="bfloat16", deterministic=True)
+    plan = LaunchPlan(epoch=4, link_address="unix:/x", log_folder=tmp_path, failure_file=tmp_path / "f")
+    environment = agent_environment(config, plan)
+    told = {name: value for name, value in environment.items() if name.startswith("VINF_")}
+    assert told.pop("VINF_FRONT_PID").isdecimal()
+    assert told == {
+        "VINF_LINK": "unix:/x",
+        "VINF_EPOCH": "4",
+        "VINF_MODEL": "m",
+        "VINF_DEVICE": "cpu",
+        "VINF_DTYPE": "bfloat16",
+        "VINF_DETERMINISTIC": "1",
+        "VINF_FAILURE_FILE": str(tmp_path / "f"),
+    }
+    assert environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    command = agent_command(config, plan)
+    assert command[command.index("--nproc-per-node") + 1] == "2"
+    assert command[command.index("--max-restarts") + 1] == "0"
+    assert command[-2:] == ["-m", "vinf_server.rank"]

@@ -1,0 +1,355 @@
+"""The public services over a real channel, with a group that a test plays."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from vinf.v1 import (
+    generation_pb2,
+    server_info_service_pb2,
+    server_info_service_pb2_grpc,
+    video_generation_service_pb2,
+    video_generation_service_pb2_grpc,
+)
+from vinf_server.config import Address
+from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.rpc.health import SERVICE, HealthService
+from vinf_server.front.rpc.server import AddressInUseError, start_public_server
+from vinf_server.front.rpc.server_info import ServerInfoService
+from vinf_server.front.rpc.video_generation import VideoGenerationService
+
+from tests.server.fakes import frame_bytes, model_limits, until
+
+pytestmark = pytest.mark.fast
+
+v1 = video_generation_service_pb2
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+def serving(generations, metrics):
+    """A public server on a free port."""
+
+    @asynccontextmanager
+    async def serve(*, limits=None):
+        status = EngineStatus()
+        status.known_limits = limits or model_limits()
+        health = HealthService()
+        server, address = await start_public_server(
+            Address("127.0.0.1", 0),
+            video_generation=VideoGenerationService(generations, status, metrics),
+            server_info=ServerInfoService(generations, status, max_waiting=3),
+            health=health,
+        )
+        async with grpc.aio.insecure_channel(str(address)) as channel:
+            try:
+                yield SimpleNamespace(
+                    address=address,
+                    channel=channel,
+                    generations=generations,
+                    health=health,
+                    status=status,
+                    video=video_generation_service_pb2_grpc.VideoGenerationServiceStub(channel),
+                    info=server_info_service_pb2_grpc.ServerInfoServiceStub(channel),
+                    health_stub=health_pb2_grpc.HealthStub(channel),
+                )
+            finally:
+                await server.stop(None)
+
+    return serve
+
+
+def run(scenario):
+    asyncio.run(asyncio.wait_for(scenario, 20))
+
+
+def error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
+    packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    info = error_details_pb2.ErrorInfo()
+    assert status_pb2.Status.FromString(packed).details[0].Unpack(info)
+    assert info.domain == "vinf"
+    return info
+
+
+async def rest(stream) -> list:
+    """What a stream still has to say."""
+    messages = []
+    while (message := await stream.read()) is not grpc.aio.EOF:
+        messages.append(message)
+    return messages
+
+
+async def failure(call) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (rest(call) if hasattr(call, "read") else call)
+    return caught.value.code(), error_info(caught.value).reason
+
+
+def create_request(**fields):
+    return v1.CreateGenerationRequest(spec=generation_pb2.GenerationSpec(**({"prompt": "a red circle"} | fields)))
+
+
+async def make_frames(server, generation_id, *indices):
+    generation = server.generations.get(generation_id)
+    for index in indices:
+        data = frame_bytes(1, index, generation.frames.frame_size)
+        await generation.frames.write(index, 0, data, frame_size=len(data))
+        server.generations.frame_stored(generation)
+    return generation
+
+
+def test_create_get_list_cancel(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request(seed=3))).generation
+            assert made.state == generation_pb2.GENERATION_STATE_PENDING
+            assert made.resolved_spec.frame_count == 16
+            assert made.progress.stage == generation_pb2.GENERATION_STAGE_QUEUED
+            assert made.HasField("create_time")
+            assert not made.HasField("start_time")
+            got = await server.video.GetGeneration(v1.GetGenerationRequest(generation_id=made.generation_id))
+            assert got.generation == made
+            second = (await server.video.CreateGeneration(create_request())).generation
+            page = await server.video.ListGenerations(v1.ListGenerationsRequest(page_size=1))
+            assert [g.generation_id for g in page.generations] == [second.generation_id]
+            request = v1.ListGenerationsRequest(page_size=1, page_token=page.next_page_token)
+            page = await server.video.ListGenerations(request)
+            assert [g.generation_id for g in page.generations] == [made.generation_id]
+            assert page.next_page_token == ""
+            request = v1.CancelGenerationRequest(generation_id=made.generation_id)
+            cancelled = (await server.video.CancelGeneration(request)).generation
+            assert cancelled.state == generation_pb2.GENERATION_STATE_CANCELLED
+            assert cancelled.error.reason == "CANCEL_REQUESTED"
+
+    run(scenario())
+
+
+def test_every_error_has_its_status(serving, sample):
+    async def scenario():
+        async with serving() as server:
+            code = grpc.StatusCode
+            video = server.video
+            unknown = "0" * 12
+            assert await failure(video.CreateGeneration(create_request(width=1))) == (
+                code.INVALID_ARGUMENT,
+                "INVALID_FIELD",
+            )
+            assert await failure(video.CreateGeneration(create_request(model="x"))) == (
+                code.NOT_FOUND,
+                "MODEL_NOT_FOUND",
+            )
+            for call in (
+                video.GetGeneration(v1.GetGenerationRequest(generation_id=unknown)),
+                video.CancelGeneration(v1.CancelGenerationRequest()),
+                video.WatchGeneration(v1.WatchGenerationRequest(generation_id=unknown)),
+                video.StreamFrames(v1.StreamFramesRequest(generation_id="ü" * 5000)),
+            ):
+                assert await failure(call) == (code.NOT_FOUND, "GENERATION_NOT_FOUND")
+            for _ in range(3):
+                await video.CreateGeneration(create_request())
+            assert await failure(video.CreateGeneration(create_request())) == (code.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+            server.status.known_limits = None
+            assert await failure(video.CreateGeneration(create_request())) == (code.UNAVAILABLE, "WORKERS_NOT_READY")
+            server.generations.drain()
+            assert await failure(video.CreateGeneration(create_request())) == (code.UNAVAILABLE, "SERVER_DRAINING")
+
+    run(scenario())
+    reasons = {"invalid": 2, "queue_full": 1, "not_ready": 1, "draining": 1}
+    assert {r: sample("vinf_admission_rejections_total", reason=r) for r in reasons} == reasons
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"], ids=["noise", "cut", "no UTF-8"])
+@pytest.mark.parametrize("method", ["CreateGeneration", "GetGeneration", "StreamFrames"])
+def test_malformed_request(serving, data, method):
+    async def scenario():
+        async with serving() as server:
+            path = f"/vinf.v1.VideoGenerationService/{method}"
+            kind = server.channel.unary_stream if method == "StreamFrames" else server.channel.unary_unary
+            assert await failure(kind(path)(data)) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+
+    run(scenario())
+
+
+def test_bug_is_internal_and_tells_nothing(serving, monkeypatch, caplog):
+    async def scenario():
+        async with serving() as server:
+            monkeypatch.setattr(server.generations, "get", lambda generation_id: 1 / 0)
+            assert await failure(server.video.GetGeneration(v1.GetGenerationRequest())) == (
+                grpc.StatusCode.INTERNAL,
+                "INTERNAL",
+            )
+
+    run(scenario())
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_too_large_a_request_leaves_the_server_alive(serving):
+    async def scenario():
+        async with serving() as server:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await server.video.CreateGeneration(create_request(prompt="a" * (17 << 20)))
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            await server.info.GetServerInfo(server_info_service_pb2.GetServerInfoRequest())
+
+    run(scenario())
+
+
+def test_watch_ends_with_the_terminal_state(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request(frame_count=2))).generation
+            watch = server.video.WatchGeneration(v1.WatchGenerationRequest(generation_id=made.generation_id))
+            assert (await watch.read()).generation == made
+            server.generations.start_next()
+            assert (await watch.read()).generation.state == generation_pb2.GENERATION_STATE_RUNNING
+            server.generations.succeed(await make_frames(server, made.generation_id, 0, 1))
+            last = (await rest(watch))[-1].generation
+            assert last.state == generation_pb2.GENERATION_STATE_SUCCEEDED
+            assert last.progress.completed_frame_count == 2
+            assert last.HasField("end_time")
+
+    run(scenario())
+
+
+def test_watch_of_a_server_that_drains(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request())).generation
+            watch = server.video.WatchGeneration(v1.WatchGenerationRequest(generation_id=made.generation_id))
+            await watch.read()
+            server.generations.drain()
+            assert await failure(watch) == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
+
+    run(scenario())
+
+
+def test_stream_is_header_frames_end(serving, sample):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request(frame_count=3))).generation
+            server.generations.start_next()
+            stream = server.video.StreamFrames(v1.StreamFramesRequest(generation_id=made.generation_id))
+            header = (await stream.read()).header
+            assert (header.width, header.frame_count, header.frame_size_bytes) == (64, 3, 12288)
+            assert header.frame_rate == generation_pb2.Rational(num=24, den=1)
+            server.generations.succeed(await make_frames(server, made.generation_id, 1, 0, 2))
+            *frames, end = await rest(stream)
+            assert [r.frame.frame_index for r in frames] == [0, 1, 2]
+            assert [r.frame.presentation_time_us for r in frames] == [0, 41666, 83333]
+            assert [r.frame.data for r in frames] == [frame_bytes(1, i, 12288) for i in range(3)]
+            assert all(r.frame.generate_time_us > 0 for r in frames)
+            assert end.end == v1.StreamEnd(state=generation_pb2.GENERATION_STATE_SUCCEEDED, next_frame_index=3)
+            again = v1.StreamFramesRequest(generation_id=made.generation_id, start_frame_index=3)
+            responses = [r.WhichOneof("payload") async for r in server.video.StreamFrames(again)]
+            assert responses == ["header", "end"]
+
+    run(scenario())
+    labels = {"method": "StreamFrames", "encoding": "raw"}
+    assert sample("vinf_delivered_frames_total", **labels) == 3
+    assert sample("vinf_delivered_bytes_total", **labels) == 3 * 12288
+    assert sample("vinf_active_streams", method="StreamFrames") == 0
+
+
+def test_stream_of_a_server_that_drains_says_where_to_go_on(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request())).generation
+            server.generations.start_next()
+            await make_frames(server, made.generation_id, 0)
+            stream = server.video.StreamFrames(v1.StreamFramesRequest(generation_id=made.generation_id))
+            assert [(await stream.read()).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
+            server.generations.drain()
+            (last,) = await rest(stream)
+            assert last.end.state == generation_pb2.GENERATION_STATE_RUNNING
+            assert last.end.error.reason == "SERVER_DRAINING"
+            assert last.end.next_frame_index == 1
+
+    run(scenario())
+
+
+def test_reader_that_leaves_frees_its_stream(serving, sample):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request())).generation
+            stream = server.video.StreamFrames(v1.StreamFramesRequest(generation_id=made.generation_id))
+            await stream.read()
+            assert sample("vinf_active_streams", method="StreamFrames") == 1
+            stream.cancel()
+            await until(lambda: sample("vinf_active_streams", method="StreamFrames") == 0)
+            assert server.generations.get(made.generation_id).is_terminal is False
+
+    run(scenario())
+
+
+def test_server_info_shows_what_the_validator_enforces(serving):
+    async def scenario():
+        async with serving() as server:
+            request = server_info_service_pb2.GetServerInfoRequest()
+            info = (await server.info.GetServerInfo(request)).server_info
+            (model,) = info.models
+            assert (model.name, model.max_frame_count, model.size_multiple) == ("scripted", 4096, 16)
+            assert model.default_temporal_scope.mode == generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM
+            assert model.default_solver == generation_pb2.SOLVER_DDIM
+            assert info.limits.max_waiting_generation_count == 3
+            assert not info.ready
+            server.status.known_limits = None
+            assert not (await server.info.GetServerInfo(request)).server_info.models
+
+    run(scenario())
+
+
+def test_health_follows_readiness_and_ends_its_watches(serving):
+    async def scenario():
+        async with serving() as server:
+
+            async def check(name):
+                return (await server.health_stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+
+            assert (await check(""), await check(SERVICE)) == (SERVING, NOT_SERVING)
+            watch = server.health_stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert (await watch.read()).status == NOT_SERVING
+            server.health.set_ready(True)
+            assert (await watch.read()).status == SERVING
+            unknown = server.health_stub.Watch(health_pb2.HealthCheckRequest(service="x"))
+            assert (await unknown.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await check("x")
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+            server.health.set_ready(False)
+            server.health.close()
+            assert [response.status for response in await rest(watch)] == [NOT_SERVING]
+
+    run(scenario())
+
+
+def test_reflection_lists_every_service(serving):
+    async def scenario():
+        async with serving() as server:
+            stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+            call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+            names = {service.name for service in (await call.read()).list_services_response.service}
+            call.cancel()
+            assert {SERVICE, "vinf.v1.ServerInfoService", "grpc.health.v1.Health"} < names
+
+    run(scenario())
+
+
+def test_taken_port_is_refused(serving, generations, metrics):
+    async def scenario():
+        async with serving() as server:
+            with pytest.raises(AddressInUseError, match="Address already in use"):
+                await start_public_server(
+                    server.address,
+                    video_generation=VideoGenerationService(generations, server.status, metrics),
+                    server_info=ServerInfoService(generations, server.status, max_waiting=3),
+                    health=HealthService(),
+                )
+
+    run(scenario())

@@ -1,0 +1,54 @@
+"""The folder of one front."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from vinf_server.front.data_dir import DataDir, DataDirError
+
+pytestmark = pytest.mark.fast
+
+
+def test_second_owner_is_refused_until_the_first_leaves(tmp_path):
+    first = DataDir(tmp_path)
+    with pytest.raises(DataDirError, match=rf"is in use by another server \(pid {os.getpid()}\)"):
+        DataDir(tmp_path)
+    first.close()
+    DataDir(tmp_path).close()
+
+
+def test_what_an_earlier_run_left_is_cleared(tmp_path):
+    (tmp_path / "spool" / "old").mkdir(parents=True)
+    (tmp_path / "run-old").mkdir()
+    (tmp_path / "kept").touch()
+    data_dir = DataDir(tmp_path)
+    assert not list(data_dir.spool.iterdir())
+    assert [path.name for path in tmp_path.glob("run-*")] == [data_dir.private.name]
+    assert (tmp_path / "kept").exists()
+    data_dir.close()
+    assert not list(tmp_path.glob("run-*"))
+
+
+@pytest.mark.parametrize("length", [10, 150])
+def test_socket_is_private_and_its_path_short(tmp_path, length):
+    data_dir = DataDir(tmp_path / ("x" * length))
+    assert stat.S_IMODE(data_dir.private.stat().st_mode) == 0o700
+    assert len(str(data_dir.socket)) < 107
+    data_dir.close()
+    assert not data_dir.private.exists()
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataDirError, match="cannot be used: "):
+        DataDir(tmp_path / "file" / "data")
+
+
+def test_old_logs_are_forgotten(tmp_path):
+    data_dir = DataDir(tmp_path)
+    for epoch in range(1, 16):
+        os.utime(data_dir.new_log_folder(epoch), (epoch, epoch))
+    assert len(list(data_dir.logs.iterdir())) <= 11
+    data_dir.close()

@@ -1,0 +1,39 @@
+"""Names and label sets that dashboards rely on."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import generate_latest
+
+pytestmark = pytest.mark.fast
+
+
+def test_known_series_start_at_zero(metrics):
+    metrics.model_is_known("sprites", world_size=2, dtype="float32")
+    metrics.worker_is_known(1, "cuda:1")
+    page = generate_latest(metrics.registry).decode()
+    for line in (
+        "vinf_ready 0.0",
+        'vinf_generations_running{model_name="sprites"} 0.0',
+        'vinf_generations_waiting{model_name="sprites"} 0.0',
+        'vinf_generations_finished_total{finished_reason="succeeded",model_name="sprites"} 0.0',
+        'vinf_generation_failures_total{model_name="sprites",reason="WORKER_LOST"} 0.0',
+        'vinf_admission_rejections_total{reason="queue_full"} 0.0',
+        'vinf_generated_frames_total{model_name="sprites"} 0.0',
+        'vinf_time_to_first_frame_seconds_count{model_name="sprites"} 0.0',
+        'vinf_inter_frame_latency_seconds_bucket{le="0.0417",model_name="sprites"} 0.0',
+        'vinf_denoise_step_duration_seconds_count{model_name="sprites"} 0.0',
+        'vinf_delivered_frames_total{encoding="raw",method="StreamFrames"} 0.0',
+        'vinf_worker_frames_total{gpu="cuda:1",rank="1"} 0.0',
+        'vinf_worker_busy_seconds_total{gpu="cuda:1",rank="1",stage="communicate"} 0.0',
+        'vinf_worker_restarts_total{cause="signal"} 0.0',
+    ):
+        assert f"\n{line}\n" in page, line
+    assert 'vinf_build_info{api_version="v1",version="' in page
+
+
+def test_labels_have_few_values(metrics):
+    metrics.model_is_known("sprites", world_size=2, dtype="float32")
+    names = {label for family in metrics.registry.collect() for s in family.samples for label in s.labels}
+    allowed = {"model_name", "finished_reason", "reason", "cause", "method", "encoding", "le", "version"}
+    assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage"}

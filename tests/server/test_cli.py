@@ -1,0 +1,100 @@
+"""Arguments, and mistakes in them: one line, exit code 2."""
+
+from __future__ import annotations
+
+import pytest
+from vinf_server import cli, devices
+from vinf_server.cli import main, parse_config
+from vinf_server.config import Address
+
+pytestmark = pytest.mark.fast
+
+
+def with_gpus(monkeypatch, count):
+    monkeypatch.setattr(cli, "count_visible_gpus", lambda environ: count)
+
+
+def test_defaults(monkeypatch, tmp_path):
+    with_gpus(monkeypatch, 0)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    config = parse_config([])
+    assert (config.model, config.ranks, config.max_waiting, config.device) == ("sprites", 2, 64, "auto")
+    assert (str(config.listen), str(config.metrics)) == ("127.0.0.1:50051", "127.0.0.1:9464")
+    assert config.data_dir == tmp_path / "vinf"
+
+
+def test_every_gpu_gets_a_rank(monkeypatch):
+    with_gpus(monkeypatch, 3)
+    assert parse_config([]).ranks == 3
+    assert parse_config(["--device", "cpu"]).ranks == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ranks", "0"], "--ranks: 0 is not in [1, 256]"),
+        (["--ranks", "257"], "--ranks: 257 is not in [1, 256]"),
+        (["--ranks", "x"], "--ranks: invalid int value: 'x'"),
+        (["--listen", "50051"], "--listen: '50051' is not HOST:PORT"),
+        (["--listen", "127.0.0.1:65536"], "--listen: port 65536 is not in [0, 65535]"),
+        (["--listen", "0.0.0.0:1"], "--listen: 0.0.0.0:1 can be reached from other machines"),
+        (["--metrics", "nowhere"], "--metrics: 'nowhere' is not HOST:PORT"),
+        (["--max-waiting", "0"], "--max-waiting: 0 is not in [1, 100000]"),
+        (["--beat-timeout", "nan"], "--beat-timeout: nan is not in [0.5, 3600] seconds"),
+        (["--model", " "], "--model: is empty"),
+        (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
+        (["--device", "cuda"], "--device: cuda was asked for, but no CUDA device is visible"),
+        (["--ready-file", "/no/such/folder/x"], "--ready-file: /no/such/folder is not a folder"),
+        (["--unknown"], "unrecognized arguments: --unknown"),
+    ],
+)
+def test_mistake_is_one_line(monkeypatch, capsys, arguments, message):
+    with_gpus(monkeypatch, 0)
+    try:
+        code = main(arguments)
+    except SystemExit as left:
+        code = left.code
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"vinf serve: error: {message}")
+
+
+def test_more_ranks_than_gpus(monkeypatch, capsys):
+    with_gpus(monkeypatch, 2)
+    assert main(["--ranks", "3"]) == 2
+    assert "--ranks: 3 ranks need 3 CUDA devices, 2 visible" in capsys.readouterr().err
+    assert parse_config(["--ranks", "3", "--device", "cpu"]).ranks == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [("127.0.0.1:1", True), ("localhost:1", True), ("[::1]:1", True), ("[::]:1", False), ("example.org:1", False)],
+)
+def test_addresses(text, loopback):
+    address = Address.parse(text, flag="--listen")
+    assert str(address) == text
+    assert address.is_loopback is loopback
+
+
+def test_other_machines_are_allowed_when_asked_for(monkeypatch):
+    with_gpus(monkeypatch, 0)
+    assert str(parse_config(["--listen", "0.0.0.0:1", "--insecure"]).listen) == "0.0.0.0:1"
+
+
+@pytest.mark.parametrize(
+    ("visible", "present", "count"),
+    [("", 4, 0), ("-1", 4, 0), ("0,1", 4, 2), ("1,9,2", 4, 1), ("GPU-1,GPU-2", 4, 2), ("0", 0, 0)],
+)
+def test_visible_devices_narrow_what_is_present(monkeypatch, visible, present, count):
+    monkeypatch.setattr(devices, "_count_present_gpus", lambda: present)
+    assert devices.count_visible_gpus({"CUDA_VISIBLE_DEVICES": visible}) == count
+    assert devices.count_visible_gpus({}) == present
+
+
+def test_help_shows_defaults(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert "127.0.0.1:50051" in text
+    assert "None" not in text

@@ -1,0 +1,286 @@
+"""Whole fronts with scripted ranks below the real elastic agent: life, loss and death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from types import SimpleNamespace
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from vinf.v1 import (
+    generation_pb2,
+    server_info_service_pb2,
+    server_info_service_pb2_grpc,
+    video_generation_service_pb2,
+    video_generation_service_pb2_grpc,
+)
+
+from tests.server.conftest import QUICK_AGENT, ROOT, FrontProcess, assert_gone, wait_until
+from tests.server.fakes import frame_bytes
+
+pytestmark = pytest.mark.process
+
+v1 = video_generation_service_pb2
+SERVICE = "vinf.v1.VideoGenerationService"
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+RPC_TIMEOUT_S = 30
+
+
+class Client:
+    """The stubs of one server."""
+
+    def __init__(self, ready: dict) -> None:
+        self.ready = ready
+        self.channel = grpc.insecure_channel(ready["listen"])
+        self.video = video_generation_service_pb2_grpc.VideoGenerationServiceStub(self.channel)
+        self.info_stub = server_info_service_pb2_grpc.ServerInfoServiceStub(self.channel)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    def create(self, prompt="a red circle", **fields) -> str:
+        spec = generation_pb2.GenerationSpec(prompt=prompt, **fields)
+        reply = self.video.CreateGeneration(v1.CreateGenerationRequest(spec=spec), timeout=RPC_TIMEOUT_S)
+        return reply.generation.generation_id
+
+    def get(self, generation_id):
+        request = v1.GetGenerationRequest(generation_id=generation_id)
+        return self.video.GetGeneration(request, timeout=RPC_TIMEOUT_S).generation
+
+    def watch(self, generation_id) -> list:
+        request = v1.WatchGenerationRequest(generation_id=generation_id)
+        return [r.generation for r in self.video.WatchGeneration(request, timeout=RPC_TIMEOUT_S)]
+
+    def stream(self, generation_id, start=0):
+        request = v1.StreamFramesRequest(generation_id=generation_id, start_frame_index=start)
+        return self.video.StreamFrames(request, timeout=RPC_TIMEOUT_S)
+
+    def cancel(self, generation_id):
+        return self.video.CancelGeneration(v1.CancelGenerationRequest(generation_id=generation_id)).generation
+
+    def info(self):
+        return self.info_stub.GetServerInfo(server_info_service_pb2.GetServerInfoRequest()).server_info
+
+    def status(self):
+        return self.health.Check(health_pb2.HealthCheckRequest(service=SERVICE)).status
+
+    def metric(self, line: str) -> float:
+        page = urllib.request.urlopen(f"http://{self.ready['metrics']}/metrics", timeout=10).read().decode()
+        (found,) = [text for text in page.splitlines() if text.startswith(line + " ")]
+        return float(found.rpartition(" ")[2])
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory):
+    """One server for every test that leaves it as it found it."""
+    process = FrontProcess(tmp_path_factory.mktemp("front"))
+    try:
+        client = Client(process.wait_ready())
+        yield SimpleNamespace(process=process, client=client)
+        client.channel.close()
+    finally:
+        assert process.stop() == 0
+        assert "Traceback" not in process.stderr
+
+
+def assert_is_video(responses, *, seed, start, stop):
+    header, *frames, end = responses
+    assert header.WhichOneof("payload") == "header"
+    assert [r.frame.frame_index for r in frames] == list(range(start, stop))
+    for response in frames:
+        assert response.frame.data == frame_bytes(seed, response.frame.frame_index, 12288)
+    assert end.end.next_frame_index == stop
+
+
+def test_ready_line_and_file_name_the_real_addresses(front):
+    ready = front.client.ready
+    assert ready["pid"] == front.process.process.pid
+    assert (
+        f"vinf is ready: scripted on 2 ranks (cpu), grpc {ready['listen']}, metrics http://{ready['metrics']}/metrics"
+        in front.process.stderr
+    )
+
+
+def test_created_watched_streamed(front):
+    client = front.client
+    generation_id = client.create(seed=11, frame_count=40)
+    streams = {start: client.stream(generation_id, start) for start in (0, 25)}
+    states = [g.state for g in client.watch(generation_id)]
+    assert states[-1] == generation_pb2.GENERATION_STATE_SUCCEEDED
+    for start, stream in streams.items():
+        assert_is_video(list(stream), seed=11, start=start, stop=40)
+    assert_is_video(list(client.stream(generation_id, 39)), seed=11, start=39, stop=40)
+    generation = client.get(generation_id)
+    assert [(c.start_frame_index, c.frame_count) for c in generation.clips] == [(0, 20), (20, 20)]
+    assert list(generation.peak_rank_memory_bytes) == [1000, 1000]
+    assert generation.progress.completed_step_count == 4
+
+
+def test_cancelled_between_frames_keeps_what_there_is(front):
+    client = front.client
+    generation_id = client.create("a slow red circle", seed=12)
+    stream = client.stream(generation_id)
+    assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
+    waiting = client.create(seed=13)
+    assert client.get(waiting).progress.queue_position == 1
+    assert client.cancel(generation_id).state == generation_pb2.GENERATION_STATE_CANCELLING
+    (last,) = list(stream)
+    assert last.end.state == generation_pb2.GENERATION_STATE_CANCELLED
+    assert last.end.error.reason == "CANCEL_REQUESTED"
+    assert last.end.next_frame_index == 1
+    assert client.watch(waiting)[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
+
+
+def test_failure_that_the_ranks_report(front):
+    client = front.client
+    generation = client.watch(client.create("fail a red circle"))[-1]
+    assert generation.state == generation_pb2.GENERATION_STATE_FAILED
+    assert (generation.error.reason, generation.error.message) == ("OUTPUT_INVALID", "frame 1 is black")
+    assert client.metric('vinf_generation_failures_total{model_name="scripted",reason="OUTPUT_INVALID"}') >= 1
+
+
+def test_info_health_and_metrics_agree(front):
+    client = front.client
+    info = client.info()
+    assert info.ready
+    assert [(r.rank, r.device) for r in info.ranks] == [(0, "cpu"), (1, "cpu")]
+    assert client.status() == SERVING
+    assert client.metric("vinf_ready") == 1
+    assert client.metric('vinf_worker_up{gpu="cpu",rank="1"}') == 1
+
+
+def test_second_front_on_the_same_port(front, tmp_path):
+    address = front.client.ready["listen"]
+    second = FrontProcess(tmp_path, "--listen", address)
+    assert second.wait() == 1
+    assert second.stderr == f"vinf serve: error: cannot listen on {address}: Address already in use\n"
+
+
+def test_second_front_on_the_same_metrics_port(front, tmp_path):
+    address = front.client.ready["metrics"]
+    second = FrontProcess(tmp_path, "--metrics", address)
+    assert second.wait() == 1
+    assert second.stderr == f"vinf serve: error: cannot serve metrics on {address}: Address already in use\n"
+
+
+def test_second_front_on_the_same_data_dir(front, tmp_path):
+    folder = front.process.folder / "data"
+    second = FrontProcess(tmp_path, "--data-dir", str(folder))
+    assert second.wait() == 1
+    pid = front.client.ready["pid"]
+    assert second.stderr == f"vinf serve: error: --data-dir: {folder} is in use by another server (pid {pid})\n"
+
+
+def test_killed_rank_fails_what_runs_and_the_group_comes_back(front):
+    client = front.client
+    generation_id = client.create("hang a red circle", seed=21)
+    waiting = client.create(seed=22)
+    stream = client.stream(generation_id)
+    assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
+    old = {rank.rank: rank.pid for rank in client.info().ranks}
+    front.process.note_processes()
+    os.kill(old[1], signal.SIGKILL)
+    (last,) = list(stream)
+    assert client.status() == NOT_SERVING
+    assert last.end.state == generation_pb2.GENERATION_STATE_FAILED
+    assert last.end.error.reason == "WORKER_LOST"
+    assert f"rank 1 (pid {old[1]}, cpu) was lost" in last.end.error.message
+    assert client.get(waiting).state == generation_pb2.GENERATION_STATE_PENDING
+    assert client.watch(waiting)[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    assert client.status() == SERVING
+    assert_is_video(list(client.stream(waiting)), seed=22, start=0, stop=16)
+    assert not {rank.pid for rank in client.info().ranks} & set(old.values())
+    assert client.metric('vinf_worker_restarts_total{cause="signal"}') == 1
+    assert "rank 1 ended with signal 9" in front.process.stderr
+    assert_gone(psutil.Process(pid) for pid in old.values() if psutil.pid_exists(pid))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_signal_ends_streams_and_leaves_no_process(front_process, number):
+    """Started as a shell starts a job in the background: with SIGINT ignored."""
+    front = front_process(*QUICK_AGENT, prefix=("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
+    client = Client(front.wait_ready())
+    stream = client.stream(client.create("a hang red circle"))
+    assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
+    assert len(front.note_processes()) == 3
+    os.kill(front.process.pid, number)
+    (last,) = list(stream)
+    assert last.end.error.reason == "SERVER_DRAINING"
+    assert last.end.next_frame_index == 1
+    assert front.wait() == 0
+    assert not front.ready_file.exists()
+    assert not list((front.folder / "data").glob("run-*"))
+    client.channel.close()
+
+
+def test_killed_front_takes_agent_and_ranks_along(front_process):
+    front = front_process()
+    front.wait_ready()
+    front.process.kill()
+    front.wait()
+
+
+def test_killed_agent_takes_its_ranks_along_and_is_replaced(front_process):
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    (agent,) = psutil.Process(front.process.pid).children()
+    ranks = agent.children()
+    agent.kill()
+    assert_gone([agent, *ranks])
+    assert client.watch(client.create())[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    client.channel.close()
+
+
+def test_stopped_rank_is_noticed_and_replaced(front_process):
+    front = front_process(*QUICK_AGENT, "--beat-timeout", "1")
+    client = Client(front.wait_ready())
+    generation_id = client.create("a hang red circle")
+    stopped = psutil.Process(client.info().ranks[1].pid)
+    stopped.suspend()
+    failed = client.watch(generation_id)[-1]
+    assert failed.error.reason == "WORKER_LOST"
+    assert f"rank 1 (pid {stopped.pid}) gave no sign of life for 1 s" in failed.error.message
+    assert failed.error.metadata["cause"] == "hang"
+    assert client.watch(client.create())[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    assert client.metric('vinf_worker_restarts_total{cause="hang"}') == 1
+    assert_gone([stopped])
+    client.channel.close()
+
+
+def test_second_signal_stops_at_once(front_process):
+    front = front_process(*QUICK_AGENT)
+    front.wait_ready()
+    for process in front.note_processes():
+        process.suspend()  # nothing of the group will leave by itself
+    os.kill(front.process.pid, signal.SIGTERM)
+    wait_until(lambda: "vinf is stopping" in front.stderr)
+    os.kill(front.process.pid, signal.SIGTERM)
+    assert front.wait() == 128 + signal.SIGTERM
+
+
+def test_unknown_model_is_one_line(front_process):
+    front = front_process(*QUICK_AGENT, "--model", "unknown")
+    assert front.wait() == 2
+    assert front.stderr.splitlines()[-1] == "vinf serve: error: no model is called 'unknown'"
+    assert "Traceback" not in front.stderr
+
+
+def test_signal_before_the_group_is_ready(front_process):
+    front = front_process()
+    wait_until(lambda: "launched 2 ranks" in front.stderr)
+    os.kill(front.process.pid, signal.SIGTERM)
+    assert front.wait() == 0
+    assert "Traceback" not in front.stderr
+
+
+def test_front_never_imports_torch():
+    code = (
+        "import sys, vinf_server.cli, vinf_server.front.app; "
+        "print(*(name for name in ('torch', 'vinf_core') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")

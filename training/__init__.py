@@ -1,0 +1,1 @@
+"""Training code of the embedded models; not part of the installed packages."""
