@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,19 +22,24 @@ DOCUMENTS = [
 IMPORT_ROOTS = ("", "server", "client", "gen", "server/vinf_server", "client/vinf_client", "vinf_core")
 """Where a path in backticks may begin: `vinf_server/front` and `front/rpc` both name one folder."""
 
-NOT_OURS = {"build", "dist", "out", "node_modules"}
-"""Folders that tools write; everything that begins with a dot is left out as well."""
+NOT_OURS = {"__pycache__", "build", "dist", "node_modules", "out"}
+"""Folders that tools write; those that begin with a dot are left out as well."""
 
 SUFFIXES = "py|pyi|md|proto|toml|txt|sh|json|yaml|yml|png|safetensors"
 
 
-def our_files() -> Iterator[Path]:
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        hidden = any(part.startswith(".") and part != ".ci" for part in parts[:-1])
-        generated = NOT_OURS & set(parts) or "__pycache__" in parts or any(part.endswith(".egg-info") for part in parts)
-        if path.is_file() and not hidden and not generated:
-            yield path
+@cache
+def our_files() -> list[Path]:
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        # Pruned in place: the walk does not enter what is taken out.
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in NOT_OURS and not name.endswith(".egg-info") and (not name.startswith(".") or name == ".ci")
+        )
+        found += [Path(folder, name) for name in sorted(names)]
+    return found
 
 
 def named_paths(text: str) -> Iterator[str]:

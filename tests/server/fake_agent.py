@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         process.wait()
     if failed:
         rank = failed[0]
-        print(f"Root Cause:\n  rank : {rank} (local_rank: {rank})\n  exitcode : {ranks[rank].returncode}", flush=True)
+        print(f"failed (exitcode: {ranks[rank].returncode}) local_rank: {rank} (pid: {ranks[rank].pid})", flush=True)
     return bool(failed)
 
 

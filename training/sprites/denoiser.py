@@ -30,7 +30,9 @@ class Plan:
     peak_rate: float
     frame_batch: int = 64
     clip_batch: int = 4
-    long_share: float = 0.15
+    short_share: float = 0.35
+    """Share of clip steps that take twice as many clips of half the length: more captions a step."""
+    long_share: float = 0.12
     """Share of clip steps that take half as many clips of twice the length. The model must bear more frames
     in its temporal attention than a clip has: the engine adds frames of other clips to it."""
     caption_dropout: float = 0.12
@@ -216,10 +218,13 @@ def _draw(
     rng: np.random.Generator,
 ) -> tuple[torch.Tensor, NDArray[np.int64]]:
     """Draw one process's windows of videos: ``[B, 4, F, 8, 8]`` and the specs' numbers ``[B]``."""
+    kind = rng.random()
     if single:
         length, batch = 1, plan.frame_batch
-    elif rng.random() < plan.long_share:
-        length, batch = 2 * world.CLIP_FRAMES, plan.clip_batch // 2
+    elif kind < plan.short_share:
+        length, batch = world.CLIP_FRAMES // 2, plan.clip_batch * 2
+    elif kind > 1.0 - plan.long_share:
+        length, batch = world.CLIP_FRAMES * 2, plan.clip_batch // 2
     else:
         length, batch = world.CLIP_FRAMES, plan.clip_batch
     batch = max(1, batch // parts)

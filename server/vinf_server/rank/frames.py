@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from vinf.engine.v1 import engine_link_service_pb2 as pb
 
 from vinf_core.events import Pixels
 from vinf_server.rank.link import Link
+
+logger = logging.getLogger(__name__)
 
 QUEUED_FRAMES = 16
 """Frames that may wait for the network before the engine waits too: bounds memory, hides short stalls."""
@@ -48,16 +51,25 @@ class FrameSender:
         self._sent_frames += 1
 
     def close(self) -> None:
-        """Return when the front has stored every frame.
+        """Return when the front has answered for every frame.
+
+        It answers for fewer frames than were sent when it has given the generation up meanwhile: its business, not ours.
 
         Raises:
-            DeliveryError: it did not.
+            DeliveryError: no answer came.
         """
         self._put(None)
         self._thread.join(DELIVERY_TIMEOUT)
-        if self._stored_frames != self._sent_frames:
+        if self._stored_frames < 0:
             detail = self._error.details() if isinstance(self._error, grpc.Call) else "no answer in time"
-            raise DeliveryError(f"the front stored {self._stored_frames} of {self._sent_frames} frames: {detail}")
+            raise DeliveryError(f"the front did not answer for {self._sent_frames} frames: {detail}")
+        if self._stored_frames < self._sent_frames:
+            logger.warning(
+                "generation %s: %d of %d frames were wanted",
+                self._generation_id,
+                self._stored_frames,
+                self._sent_frames,
+            )
 
     def abandon(self) -> None:
         """Send nothing more; the front drops the stream of a generation that has ended."""

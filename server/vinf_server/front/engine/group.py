@@ -9,7 +9,7 @@ from typing import Literal
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 
-Cause = Literal["exit", "signal", "hang"]
+Cause = Literal["connection", "exit", "hang"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +17,9 @@ class Loss:
     """Why a group can work no more; the first reason counts, what follows is its consequence."""
 
     message: str
-    cause: Cause = "exit"
+    cause: Cause
+    """How it was noticed: a stream broke, the agent ended, or a rank fell silent."""
+
     rank: int | None = None
 
 
@@ -66,7 +68,8 @@ class Group:
     def take_ready(self, report: link_pb2.ReadyReport) -> None:
         """Note that the model is loaded on every rank."""
         if report.world_size != self.world_size:
-            self.lose(Loss(message=f"{self.world_size} ranks were launched, rank 0 reports {report.world_size}"))
+            message = f"{self.world_size} ranks were launched, rank 0 reports {report.world_size}"
+            self.lose(Loss(message=message, cause="exit"))
             return
         self.ready_report = report
         self._ready_time = time.monotonic()
@@ -81,6 +84,11 @@ class Group:
         """Call the group lost, unless it is known to be or is leaving as it was told to."""
         if not self.lost.done() and not self.is_stopping:
             self.lost.set_result(loss)
+
+    def lose_stream(self, rank: int) -> None:
+        """Call the group lost because a stream of a rank ended."""
+        message = f"{self.describe(rank)} was lost: its connection broke"
+        self.lose(Loss(message=message, cause="connection", rank=rank))
 
     def check_beats(self, timeout_s: float) -> None:
         """Call the group lost when a rank has been silent for too long; only a ready group owes beats."""

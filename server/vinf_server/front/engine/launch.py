@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ import psutil
 
 from vinf_server.config import ServeConfig
 
+_AGENT_LOG = "agent.log"
 _TAIL_LINES = 20
+_VERDICT_POLL_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +84,7 @@ class Agent:
     async def start(cls, config: ServeConfig, plan: LaunchPlan) -> Agent:
         """Start it from this thread, the main one: the kernel's death signal follows the thread that forked."""
         plan.failure_file.unlink(missing_ok=True)
-        with open(plan.log_folder / "agent.log", "wb") as log:  # noqa: ASYNC230  # nothing runs yet that it could delay
+        with open(plan.log_folder / _AGENT_LOG, "wb") as log:  # noqa: ASYNC230  # nothing runs yet that it could delay
             process = await asyncio.create_subprocess_exec(
                 *agent_command(config, plan),
                 env=agent_environment(config, plan),
@@ -134,30 +137,41 @@ class Agent:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    async def wait_for_verdict(self, *, timeout_s: float) -> None:
+        """Wait until the agent has named the rank that failed first, or has ended; it needs a fraction of a second."""
+        deadline = time.monotonic() + timeout_s
+        while not self.exited.done() and self._rank_failure() is None and time.monotonic() < deadline:
+            await self.wait(timeout_s=_VERDICT_POLL_S)
+
     def exit_summary(self) -> str:
-        """What the agent knows about the rank that failed first, for example ``rank 1 ended with signal 9``."""
-        text = _read_tail(self._plan.log_folder / "agent.log", 200)
-        match = re.search(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", text, re.DOTALL)
-        if match is None:
-            return f"the agent ended with exit code {self._process.returncode}"
-        rank, code = int(match[1]), int(match[2])
-        return f"rank {rank} ended with " + (f"signal {-code}" if code < 0 else f"exit code {code}")
+        """Who failed first and how, for example ``rank 1 ended with signal 9``."""
+        who, code = self._verdict()
+        return f"{who} ended with " + (f"signal {-code}" if code < 0 else f"exit code {code}")
 
     @property
     def ended_by_signal(self) -> bool:
-        """True when the first rank to fail was killed by a signal."""
-        return "with signal" in self.exit_summary()
+        """True when the first one to fail was killed by a signal."""
+        return self._verdict()[1] < 0
 
     def log_tail(self) -> str:
         """The last lines of the rank that failed first, or of the agent."""
-        text = _read_tail(self._plan.log_folder / "agent.log", 200)
-        match = re.search(r"Root Cause.*?local_rank:\s*(\d+)", text, re.DOTALL)
+        failure = self._rank_failure()
         # Where a rank failed, the agent's own log holds nothing but its traceback about it.
-        pattern = f"*/attempt_*/{match[1]}/stderr.log" if match else "agent.log"
+        pattern = f"*/attempt_*/{failure[0]}/stderr.log" if failure else _AGENT_LOG
         for path in self._plan.log_folder.glob(pattern):
             if tail := _read_tail(path, _TAIL_LINES):
                 return f"last lines of {path}:\n{tail}"
         return f"logs are in {self._plan.log_folder}"
+
+    def _verdict(self) -> tuple[str, int]:
+        failure = self._rank_failure()
+        return (f"rank {failure[0]}", failure[1]) if failure else ("the agent", self._process.returncode or 0)
+
+    def _rank_failure(self) -> tuple[int, int] | None:
+        """Rank and exit code (negative: signal) as the agent logs them when it first sees a dead rank."""
+        text = _read_tail(self._plan.log_folder / _AGENT_LOG, 1000)
+        match = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", text)
+        return (int(match[2]), int(match[1])) if match else None
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):

@@ -11,7 +11,7 @@ from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.engine.v1 import engine_link_service_pb2_grpc as link_grpc
 
 from vinf_server.front.engine.dispatcher import Dispatcher
-from vinf_server.front.engine.group import Group, Loss
+from vinf_server.front.engine.group import Group
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
@@ -49,7 +49,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
                 yield order
         finally:
             reports.cancel()
-            group.lose(Loss(message=f"{group.describe(0)} was lost: its connection broke", rank=0))
+            group.lose_stream(0)
 
     async def Beat(  # noqa: N802
         self, request_iterator: AsyncIterator[link_pb2.BeatRequest], context: Context
@@ -67,7 +67,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
                     self._worker_metrics.take_beat(group.epoch, beat)
         finally:
             if rank is not None:
-                group.lose(Loss(message=f"{group.describe(rank)} was lost: its connection broke", rank=rank))
+                group.lose_stream(rank)
         return link_pb2.BeatResponse()
 
     async def SendFrames(  # noqa: N802

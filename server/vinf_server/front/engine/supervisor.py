@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 
 _BEAT_CHECK_S = 0.5
 
-_OWN_EXIT_S = 2.0
-"""How long an agent may take to notice a dead rank itself (about one second): it alone knows the exit code."""
+_VERDICT_S = 3.0
+"""How long the agent may take to see a dead rank (0.1 s when it gets a core): it alone knows the exit code."""
 
 _LEAVE_S = 2.0
 """How long ranks may take to leave by themselves once ordered to: a step may be under way."""
@@ -127,7 +127,7 @@ class Supervisor:
                 waiting.add(group.became_ready)  # type: ignore[arg-type]
             await asyncio.wait(waiting, timeout=_BEAT_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
             if agent.exited.done():
-                group.lose(Loss(message="the group of ranks ended: " + agent.exit_summary()))
+                group.lose(Loss(message="the group of ranks ended: " + agent.exit_summary(), cause="exit"))
             group.check_beats(self._config.beat_timeout_s)
             if group.is_ready and not announced:
                 announced = True
@@ -143,12 +143,13 @@ class Supervisor:
         """End what is left of the group and say why it was lost."""
         agent.note_descendants()
         if loss.cause != "hang":
-            await agent.wait(timeout_s=_OWN_EXIT_S)
+            await agent.wait_for_verdict(timeout_s=_VERDICT_S)
+        by_signal, summary = agent.ended_by_signal, agent.exit_summary()
         await agent.kill()
         self._agent = None
         if (failure := agent.read_start_failure()) is not None:
             raise GroupConfigurationError(failure.message)
-        cause = "signal" if loss.cause == "exit" and agent.ended_by_signal else loss.cause
+        cause = "hang" if loss.cause == "hang" else "signal" if by_signal else "exit"
         self._metrics.worker_restarts.labels(cause).inc()
-        _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, agent.exit_summary())
+        _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary)
         _log.error("%s", agent.log_tail())

@@ -29,6 +29,7 @@ from vinf_server.front.generations.generation import (
     Stage,
     State,
 )
+from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationMetrics
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.store import GenerationStore
 from vinf_server.front.metrics import Metrics
@@ -38,8 +39,6 @@ _log = logging.getLogger(__name__)
 MAX_SEED = 2**63 - 1
 
 _CANCEL_REQUESTED = Failure(code_pb2.CANCELLED, "CANCEL_REQUESTED", "cancelled by CancelGeneration")
-
-_FINISHED_REASON = {SUCCEEDED: "succeeded", FAILED: "failed", CANCELLED: "cancelled"}
 
 
 class GenerationListener(Protocol):
@@ -59,12 +58,11 @@ class Generations:
         self._store = store
         self._queue = queue
         self._spool = spool
-        self._metrics = metrics
+        self._observe = GenerationMetrics(metrics, queue_capacity=queue.capacity)
         self._ids = IdSource()
         self._listener: GenerationListener | None = None
         self._in_work: Generation | None = None
         self.is_draining = False
-        metrics.queue_capacity.set(queue.capacity)
 
     # ---- for clients ----
 
@@ -96,7 +94,7 @@ class Generations:
             return generation, False
         self._queue.put(generation.generation_id)
         self._store.add(generation)
-        self._metrics.waiting.labels(normalised_spec.model).set(len(self._queue))
+        self._observe.queue_changed(normalised_spec.model, len(self._queue))
         _log.info("generation %s is queued, %d frames", generation.generation_id, normalised_spec.frame_count)
         if self._listener is not None:
             self._listener.generation_queued()
@@ -175,10 +173,8 @@ class Generations:
         generation.stage = generation_pb2.GENERATION_STAGE_UNSPECIFIED
         self._in_work = generation
         generation.move_to(RUNNING)
-        model = generation.resolved_spec.model
-        self._metrics.running.labels(model).set(1)
-        self._metrics.queue_time.labels(model).observe(_seconds(generation.create_time_ns, generation.start_time_ns))
-        self._queue_moved(model)
+        self._observe.started(generation)
+        self._queue_moved(generation.resolved_spec.model)
         _log.info("generation %s is running", generation_id)
         return generation
 
@@ -197,19 +193,14 @@ class Generations:
         generation.stage = stage
         generation.completed_steps = completed_steps
         if step_seconds > 0:
-            self._metrics.step_duration.labels(generation.resolved_spec.model).observe(step_seconds)
+            self._observe.step_ended(generation, step_seconds)
         generation.changed.notify()
 
     def frame_stored(self, generation: Generation) -> None:
         """One more frame is complete in the spool."""
-        now, model = time.time_ns(), generation.resolved_spec.model
-        self._metrics.generated_frames.labels(model).inc()
-        if generation.first_frame_time_ns == 0:
-            generation.first_frame_time_ns = now
-            self._metrics.first_frame.labels(model).observe(_seconds(generation.create_time_ns, now))
-        else:
-            self._metrics.inter_frame.labels(model).observe(_seconds(generation.last_frame_time_ns, now))
-        generation.last_frame_time_ns = now
+        previous_ns, generation.last_frame_time_ns = generation.last_frame_time_ns, time.time_ns()
+        generation.first_frame_time_ns = generation.first_frame_time_ns or generation.last_frame_time_ns
+        self._observe.frame_stored(generation, previous_ns)
         generation.changed.notify()
 
     def succeed(self, generation: Generation) -> None:
@@ -249,34 +240,22 @@ class Generations:
 
     def _queue_moved(self, model: str) -> None:
         """Everyone's place in the queue has changed."""
-        self._metrics.waiting.labels(model).set(len(self._queue))
+        self._observe.queue_changed(model, len(self._queue))
         for generation_id in self._queue:
             self.get(generation_id).changed.notify()
 
     def _finish(self, generation: Generation, state: State, failure: Failure | None) -> None:
         assert state in TERMINAL
-        model, was_in_work = generation.resolved_spec.model, generation.state in IN_WORK
+        was_in_work = generation.state in IN_WORK
         generation.failure = failure
         generation.end_time_ns = time.time_ns()
         generation.frames.close()
-        if was_in_work:
-            self._in_work = None
-            self._metrics.running.labels(model).set(0)
-            self._metrics.inference_time.labels(model).observe(
-                _seconds(generation.start_time_ns, generation.end_time_ns)
-            )
-        self._metrics.finished.labels(model, _FINISHED_REASON[state]).inc()
-        self._metrics.e2e_latency.labels(model).observe(_seconds(generation.create_time_ns, generation.end_time_ns))
+        generation.move_to(state)
+        self._observe.finished(generation)
         if state == FAILED and failure is not None:
-            self._metrics.failures.labels(model, failure.reason).inc()
             _log.warning("generation %s failed: %s", generation.generation_id, failure.message)
         else:
-            _log.info("generation %s: %s", generation.generation_id, _FINISHED_REASON[state])
-        generation.move_to(state)
+            _log.info("generation %s: %s", generation.generation_id, FINISHED_REASONS[state])
         if was_in_work:
-            self._queue_moved(model)
-
-
-def _seconds(begin_ns: int, end_ns: int) -> float:
-    """A duration that a clock set back cannot make negative."""
-    return max(0.0, (end_ns - begin_ns) / 1e9)
+            self._in_work = None
+            self._queue_moved(generation.resolved_spec.model)

@@ -177,11 +177,11 @@ def test_lost_group_fails_what_runs_and_keeps_what_waits(generations):
         engine = Engine(generations).ready()
         generation, waiting = create(generations), create(generations)
         await engine.frames(generation, 0, 1)
-        engine.dispatcher.group_lost(Loss(message="rank 1 (pid 7) was lost", cause="signal", rank=1))
+        engine.dispatcher.group_lost(Loss(message="rank 1 (pid 7) was lost", cause="connection", rank=1))
         assert (generation.state, generation.failure.reason, generation.failure.code) == (FAILED, "WORKER_LOST", 14)
         assert "rank 1 (pid 7) was lost" in generation.failure.message
         assert "stay readable" in generation.failure.message
-        assert generation.failure.metadata == {"cause": "signal", "rank": "1", "nextFrameIndex": "2"}
+        assert generation.failure.metadata == {"cause": "connection", "rank": "1", "nextFrameIndex": "2"}
         assert waiting.state == PENDING
         engine.group = Group(2, 2)
         engine.ready()
@@ -194,7 +194,7 @@ def test_report_of_an_older_group_is_dropped(generations):
     async def scenario():
         engine = Engine(generations).ready()
         old = engine.group
-        engine.dispatcher.group_lost(Loss(message="gone"))
+        engine.dispatcher.group_lost(Loss(message="gone", cause="exit"))
         generation = create(generations)
         engine.group = Group(2, 2)
         engine.ready()

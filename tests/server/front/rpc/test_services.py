@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -173,6 +174,48 @@ def test_malformed_request(serving, data, method):
             path = f"/vinf.v1.VideoGenerationService/{method}"
             kind = server.channel.unary_stream if method == "StreamFrames" else server.channel.unary_unary
             assert await failure(kind(path)(data)) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+
+    run(scenario())
+
+
+def test_noise_never_brings_the_server_down(serving):
+    async def scenario():
+        noise = random.Random(7)
+        async with serving() as server:
+            create = server.channel.unary_unary("/vinf.v1.VideoGenerationService/CreateGeneration")
+            for _ in range(300):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await create(noise.randbytes(noise.randrange(1, 60)))
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    run(scenario())
+
+
+def test_everything_wrong_at_once_in_another_alphabet_fits_the_trailers(serving):
+    async def scenario():
+        async with serving() as server:
+            words = " ".join("ж" * 30 for _ in range(5))
+            scope = generation_pb2.TemporalScope(
+                mode=2, local_window_frames=-1, global_frames=-1, phase_timestep=-1, phase_bias=-1
+            )
+            request = create_request(
+                prompt=words, negative_prompt=words, width=1, height=1, seed=-1, frame_count=-1, temporal_scope=scope
+            )
+            request.request_id = "ж" * 36
+            code = grpc.StatusCode.INVALID_ARGUMENT
+            assert await failure(server.video.CreateGeneration(request)) == (code, "INVALID_FIELD")
+
+    run(scenario())
+
+
+def test_fifty_calls_with_one_request_id_make_one_generation(serving):
+    async def scenario():
+        async with serving() as server:
+            request = create_request()
+            request.request_id = "123e4567-e89b-12d3-a456-426614174000"
+            replies = await asyncio.gather(*(server.video.CreateGeneration(request) for _ in range(50)))
+            assert len({reply.generation.generation_id for reply in replies}) == 1
+            assert sorted(reply.deduplicated for reply in replies) == [False] + [True] * 49
 
     run(scenario())
 

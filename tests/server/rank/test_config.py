@@ -1,0 +1,80 @@
+"""A rank's configuration and the messages it speaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from vinf.engine.v1 import engine_link_service_pb2 as pb
+from vinf_server.rank.config import RankConfig
+from vinf_server.rank.convert import command_from_order, limits_to_proto
+
+from vinf_core.engine.commands import Generate, Stop
+from vinf_core.errors import ConfigError
+from vinf_core.models.sprites import limits
+from vinf_core.types import Solver
+
+pytestmark = pytest.mark.fast
+
+ENVIRONMENT = {
+    "RANK": "1",
+    "WORLD_SIZE": "3",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "3",
+    "VINF_LINK": "unix:/run/link",
+    "VINF_EPOCH": "4",
+    "VINF_MODEL": "sprites",
+    "VINF_DTYPE": "bfloat16",
+    "VINF_DETERMINISTIC": "1",
+    "VINF_FAILURE_FILE": "/run/failure.json",
+}
+
+
+def test_environment_is_read() -> None:
+    config = RankConfig.from_environment(ENVIRONMENT)
+    assert (config.rank, config.world_size, config.epoch, config.model) == (1, 3, 4, "sprites")
+    assert config.dtype is torch.bfloat16
+    assert config.device == "auto"
+    assert config.deterministic
+    assert config.failure_file == Path("/run/failure.json")
+
+
+def test_what_is_missing_or_wrong_is_named() -> None:
+    with pytest.raises(ConfigError, match="VINF_EPOCH is not set"):
+        RankConfig.from_environment({k: v for k, v in ENVIRONMENT.items() if k != "VINF_EPOCH"})
+    with pytest.raises(ConfigError, match="'int4' is not one of float32"):
+        RankConfig.from_environment(ENVIRONMENT | {"VINF_DTYPE": "int4"})
+
+
+def test_orders_become_commands() -> None:
+    scope = pb.Scope(local_window_frames=8, global_frames=3, phase_timestep=800, phase_bias=10)
+    order = pb.GenerateOrder(
+        generation_id="g",
+        prompt="p",
+        negative_prompt="n",
+        width=64,
+        height=32,
+        frame_count=2304,
+        seed=2**63 - 1,
+        step_count=30,
+        guidance_scale=12,
+        solver="ddim",
+        temporal_scope=scope,
+    )
+    command = command_from_order(pb.AttachResponse(generate=order))
+    assert isinstance(command, Generate)
+    spec = command.spec
+    assert (spec.prompt, spec.negative_prompt, spec.width, spec.height) == ("p", "n", 64, 32)
+    assert (spec.frame_count, spec.seed, spec.step_count) == (2304, 2**63 - 1, 30)
+    assert (spec.guidance_scale, spec.solver) == (12, Solver.DDIM)
+    assert (spec.scope.local_window_frames, spec.scope.global_frames) == (8, 3)
+    assert (spec.scope.phase_timestep, spec.scope.phase_bias) == (800, 10)
+    assert command_from_order(pb.AttachResponse(stop=pb.StopOrder())) == Stop()
+    assert command_from_order(pb.AttachResponse(cancel=pb.CancelOrder(generation_id="g"))) is None
+
+
+def test_every_limit_reaches_the_front() -> None:
+    message = limits_to_proto(limits())
+    missing = {field.name for field in message.DESCRIPTOR.fields} - {field.name for field, _ in message.ListFields()}
+    assert not missing, f"never set: {missing}"

@@ -1,0 +1,90 @@
+"""The rank's frame sender against a real gRPC server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from vinf.engine.v1 import engine_link_service_pb2 as pb
+from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
+from vinf_server.rank.frames import SLICE_BYTES, DeliveryError, FrameSender
+from vinf_server.rank.link import Link
+
+pytestmark = pytest.mark.fast
+
+
+class Front(pb_grpc.EngineLinkServiceServicer):
+    """Keeps what arrives."""
+
+    def __init__(self) -> None:
+        self.requests: list[pb.SendFramesRequest] = []
+        self.epochs: set[str] = set()
+        self.refuse = False
+
+    def SendFrames(self, request_iterator, context):
+        self.epochs.add(dict(context.invocation_metadata())["vinf-epoch"])
+        if self.refuse:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "an older epoch")
+        self.requests.extend(request_iterator)
+        done = {r.frame.frame_index for r in self.requests if r.HasField("frame")}
+        return pb.SendFramesResponse(stored_frame_count=len(done))
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[tuple[Front, Link]]:
+    server = grpc.server(ThreadPoolExecutor(2))
+    servicer = Front()
+    pb_grpc.add_EngineLinkServiceServicer_to_server(servicer, server)
+    address = f"unix:{tmp_path}/link"
+    server.add_insecure_port(address)
+    server.start()
+    yield servicer, Link(address, epoch=7)
+    server.stop(None).wait()
+
+
+def test_frames_arrive_in_slices_and_are_declared_complete(front: tuple[Front, Link]) -> None:
+    servicer, link = front
+    rng = np.random.default_rng(0)
+    frames = {3: rng.integers(0, 256, (700, 600, 3), np.uint8), 5: rng.integers(0, 256, (8, 8, 3), np.uint8)}
+    sender = FrameSender(link, 1, "g")
+    for index, pixels in frames.items():
+        sender.send(index, pixels)
+    sender.close()
+    assert servicer.epochs == {"7"}
+    assert {r.generation_id for r in servicer.requests} == {"g"}
+    assert servicer.requests[-1].complete.frame_count == 2
+    slices = [r.frame for r in servicer.requests if r.HasField("frame")]
+    assert max(len(s.data) for s in slices) == SLICE_BYTES
+    for index, pixels in frames.items():
+        mine = [s for s in slices if s.frame_index == index]
+        assert b"".join(s.data for s in mine) == pixels.tobytes()
+        assert [s.data_offset_bytes for s in mine] == list(range(0, pixels.nbytes, SLICE_BYTES))
+        assert {s.data_size_bytes for s in mine} == {pixels.nbytes}
+
+
+def test_a_rank_without_frames_still_completes(front: tuple[Front, Link]) -> None:
+    servicer, link = front
+    FrameSender(link, 0, "g").close()
+    assert servicer.requests[-1].complete.frame_count == 0
+
+
+def test_a_refusal_is_an_error_and_never_a_deadlock(front: tuple[Front, Link]) -> None:
+    servicer, link = front
+    servicer.refuse = True
+    sender = FrameSender(link, 0, "g")
+    for index in range(40):  # more than the queue holds
+        sender.send(index, np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(DeliveryError, match="an older epoch"):
+        sender.close()
+
+
+def test_abandoned_frames_are_not_called_complete(front: tuple[Front, Link]) -> None:
+    servicer, link = front
+    sender = FrameSender(link, 0, "g")
+    sender.send(0, np.zeros((2, 2, 3), np.uint8))
+    sender.abandon()
+    assert not any(r.HasField("complete") for r in servicer.requests)
