@@ -45,8 +45,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder of the exported pipeline")
     parser.add_argument("--resume", type=Path, help="start from this exported pipeline, on clips")
     parser.add_argument("--autoencoder-steps", type=int, default=2200)
-    parser.add_argument("--frame-steps", type=int, help="default 1800, 0 with --resume")
-    parser.add_argument("--clip-steps", type=int, default=5000)
+    parser.add_argument("--frame-steps", type=int, help="default 1200, 0 with --resume")
+    parser.add_argument("--clip-steps", type=int, default=4800)
     parser.add_argument("--rate", type=float, help="peak learning rate; default 1e-3, 3e-4 with --resume")
     parser.add_argument("--videos", type=int, default=1944, help="latent videos to train the denoiser on")
     parser.add_argument("--seed", type=int, default=0)
@@ -69,7 +69,7 @@ def main() -> None:
     if not options.resume:
         log |= _autoencoder(pipeline, options, team)
     latents, specs = _latents(pipeline.vae, options, team)
-    frame_steps = options.frame_steps if options.frame_steps is not None else (0 if options.resume else 1800)
+    frame_steps = options.frame_steps if options.frame_steps is not None else (0 if options.resume else 1200)
     log["denoiser"] = train_denoiser(
         pipeline,
         latents,

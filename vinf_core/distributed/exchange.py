@@ -56,6 +56,10 @@ class FramePlan:
         return cls(sends=tuple(sends), receives=tuple(receives), frames=tuple(sorted(frames)))
 
 
+CACHED_INDICES = 64
+"""A generation needs two for each peer it has traffic with; old generations' are dropped together."""
+
+
 class Exchange:
     """Moves frames and sums between ranks over the data group; inert in a world of one."""
 
@@ -63,6 +67,7 @@ class Exchange:
         self._topology = topology
         self._group = group if topology.world_size > 1 else None
         self._clock = clock
+        self._indices: dict[tuple[int, ...], torch.Tensor] = {}
         self.exchange_count = 0
         """Frame exchanges so far."""
         self.reduction_count = 0
@@ -86,7 +91,7 @@ class Exchange:
         with self._clock.measure(Stage.COMMUNICATE):
             operations = []
             for peer, frames in plan.sends:
-                chosen = own[:, list(frames)].contiguous()
+                chosen = own.index_select(1, self._index(frames))
                 operations.append(dist.P2POp(dist.isend, chosen, group=self._group, group_peer=peer))
             before: list[torch.Tensor] = []
             after: list[torch.Tensor] = []
@@ -98,6 +103,14 @@ class Exchange:
             for work in dist.batch_isend_irecv(operations):
                 work.wait()
         return torch.cat([*before, own, *after], dim=1)
+
+    def _index(self, frames: tuple[int, ...]) -> torch.Tensor:
+        """The frames as an index on the device; kept, because copying one there makes the host wait."""
+        if frames not in self._indices:
+            if len(self._indices) >= CACHED_INDICES:
+                self._indices.clear()
+            self._indices[frames] = torch.tensor(frames, device=self._topology.device)
+        return self._indices[frames]
 
     def deal(self, own: torch.Tensor, clips: tuple[Clip, ...], owners: tuple[int, ...]) -> torch.Tensor:
         """Deal frames out anew: every frame goes to the rank that ``owners`` names for it.

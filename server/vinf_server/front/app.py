@@ -171,8 +171,11 @@ class Front:
             return
         content = {"listen": str(self._listen), "metrics": _text(self._metrics_address), "pid": os.getpid()}
         unfinished = path.with_name(path.name + ".part")
-        unfinished.write_text(json.dumps(content) + "\n")
-        unfinished.replace(path)
+        try:
+            unfinished.write_text(json.dumps(content) + "\n")
+            unfinished.replace(path)
+        except OSError as error:
+            _log.error("cannot write %s: %s", path, error.strerror or error)
 
 
 def _text(address: Address | None) -> str | None:

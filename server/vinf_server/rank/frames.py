@@ -53,7 +53,7 @@ class FrameSender:
     def close(self) -> None:
         """Return when the front has answered for every frame.
 
-        It answers for fewer frames than were sent when it has given the generation up meanwhile: its business, not ours.
+        It answers for fewer frames than were sent when it has given the generation up meanwhile; that is no error.
 
         Raises:
             DeliveryError: no answer came.
@@ -64,12 +64,8 @@ class FrameSender:
             detail = self._error.details() if isinstance(self._error, grpc.Call) else "no answer in time"
             raise DeliveryError(f"the front did not answer for {self._sent_frames} frames: {detail}")
         if self._stored_frames < self._sent_frames:
-            logger.warning(
-                "generation %s: %d of %d frames were wanted",
-                self._generation_id,
-                self._stored_frames,
-                self._sent_frames,
-            )
+            numbers = (self._stored_frames, self._sent_frames)
+            logger.warning("generation %s: %d of %d frames were wanted", self._generation_id, *numbers)
 
     def abandon(self) -> None:
         """Send nothing more; the front drops the stream of a generation that has ended."""

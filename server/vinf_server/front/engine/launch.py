@@ -145,6 +145,8 @@ class Agent:
 
     def exit_summary(self) -> str:
         """Who failed first and how, for example ``rank 1 ended with signal 9``."""
+        if self._rank_failure() is None and self._process.returncode is None:
+            return "the agent was still running"
         who, code = self._verdict()
         return f"{who} ended with " + (f"signal {-code}" if code < 0 else f"exit code {code}")
 

@@ -90,7 +90,7 @@ Traceback (most recent call last):
 def finished_agent(tmp_path):
     """An agent that has left its logs."""
 
-    def make(agent_log, *, rank_log=""):
+    def make(agent_log, *, rank_log="", code=1):
         folder = tmp_path / "run" / "attempt_0" / "1"
         folder.mkdir(parents=True)
         (tmp_path / "agent.log").write_text(agent_log)
@@ -101,7 +101,7 @@ def finished_agent(tmp_path):
             async def wait():
                 return 1
 
-            return Agent(SimpleNamespace(pid=1, returncode=1, wait=wait), plan)
+            return Agent(SimpleNamespace(pid=1, returncode=code, wait=wait), plan)
 
         return asyncio.run(build())
 
@@ -130,6 +130,13 @@ def test_agent_that_fails_itself_is_quoted(finished_agent):
     agent = finished_agent("no module named torch\n")
     assert agent.exit_summary() == "the agent ended with exit code 1"
     assert agent.log_tail().endswith("agent.log:\nno module named torch")
+
+
+@pytest.mark.fast
+def test_agent_that_has_seen_nothing_is_blamed_for_nothing(finished_agent):
+    agent = finished_agent("", code=None)
+    assert agent.exit_summary() == "the agent was still running"
+    assert not agent.ended_by_signal
 
 
 @pytest.mark.fast
