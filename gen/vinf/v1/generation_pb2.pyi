@@ -247,12 +247,13 @@ class GenerationSpec(_message.Message):
     prompt: _builtins.str
     """Required. What the video shows.
     Range: [1, ModelInfo.max_prompt_chars] | Unit: Unicode code points, after trimming white space; a model with a
-    vocabulary (ModelInfo.vocabulary) takes its words only, at most ModelInfo.max_prompt_words of them
+    vocabulary (ModelInfo.vocabulary) takes its words only, 1 to ModelInfo.max_prompt_words of them, whatever the case
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
     negative_prompt: _builtins.str
     """What the video must not show.
-    Default: empty | Range: [0, ModelInfo.max_prompt_chars] | Unit: Unicode code points; vocabulary as for prompt
+    Default: empty | Range: [0, ModelInfo.max_prompt_chars] | Unit: Unicode code points, after trimming white space;
+    vocabulary as for prompt unless it is empty
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
     width: _builtins.int
@@ -475,7 +476,10 @@ class Generation(_message.Message):
 
     @_builtins.property
     def error(self) -> Global___GenerationError:
-        """Set when state is FAILED or CANCELLED."""
+        """Set when state is FAILED or CANCELLED. Reasons: CANCEL_REQUESTED (CancelGeneration), WORKER_LOST (a rank died or hung),
+        GPU_OUT_OF_MEMORY, OUTPUT_INVALID (NaN or infinity), FRAMES_MISSING (the ranks finished but frames did not arrive),
+        SPOOL_FAILED (the server could not store a frame), INTERNAL.
+        """
 
     @_builtins.property
     def clips(self) -> _containers.RepeatedCompositeFieldContainer[Global___Clip]:

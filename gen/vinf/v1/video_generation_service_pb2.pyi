@@ -143,7 +143,9 @@ class ListGenerationsRequest(_message.Message):
     """
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_generation_pb2.GenerationState.ValueType]:
-        """Only generations in these states. Default: empty = all. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
+        """Only generations in these states; UNSPECIFIED matches none. Default: empty = all.
+        An unknown number: INVALID_ARGUMENT / INVALID_FIELD.
+        """
 
     def __init__(
         self,
@@ -394,7 +396,7 @@ class StreamEnd(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     NEXT_FRAME_INDEX_FIELD_NUMBER: _builtins.int
     state: _generation_pb2.GenerationState.ValueType
-    """The generation's state: terminal, or RUNNING when end_frame_index was reached or the server is shutting down."""
+    """The generation's state at that moment: terminal, unless end_frame_index was reached or the server is shutting down."""
     next_frame_index: _builtins.int
     """Where to go on from. Unit: frames"""
     @_builtins.property

@@ -99,7 +99,8 @@ class VideoGenerationServiceServicer:
 
     def CancelGeneration(self, request, context):
         """CancelGeneration asks for the end of a generation and returns at once: PENDING becomes CANCELLED, RUNNING becomes
-        CANCELLING and CANCELLED after the step in hand. Idempotent; a finished generation is returned unchanged.
+        CANCELLING and CANCELLED after the step in hand (or SUCCEEDED, when that was the last and every frame arrived).
+        Idempotent; a finished generation is returned unchanged.
         Errors: NOT_FOUND / GENERATION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -109,7 +110,8 @@ class VideoGenerationServiceServicer:
     def WatchGeneration(self, request, context):
         """WatchGeneration streams snapshots: the first at once, then one whenever something changed (bursts are merged: a
         slow reader sees the newest), the last with a terminal state, and then ends OK. A stream that ends without a
-        terminal state is a transport failure: call again. Errors: NOT_FOUND / GENERATION_NOT_FOUND.
+        terminal state is a transport failure: call again.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, UNAVAILABLE / SERVER_DRAINING when the server shuts down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,13 +50,15 @@ class VideoGenerationServiceStub:
     """ListGenerations lists generations, newest first. Idempotent. Errors: INVALID_ARGUMENT / INVALID_FIELD."""
     CancelGeneration: _grpc.UnaryUnaryMultiCallable[_video_generation_service_pb2.CancelGenerationRequest, _video_generation_service_pb2.CancelGenerationResponse]
     """CancelGeneration asks for the end of a generation and returns at once: PENDING becomes CANCELLED, RUNNING becomes
-    CANCELLING and CANCELLED after the step in hand. Idempotent; a finished generation is returned unchanged.
+    CANCELLING and CANCELLED after the step in hand (or SUCCEEDED, when that was the last and every frame arrived).
+    Idempotent; a finished generation is returned unchanged.
     Errors: NOT_FOUND / GENERATION_NOT_FOUND.
     """
     WatchGeneration: _grpc.UnaryStreamMultiCallable[_video_generation_service_pb2.WatchGenerationRequest, _video_generation_service_pb2.WatchGenerationResponse]
     """WatchGeneration streams snapshots: the first at once, then one whenever something changed (bursts are merged: a
     slow reader sees the newest), the last with a terminal state, and then ends OK. A stream that ends without a
-    terminal state is a transport failure: call again. Errors: NOT_FOUND / GENERATION_NOT_FOUND.
+    terminal state is a transport failure: call again.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, UNAVAILABLE / SERVER_DRAINING when the server shuts down.
     """
     StreamFrames: _grpc.UnaryStreamMultiCallable[_video_generation_service_pb2.StreamFramesRequest, _video_generation_service_pb2.StreamFramesResponse]
     """StreamFrames sends a header, then frames in order as they are made, with keepalives while it waits, then `end`,
@@ -84,13 +86,15 @@ class VideoGenerationServiceAsyncStub(VideoGenerationServiceStub):
     """ListGenerations lists generations, newest first. Idempotent. Errors: INVALID_ARGUMENT / INVALID_FIELD."""
     CancelGeneration: _aio.UnaryUnaryMultiCallable[_video_generation_service_pb2.CancelGenerationRequest, _video_generation_service_pb2.CancelGenerationResponse]  # type: ignore[assignment]
     """CancelGeneration asks for the end of a generation and returns at once: PENDING becomes CANCELLED, RUNNING becomes
-    CANCELLING and CANCELLED after the step in hand. Idempotent; a finished generation is returned unchanged.
+    CANCELLING and CANCELLED after the step in hand (or SUCCEEDED, when that was the last and every frame arrived).
+    Idempotent; a finished generation is returned unchanged.
     Errors: NOT_FOUND / GENERATION_NOT_FOUND.
     """
     WatchGeneration: _aio.UnaryStreamMultiCallable[_video_generation_service_pb2.WatchGenerationRequest, _video_generation_service_pb2.WatchGenerationResponse]  # type: ignore[assignment]
     """WatchGeneration streams snapshots: the first at once, then one whenever something changed (bursts are merged: a
     slow reader sees the newest), the last with a terminal state, and then ends OK. A stream that ends without a
-    terminal state is a transport failure: call again. Errors: NOT_FOUND / GENERATION_NOT_FOUND.
+    terminal state is a transport failure: call again.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, UNAVAILABLE / SERVER_DRAINING when the server shuts down.
     """
     StreamFrames: _aio.UnaryStreamMultiCallable[_video_generation_service_pb2.StreamFramesRequest, _video_generation_service_pb2.StreamFramesResponse]  # type: ignore[assignment]
     """StreamFrames sends a header, then frames in order as they are made, with keepalives while it waits, then `end`,
@@ -139,7 +143,8 @@ class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_video_generation_service_pb2.CancelGenerationResponse, _abc.Awaitable[_video_generation_service_pb2.CancelGenerationResponse]]:
         """CancelGeneration asks for the end of a generation and returns at once: PENDING becomes CANCELLED, RUNNING becomes
-        CANCELLING and CANCELLED after the step in hand. Idempotent; a finished generation is returned unchanged.
+        CANCELLING and CANCELLED after the step in hand (or SUCCEEDED, when that was the last and every frame arrived).
+        Idempotent; a finished generation is returned unchanged.
         Errors: NOT_FOUND / GENERATION_NOT_FOUND.
         """
 
@@ -151,7 +156,8 @@ class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_video_generation_service_pb2.WatchGenerationResponse], _abc.AsyncIterator[_video_generation_service_pb2.WatchGenerationResponse]]:
         """WatchGeneration streams snapshots: the first at once, then one whenever something changed (bursts are merged: a
         slow reader sees the newest), the last with a terminal state, and then ends OK. A stream that ends without a
-        terminal state is a transport failure: call again. Errors: NOT_FOUND / GENERATION_NOT_FOUND.
+        terminal state is a transport failure: call again.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, UNAVAILABLE / SERVER_DRAINING when the server shuts down.
         """
 
     @_abc_1.abstractmethod

@@ -7,6 +7,7 @@ import platform
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import grpc
@@ -27,9 +28,10 @@ class Heart:
         self._link = link
         self._rank = rank
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._host = socket.gethostname()
         self._process = psutil.Process()
-        self._device = torch.device("cpu")
+        self._device: torch.device | None = None
         self._statistics: Callable[[pb.BeatRequest], None] = lambda beat: None
         self._thread = threading.Thread(target=self._run, name="vinf-beats", daemon=True)
 
@@ -44,12 +46,14 @@ class Heart:
             device: whose name and memory they carry.
             statistics: fills in progress, busy seconds and frames; called from the beat's thread.
         """
-        self._device = device
         self._statistics = statistics
+        self._device = device
+        self._wake.set()
 
     def stop(self) -> None:
         """Send no more beats."""
         self._stop.set()
+        self._wake.set()
 
     def _run(self) -> None:
         try:
@@ -60,26 +64,26 @@ class Heart:
 
     def _beats(self) -> Iterator[pb.BeatRequest]:
         while True:
-            beat = pb.BeatRequest(
-                rank=self._rank,
-                pid=os.getpid(),
-                host=self._host,
-                device=str(self._device),
-                device_name=device_name(self._device),
-            )
-            beat.memory_used_bytes, beat.memory_total_bytes = self._memory()
+            self._wake.clear()
+            beat = pb.BeatRequest(rank=self._rank, pid=os.getpid(), host=self._host)
+            if self._device is not None:
+                beat.device = str(self._device)
+                beat.device_name = device_name(self._device)
+                beat.memory_used_bytes, beat.memory_total_bytes = self._memory(self._device)
             self._statistics(beat)
             yield beat
-            if self._stop.wait(BEAT_SECONDS):
+            self._wake.wait(BEAT_SECONDS)
+            if self._stop.is_set():
                 return
 
-    def _memory(self) -> tuple[int, int]:
-        if self._device.type == "cuda":
-            total = torch.cuda.get_device_properties(self._device).total_memory
-            return torch.cuda.memory_reserved(self._device), total
+    def _memory(self, device: torch.device) -> tuple[int, int]:
+        if device.type == "cuda":
+            total = torch.cuda.get_device_properties(device).total_memory
+            return torch.cuda.memory_reserved(device), total
         return self._process.memory_info().rss, psutil.virtual_memory().total
 
 
+@cache
 def device_name(device: torch.device) -> str:
     """Name a device for people."""
     if device.type == "cuda":

@@ -107,4 +107,7 @@ def explain(config: RankConfig, error: Exception) -> None:
     reason = "MODEL_NOT_FOUND" if isinstance(error, ModelNotFoundError) else "CONFIGURATION"
     logger.error("%s", error)
     if config.failure_file:
-        config.failure_file.write_text(json.dumps({"reason": reason, "message": str(error)}))
+        # Every rank makes the same mistake at the same time: whoever renames last wins, nobody reads half a file.
+        unfinished = config.failure_file.with_name(f"{config.failure_file.name}.{config.rank}")
+        unfinished.write_text(json.dumps({"reason": reason, "message": str(error)}))
+        unfinished.replace(config.failure_file)

@@ -501,7 +501,7 @@ class BeatRequest(_message.Message):
     pid: _builtins.int
     host: _builtins.str
     device: _builtins.str
-    """For example cuda:0 or cpu."""
+    """For example cuda:0 or cpu; empty until the rank has chosen one. A rank counts as up once it is set."""
     device_name: _builtins.str
     progress_count: _builtins.int
     """Grows with every exchange and every finished slice of work; a rank that hangs keeps beating but stops counting."""
@@ -643,7 +643,9 @@ class SendFramesResponse(_message.Message):
 
     STORED_FRAME_COUNT_FIELD_NUMBER: _builtins.int
     stored_frame_count: _builtins.int
-    """Frames of this call that are on disk."""
+    """Frames of this call that are on disk. Fewer than were sent when the generation was given up meanwhile: its slices
+    are dropped, which is no error of the sender.
+    """
     def __init__(
         self,
         *,
