@@ -8,7 +8,6 @@ from typing import Self, TypeVar, Unpack
 
 from vinf.v1 import server_info_service_pb2 as info_pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
-
 from vinf_client import _convert
 from vinf_client._errors import (
     InvalidRequestError,
@@ -157,9 +156,7 @@ class Client:
     def _default_scope(self, name: str | None) -> TemporalScope | None:
         info = self.info()
         if not info.models:
-            raise ServerNotReadyError(
-                "the ranks have not reported yet", code="UNAVAILABLE", reason="WORKERS_NOT_READY"
-            )
+            raise ServerNotReadyError("the ranks have not reported yet", code="UNAVAILABLE", reason="WORKERS_NOT_READY")
         model = info.model(name)
         return model.default_temporal_scope if model is not None else None  # Create reports the unknown model
 

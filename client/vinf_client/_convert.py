@@ -5,9 +5,9 @@ from fractions import Fraction
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import server_info_service_pb2 as info_pb
-
 from vinf_client._translate import code_name
 from vinf_client._types import (
     Clip,
@@ -118,9 +118,7 @@ def _spec(message: pb.GenerationSpec) -> GenerationSpec:
 
 
 def _scope(message: pb.TemporalScope) -> TemporalScope:
-    return TemporalScope(
-        message.local_window_frames, message.global_frames, message.phase_timestep, message.phase_bias
-    )
+    return TemporalScope(message.local_window_frames, message.global_frames, message.phase_timestep, message.phase_bias)
 
 
 def _progress(message: pb.Generation) -> Progress:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
-from vinf.v1 import frame_pb2, video_generation_service_pb2
 
+from vinf.v1 import frame_pb2, video_generation_service_pb2
 from vinf_client import _convert
 from vinf_client._errors import ProtocolError, ServerDrainingError, ServerNotReadyError, TransportError, VinfError
 from vinf_client._retry import Attempts, Backoff
@@ -93,9 +93,7 @@ def read_frames(
             attempts.failed(error)
 
 
-def _read_stream(
-    transport: Transport, generation_id: str, start: int, attempts: Attempts
-) -> Iterator[Image]:
+def _read_stream(transport: Transport, generation_id: str, start: int, attempts: Attempts) -> Iterator[Image]:
     """Yield frames until `end`; a stream that stops without it is a transport failure."""
     request = video_generation_service_pb2.StreamFramesRequest(generation_id=generation_id, start_frame_index=start)
     stream = transport.stream(transport.generations.StreamFrames, request)

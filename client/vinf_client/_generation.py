@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Self
 
 from vinf.v1 import video_generation_service_pb2 as service_pb
-
 from vinf_client import _convert
 from vinf_client._errors import RpcTimeoutError, VinfError
 from vinf_client._frames import Image, read_frames
@@ -62,9 +61,7 @@ class GenerationHandle:
         Raises:
             GenerationFailedError, GenerationCancelledError: the generation ended before its last frame.
         """
-        return read_frames(
-            self._transport, self.generation_id, start=start, backoff=self._backoff, on_wait=on_wait
-        )
+        return read_frames(self._transport, self.generation_id, start=start, backoff=self._backoff, on_wait=on_wait)
 
     def watch(self, on_progress: Callable[[Progress], None]) -> ProgressThread:
         """Call back with each change from a thread of the SDK, until the result is closed."""

@@ -132,9 +132,7 @@ class LocalServer:
                 self.address, self.pid = str(found["listen"]), int(found["pid"])
                 return
             if time.monotonic() > deadline:
-                raise LocalServerError(
-                    f"the server was not ready after {self._start_timeout:g} s{self._last_lines()}"
-                )
+                raise LocalServerError(f"the server was not ready after {self._start_timeout:g} s{self._last_lines()}")
             time.sleep(_POLL)
 
     def _last_lines(self) -> str:

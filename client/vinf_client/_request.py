@@ -12,7 +12,6 @@ from fractions import Fraction
 from typing import TypedDict
 
 from vinf.v1 import generation_pb2 as pb
-
 from vinf_client._convert import SOLVER_NUMBERS
 from vinf_client._errors import Violation
 from vinf_client._types import Model, ServerInfo, Solver, TemporalScope
@@ -115,9 +114,7 @@ def build(
         "guidance_scale": arguments.guidance,
     }
     spec = pb.GenerationSpec(
-        **{
-            name: value for name, value in given.items() if value is not None and f"spec.{name}" not in without
-        }  # type: ignore[arg-type]
+        **{name: value for name, value in given.items() if value is not None and f"spec.{name}" not in without}  # type: ignore[arg-type]
     )
     if arguments.fps is not None and "spec.frame_rate" not in without:
         rate = _rate(arguments.fps)
@@ -174,9 +171,7 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _check_whole(
-    path: str, value: int | None, least: int, most: int, allowed: str = ""
-) -> list[Violation]:
+def _check_whole(path: str, value: int | None, least: int, most: int, allowed: str = "") -> list[Violation]:
     if value is None:
         return []
     allowed = allowed or (f"[{least}, {most}]" if most == _INT64 and least == 0 else f"at least {least}")

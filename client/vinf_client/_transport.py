@@ -5,10 +5,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc
+
 from vinf.v1 import server_info_service_pb2 as info_pb
 from vinf.v1.server_info_service_pb2_grpc import ServerInfoServiceStub
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
-
 from vinf_client._errors import InvalidRequestError, RpcTimeoutError, TransportError, Violation
 from vinf_client._retry import Attempts, Backoff
 from vinf_client._translate import translated
@@ -114,9 +114,7 @@ class Transport:
             except TransportError as error:
                 attempts.failed(error)
 
-    def stream(
-        self, rpc: "grpc.UnaryStreamMultiCallable[Request, Response]", request: Request
-    ) -> Stream[Response]:
+    def stream(self, rpc: "grpc.UnaryStreamMultiCallable[Request, Response]", request: Request) -> Stream[Response]:
         """Open a server stream; it has no deadline, `Stream.cancel` ends it."""
         return Stream(rpc(request, metadata=self._metadata), self.server)
 
@@ -129,8 +127,12 @@ def _target(server: str) -> str:
     host, colon, port = text.rpartition(":")
     if not (host and colon and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535) or "/" in text:
         raise InvalidRequestError.of(
-            [Violation("server", f"must be HOST:PORT with a port in [1, 65535], for example {DEFAULT_SERVER}; "
-                                 f"got {server!r}")]
+            [
+                Violation(
+                    "server",
+                    f"must be HOST:PORT with a port in [1, 65535], for example {DEFAULT_SERVER}; got {server!r}",
+                )
+            ]
         )
     return text
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from vinf.v1 import video_generation_service_pb2 as service_pb
-
 from vinf_client import _convert
 from vinf_client._errors import ServerNotReadyError, TransportError, VinfError
 from vinf_client._retry import Attempts, Backoff

@@ -1,9 +1,9 @@
 """A scripted server and a client of it."""
 
 import pytest
-from vinf_client import Client
 
 from tests.client.fakes import FakeServer
+from vinf_client import Client
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
+
 from vinf.v1 import frame_pb2
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import server_info_service_pb2 as info_pb
@@ -204,8 +205,10 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             step = self.slice_bytes or len(data)
             for offset in range(0, len(data), step):
                 yield self._slice(index, data, offset, step)
-        end = self.ends.popleft() if self.ends else service_pb.StreamEnd(
-            state=pb.GENERATION_STATE_SUCCEEDED, next_frame_index=self.frame_count
+        end = (
+            self.ends.popleft()
+            if self.ends
+            else service_pb.StreamEnd(state=pb.GENERATION_STATE_SUCCEEDED, next_frame_index=self.frame_count)
         )
         yield service_pb.StreamFramesResponse(end=end)
 
@@ -271,6 +274,4 @@ def _server_info():
         max_global_frames=256,
     )
     rank = info_pb.RankInfo(rank=0, host="here", pid=12, device="cpu", device_name="CPU", memory_total_bytes=2**30)
-    return info_pb.ServerInfo(
-        version="0.1.0", api_version="1", ready=True, models=[model], limits=limits, ranks=[rank]
-    )
+    return info_pb.ServerInfo(version="0.1.0", api_version="1", ready=True, models=[model], limits=limits, ranks=[rank])

@@ -6,6 +6,8 @@ from fractions import Fraction
 import grpc
 import numpy as np
 import pytest
+
+from tests.client.fakes import Failure
 from vinf.v1 import generation_pb2 as pb
 from vinf_client import (
     Client,
@@ -18,8 +20,6 @@ from vinf_client import (
     Solver,
     TransportError,
 )
-
-from tests.client.fakes import Failure
 
 pytestmark = pytest.mark.fast
 

@@ -2,11 +2,11 @@
 
 import grpc
 import pytest
+
 import vinf_client
+from tests.client.fakes import Failure
 from vinf_client import _errors
 from vinf_client._translate import BY_REASON, translate
-
-from tests.client.fakes import Failure
 
 pytestmark = pytest.mark.fast
 

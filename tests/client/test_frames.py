@@ -6,6 +6,8 @@ import threading
 import grpc
 import numpy as np
 import pytest
+
+from tests.client.fakes import Break, Failure
 from vinf.v1 import frame_pb2
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
@@ -18,8 +20,6 @@ from vinf_client import (
     TransportError,
 )
 from vinf_client._frames import FrameAssembler
-
-from tests.client.fakes import Break, Failure
 
 pytestmark = pytest.mark.fast
 
@@ -53,9 +53,7 @@ def test_a_broken_stream_is_resumed_without_loss_or_duplicate(client, server):
 
 def test_a_draining_server_is_asked_again(client, server):
     draining = pb.GenerationError(code=14, reason="SERVER_DRAINING", message="bye")
-    server.ends.append(
-        service_pb.StreamEnd(state=pb.GENERATION_STATE_RUNNING, error=draining, next_frame_index=7)
-    )
+    server.ends.append(service_pb.StreamEnd(state=pb.GENERATION_STATE_RUNNING, error=draining, next_frame_index=7))
     assert len(list(client.submit("a red ball").frames(start=5))) == 2
     assert [request.start_frame_index for request in server.streams] == [5, 7]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from vinf_client import Client, LocalServerError, _local
 from vinf_client._local import LocalServer
 from vinf_client.cli import generate, main
@@ -121,9 +122,7 @@ def test_ctrl_c_leaves_no_server(folders, times):
         f"generate.LocalServer = lambda arguments: stub({'never' if times == 1 else 'deaf_never'!r}, arguments)\n"
         "sys.exit(generate.main(['x', '--local', '-o', 'unused.npy']))\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=folders, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=folders, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert "starting a local server" in process.stderr.readline()
     log = wait_for(lambda: next(folders.glob("vinf-*/server.log"), None))

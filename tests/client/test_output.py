@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from PIL import Image
+
 from vinf_client import OutputError
 from vinf_client._writers import VideoShape
 from vinf_client.output import Target

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+
 from vinf_client import GenerationStage, GenerationState, Progress, QueueFullError, ServerNotReadyError
 from vinf_client.progress import PlainDisplay, RichDisplay, SilentDisplay, Tracker, choose_display
 

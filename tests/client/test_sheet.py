@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+
 from vinf_client import Clip, OutputError
 from vinf_client.sheet import _LINE, MAX_THUMBNAILS, ContactSheet, check_sheet, choose_frames
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry
+
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.queue import GenerationQueue

@@ -17,10 +17,10 @@ import threading
 import time
 
 import grpc
-from vinf.engine.v1 import engine_link_service_pb2 as pb
-from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
 
 from tests.server.fakes import frame_bytes, model_limits
+from vinf.engine.v1 import engine_link_service_pb2 as pb
+from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
 
 
 def main() -> None:

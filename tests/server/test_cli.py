@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from vinf_server import cli, devices
 from vinf_server.cli import main, parse_config
 from vinf_server.config import Address

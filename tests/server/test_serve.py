@@ -13,6 +13,9 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.server.conftest import QUICK_AGENT, ROOT, FrontProcess, assert_gone, wait_until
+from tests.server.fakes import frame_bytes
 from vinf.v1 import (
     generation_pb2,
     server_info_service_pb2,
@@ -20,9 +23,6 @@ from vinf.v1 import (
     video_generation_service_pb2,
     video_generation_service_pb2_grpc,
 )
-
-from tests.server.conftest import QUICK_AGENT, ROOT, FrontProcess, assert_gone, wait_until
-from tests.server.fakes import frame_bytes
 
 pytestmark = pytest.mark.process
 

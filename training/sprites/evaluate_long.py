@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vinf_client import Client
-from vinf_client._local import LocalServer
 
 from training.sprites import tracker
 from training.sprites.evaluate import contact_sheet
 from training.sprites.world import Frames, held_out_prompts
+from vinf_client import Client
+from vinf_client._local import LocalServer
 
 Scope = tuple[int, int, int, float]
 """Window, global frames, phase timestep, phase bias."""

@@ -25,16 +25,15 @@ def decode_video(
     clock: StageClock,
     agree: Callable[[], None],
     sink: FrameSink,
-) -> int:
+    on_frames: Callable[[int], None],
+) -> None:
     """Decode a video; every rank calls it with the latents of its own clip.
 
     Args:
         latents: ``[f, C, h, w]`` of this rank's clip.
         agree: called before every round on every rank alike; raises to end the work on all of them.
         sink: gets this rank's share of the frames, in order.
-
-    Returns:
-        Frames that this rank decoded.
+        on_frames: told how many more frames this rank has handed to the sink.
     """
     frame_count = clips[-1].stop
     with clock.measure(Stage.DECODE):
@@ -52,4 +51,4 @@ def decode_video(
             for frame, picture in zip(frames, pictures, strict=True):
                 sink.send(frame, picture)
         done += len(frames)
-    return done
+        on_frames(len(frames))

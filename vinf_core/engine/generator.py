@@ -107,7 +107,7 @@ class Generator:
         observer.progress(generation_id, Stage.DECODE, spec.step_count, 0.0)
         sink = open_sink(generation_id)
         try:
-            self.decoded_frames += decode_video(
+            decode_video(
                 self.model,
                 latents,
                 layout.clips,
@@ -116,6 +116,7 @@ class Generator:
                 clock=self._clock,
                 agree=agree,
                 sink=sink,
+                on_frames=self._count_frames,
             )
         except BaseException:
             sink.abandon()
@@ -123,6 +124,9 @@ class Generator:
         with self._clock.measure(Stage.DELIVER):
             sink.close()
         self._clock.settle()
+
+    def _count_frames(self, count: int) -> None:
+        self.decoded_frames += count
 
     def warm_up(self) -> float:
         """Set up communicators and kernels with one small step, outside of any timed command; return its seconds."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import grpc
 import psutil
 import torch
-from vinf.engine.v1 import engine_link_service_pb2 as pb
 
+from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_server.rank.link import Link
 
 BEAT_SECONDS = 1.0

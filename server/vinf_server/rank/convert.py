@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vinf.engine.v1 import engine_link_service_pb2 as pb
-
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.worker import Outcome
 from vinf_core.types import GenerationSpec, ModelLimits, Solver, Stage, TemporalScope

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 
 import grpc
-from vinf.engine.v1 import engine_link_service_pb2 as pb
 
+from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Command
 from vinf_core.engine.worker import Outcome
 from vinf_core.types import Clip, Stage

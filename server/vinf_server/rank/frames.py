@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import grpc
 import numpy as np
-from vinf.engine.v1 import engine_link_service_pb2 as pb
 
+from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.events import Pixels
 from vinf_server.rank.link import Link
 

@@ -7,6 +7,7 @@ import os
 import threading
 
 import grpc
+
 from vinf.engine.v1.engine_link_service_pb2_grpc import EngineLinkServiceStub
 
 logger = logging.getLogger(__name__)

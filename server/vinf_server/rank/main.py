@@ -8,8 +8,8 @@ import os
 import sys
 
 import torch
-from vinf.engine.v1 import engine_link_service_pb2 as pb
 
+from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import process_groups

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from vinf_client.cli import main
 
 pytestmark = pytest.mark.fast

@@ -4,6 +4,7 @@ import sys
 from importlib.metadata import EntryPoint
 
 import pytest
+
 from vinf_client.cli import dispatch, main
 
 pytestmark = pytest.mark.fast

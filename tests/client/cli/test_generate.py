@@ -10,11 +10,11 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.client.fakes import Break, Failure
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
 from vinf_client.cli import main
-
-from tests.client.fakes import Break, Failure
 
 pytestmark = pytest.mark.fast
 
@@ -132,9 +132,7 @@ def test_bad_options_are_one_line(generate, server, capsys, arguments, words):
 
 def test_empty_prompt(generate, capsys):
     assert generate("--quiet", prompt=" ") == 2
-    assert error_lines(capsys) == [
-        "vinf generate: PROMPT: must not be empty; allowed: [1, 200] characters"
-    ]
+    assert error_lines(capsys) == ["vinf generate: PROMPT: must not be empty; allowed: [1, 200] characters"]
 
 
 @pytest.mark.parametrize("output", ["a.avi", "/proc/none/a.mp4"])

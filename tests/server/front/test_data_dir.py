@@ -6,6 +6,7 @@ import os
 import stat
 
 import pytest
+
 from vinf_server.front.data_dir import DataDir, DataDirError
 
 pytestmark = pytest.mark.fast

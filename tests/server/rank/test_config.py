@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from vinf.engine.v1 import engine_link_service_pb2 as pb
-from vinf_server.rank.config import RankConfig
-from vinf_server.rank.convert import command_from_order, limits_to_proto
 
+from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Generate, Stop
 from vinf_core.errors import ConfigError
 from vinf_core.models.sprites import limits
 from vinf_core.types import Solver
+from vinf_server.rank.config import RankConfig
+from vinf_server.rank.convert import command_from_order, limits_to_proto
 
 pytestmark = pytest.mark.fast
 

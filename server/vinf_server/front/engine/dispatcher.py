@@ -11,9 +11,9 @@ import asyncio
 import re
 
 from google.rpc import code_pb2
+
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
-
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.generations.generation import CANCELLING, Failure, Generation
 from vinf_server.front.generations.generations import Generations

@@ -6,8 +6,8 @@ import logging
 from typing import Protocol
 
 from google.rpc import code_pb2
-from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.front.generations.generation import Failure, Generation
 from vinf_server.front.generations.generations import Generations
 

@@ -7,9 +7,9 @@ import logging
 from collections.abc import AsyncIterator
 
 import grpc
+
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.engine.v1 import engine_link_service_pb2_grpc as link_grpc
-
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group
 from vinf_server.front.engine.intake import FrameIntake

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
-
 from vinf_server.front.engine.group import Group
 from vinf_server.front.errors import WorkersNotReadyError
 

@@ -14,7 +14,6 @@ from collections import deque
 from typing import Protocol
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
-
 from vinf_server.config import ServeConfig
 from vinf_server.front.data_dir import DataDir
 from vinf_server.front.engine.group import Group, Loss

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
-
 from vinf_server.front.metrics import STAGES, Metrics
 
 

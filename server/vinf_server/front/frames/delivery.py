@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from google.protobuf import timestamp_pb2
-from vinf.v1 import frame_pb2, generation_pb2, video_generation_service_pb2
 
+from vinf.v1 import frame_pb2, generation_pb2, video_generation_service_pb2
 from vinf_server.front.frames.layout import presentation_time_us
 from vinf_server.front.frames.spool import SpoolFile
 from vinf_server.front.wakeup import Wakeup

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vinf.v1 import generation_pb2
-
 from vinf_server.front.frames.spool import SpoolFile
 from vinf_server.front.wakeup import Wakeup
 

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from google.rpc import code_pb2
-from vinf.v1 import generation_pb2
 
+from vinf.v1 import generation_pb2
 from vinf_server.front.errors import GenerationNotFoundError, RequestIdReusedError, ServerDrainingError
 from vinf_server.front.frames.layout import frame_size_bytes
 from vinf_server.front.frames.spool import Spool

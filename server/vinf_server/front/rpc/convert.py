@@ -6,9 +6,9 @@ from importlib.metadata import version
 
 from google.protobuf import timestamp_pb2
 from google.rpc import code_pb2
+
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, server_info_service_pb2
-
 from vinf_server.front.generations.generation import PENDING, Failure, Generation
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.rpc import spec as ranges

@@ -7,13 +7,13 @@ import socket
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
 from vinf.v1 import (
     server_info_service_pb2,
     server_info_service_pb2_grpc,
     video_generation_service_pb2,
     video_generation_service_pb2_grpc,
 )
-
 from vinf_server.config import Address
 from vinf_server.front.rpc.boundary import Boundary
 from vinf_server.front.rpc.health import HealthService

@@ -6,7 +6,6 @@ import time
 
 from vinf.v1 import server_info_service_pb2 as service_pb2
 from vinf.v1 import server_info_service_pb2_grpc as service_grpc
-
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.grpc_types import Context

@@ -7,7 +7,6 @@ import re
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
-
 from vinf_server.front.errors import Violation
 
 MAX_STEP_COUNT = 200

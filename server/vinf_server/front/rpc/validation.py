@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 
 from google.protobuf import duration_pb2
+
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, video_generation_service_pb2
-
 from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, Violation
 from vinf_server.front.frames.delivery import Window
 from vinf_server.front.rpc.spec import SpecValidator, range_text

@@ -7,7 +7,6 @@ from contextlib import aclosing, contextmanager
 
 from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1 import video_generation_service_pb2_grpc as service_grpc
-
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.errors import (
     QueueFullError,

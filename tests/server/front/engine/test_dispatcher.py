@@ -6,14 +6,14 @@ import asyncio
 import errno
 
 import pytest
+
+from tests.server.fakes import create, frame_bytes
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.generations.generation import CANCELLED, CANCELLING, FAILED, PENDING, RUNNING, SUCCEEDED
-
-from tests.server.fakes import create, frame_bytes
 
 pytestmark = pytest.mark.fast
 

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+
+from tests.server.fakes import create, frame_bytes, model_limits, until
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
 from vinf_server.front.engine.dispatcher import Dispatcher
@@ -16,8 +18,6 @@ from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
-
-from tests.server.fakes import create, frame_bytes, model_limits, until
 
 pytestmark = pytest.mark.fast
 

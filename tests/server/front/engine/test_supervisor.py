@@ -7,13 +7,13 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+
+from tests.server.conftest import ROOT
 from vinf_server.config import ServeConfig
 from vinf_server.front.data_dir import DataDir
 from vinf_server.front.engine.launch import Agent, LaunchPlan, agent_command, agent_environment
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.supervisor import GroupConfigurationError, GroupFailedError, Supervisor
-
-from tests.server.conftest import ROOT
 
 
 class Listener:

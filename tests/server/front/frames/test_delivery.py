@@ -6,12 +6,12 @@ import asyncio
 import os
 
 import pytest
+
+from tests.server.fakes import create, frame_bytes
 from vinf.v1 import generation_pb2
 from vinf_server.front.frames.delivery import FrameReader, Window
 from vinf_server.front.frames.layout import presentation_time_us
 from vinf_server.front.generations.generation import CANCELLED
-
-from tests.server.fakes import create, frame_bytes
 
 pytestmark = pytest.mark.fast
 

@@ -7,9 +7,9 @@ import os
 import random
 
 import pytest
-from vinf_server.front.frames.spool import SliceError
 
 from tests.server.fakes import frame_bytes
+from vinf_server.front.frames.spool import SliceError
 
 pytestmark = pytest.mark.fast
 

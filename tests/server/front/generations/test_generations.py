@@ -6,6 +6,8 @@ import asyncio
 import itertools
 
 import pytest
+
+from tests.server.fakes import create, normalised_spec
 from vinf_server.front.errors import (
     GenerationNotFoundError,
     QueueFullError,
@@ -23,8 +25,6 @@ from vinf_server.front.generations.generation import (
     Failure,
     IdSource,
 )
-
-from tests.server.fakes import create, normalised_spec
 
 pytestmark = pytest.mark.fast
 

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+
+from tests.server.fakes import model_limits
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError
 from vinf_server.front.rpc.validation import check_create, check_stream
-
-from tests.server.fakes import model_limits
 
 pytestmark = pytest.mark.fast
 

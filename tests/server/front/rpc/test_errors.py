@@ -7,6 +7,7 @@ from urllib.parse import quote
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+
 from vinf_server.front import errors
 from vinf_server.front.rpc.errors import MAX_DETAILS_BYTES, TABLE, to_wire
 

@@ -12,6 +12,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests.server.fakes import frame_bytes, model_limits, until
 from vinf.v1 import (
     generation_pb2,
     server_info_service_pb2,
@@ -25,8 +27,6 @@ from vinf_server.front.rpc.health import SERVICE, HealthService
 from vinf_server.front.rpc.server import AddressInUseError, start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
 from vinf_server.front.rpc.video_generation import VideoGenerationService
-
-from tests.server.fakes import frame_bytes, model_limits, until
 
 pytestmark = pytest.mark.fast
 

@@ -6,11 +6,11 @@ import math
 
 import pytest
 from google.protobuf import duration_pb2
+
+from tests.server.fakes import model_limits
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError
 from vinf_server.front.rpc.validation import check_create, check_list, check_stream, make_page_token
-
-from tests.server.fakes import model_limits
 
 pytestmark = pytest.mark.fast
 
