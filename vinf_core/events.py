@@ -27,14 +27,30 @@ class Observer(Protocol):
         """A stage began (``step_seconds`` 0) or a denoising step ended."""
 
 
+class Agreement(Protocol):
+    """Asks all ranks whether to go on; called at the same places on every rank."""
+
+    def __call__(self, ready: bool = True) -> bool:
+        """Return whether every rank is ready; raise on every rank alike to end the generation."""
+
+
 class FrameSink(Protocol):
-    """Takes a rank's finished frames of one generation; called on every rank."""
+    """Takes a rank's finished frames of one generation; called on every rank, from the thread that runs the engine.
+
+    Nothing here blocks for longer than its timeout: a rank that waits says so to the others (`Agreement`).
+    """
+
+    def wait_for_room(self, frames: int, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until that many frames can be sent; return whether they can."""
 
     def send(self, frame_index: int, pixels: Pixels) -> None:
-        """Take one frame; may block when the taker is slow. Frames may come in any order."""
+        """Take one frame, for which there is room. Frames may come in any order."""
 
-    def close(self) -> None:
-        """Return when every frame sent has reached its destination."""
+    def finish(self) -> None:
+        """Say that every frame has been sent."""
+
+    def wait_for_delivery(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until every frame has reached its destination; return whether it has."""
 
     def abandon(self) -> None:
         """Give up: the generation was cancelled or failed."""
@@ -52,6 +68,7 @@ class StageClock:
         self._stack: list[Stage] = []
         self._mark = 0.0
         self._event: torch.cuda.Event | None = None
+        self._done = torch.cuda.Event(blocking=True) if self._cuda else None  # type: ignore[no-untyped-call]
         self._pending: list[tuple[Stage, torch.cuda.Event, torch.cuda.Event]] = []
         self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
         """Seconds by stage since the start; other threads may read it."""
@@ -69,8 +86,10 @@ class StageClock:
 
     def settle(self) -> None:
         """Add up what the GPU has finished; waits for it."""
-        if self._pending:
-            self._pending[-1][2].synchronize()
+        if self._done is not None:
+            # A blocking event lets the host sleep; waiting on the timing events would spin a core.
+            self._done.record()
+            self._done.synchronize()
         for stage, begin, end in self._pending:
             self.seconds[stage] += begin.elapsed_time(end) / 1000
         self._pending.clear()

@@ -10,7 +10,7 @@ import torch
 
 from tests.support.engine import Recorder, make_generator, spec, whole_video
 from tests.support.ranks import RankPool
-from vinf_core.distributed.control import ControlPlane, Status
+from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.commands import Command, Generate, Stop
@@ -101,24 +101,52 @@ def test_a_specification_the_model_cannot_make_fails_alone(rank_pool: RankPool) 
     assert results[0][1] == [("wide", Outcome.FAILED, "INVALID_FIELD"), ("ok", Outcome.SUCCEEDED, "")]
 
 
-def vote(topology: Topology, groups: Groups, statuses: list[Status]) -> str:
+def vote(topology: Topology, groups: Groups, votes: list[str]) -> str:
+    mine = votes[topology.rank]
     try:
-        ControlPlane(topology, groups.control).agree(statuses[topology.rank])
-    except (GenerationCancelledError, OutOfStepError) as error:
-        return type(error).__name__
-    return "go"
+        return "go" if ControlPlane(topology, groups.control).agree(mine != "wait", cancel=mine == "cancel") else "wait"
+    except GenerationCancelledError:
+        return "cancel"
 
 
 @pytest.mark.parametrize(
-    ("statuses", "verdict"),
+    ("votes", "verdict"),
     [
-        ([Status.GO, Status.GO, Status.GO], "go"),
-        ([Status.GO, Status.CANCEL, Status.GO], "GenerationCancelledError"),
-        ([Status.CANCEL, Status.GO, Status.FAILED], "OutOfStepError"),
+        (["go", "go", "go"], "go"),
+        (["go", "wait", "go"], "wait"),
+        (["wait", "go", "cancel"], "cancel"),
     ],
 )
-def test_the_worst_status_wins_on_every_rank(rank_pool: RankPool, statuses: list[Status], verdict: str) -> None:
-    assert rank_pool.run(3, vote, statuses) == [verdict] * 3
+def test_the_worst_vote_wins_on_every_rank(rank_pool: RankPool, votes: list[str], verdict: str) -> None:
+    assert rank_pool.run(3, vote, votes) == [verdict] * 3
+
+
+class Slow(Recorder):
+    """A sink whose taker is slow: every question is answered twice with "not yet"."""
+
+    questions = 0
+
+    def wait_for_room(self, frames: int, timeout: float) -> bool:
+        self.questions += 1
+        return self.questions % 3 == 0
+
+    def wait_for_delivery(self, timeout: float) -> bool:
+        return self.wait_for_room(0, timeout) and self.delivered
+
+
+def slow_video(topology: Topology, groups: Groups, what: GenerationSpec) -> tuple[list[int], int]:
+    generator, control, _ = make_generator(topology, groups, torch.float32)
+    sink = Slow() if topology.rank == 1 else Recorder()
+    generator.generate("g", what, observer=Recorder(), open_sink=lambda _: sink, agree=control.agree)
+    return sorted(sink.frames), control.round_count
+
+
+def test_ranks_wait_together_for_a_slow_taker(rank_pool: RankPool) -> None:
+    """Nobody blocks outside an agreement: the rank that waits says so, and all ranks go round again."""
+    results = rank_pool.run(3, slow_video, spec(frame_count=30))
+    assert sorted(frame for frames, _ in results for frame in frames) == list(range(30))
+    steps, decode_rounds, delivery = 3, 3, 1
+    assert [rounds for _, rounds in results] == [steps + 3 * (decode_rounds + delivery)] * 3
 
 
 def numbered(topology: Topology, groups: Groups) -> str:

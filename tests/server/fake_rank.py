@@ -1,7 +1,8 @@
 """A scripted rank: speaks `vinf.engine.v1` as a real one does, makes frames out of numbers, and knows no model.
 
 Prompts are stage directions: "slow" waits between frames for a cancel, "hang" stops after the first frame,
-"fail" reports a failure, "short" forgets the last frame. VINF_MODEL=unknown fails to start.
+"fail" reports a failure, "short" forgets the last frame, "huge" does not fit into memory.
+VINF_MODEL=unknown fails to start.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ def follow_orders(stub, metadata, reports, frame_count) -> None:
 
 def generate(stub, metadata, reports, frame_count, order, cancelled) -> None:
     generation_id, prompt = order.generation_id, order.prompt
+    if "huge" in prompt:
+        with open(os.environ["VINF_FAILURE_FILE"], "w") as file:
+            json.dump({"reason": "GPU_OUT_OF_MEMORY", "message": "tried to allocate 80 GiB"}, file)
+        os._exit(4)
     first = order.frame_count // 2
     clips = [first, order.frame_count - first]
     reports.put(pb.AttachRequest(started=pb.StartedReport(generation_id=generation_id, clip_frame_counts=clips)))

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import grpc
 import psutil
 import pytest
+from google.rpc import code_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.server.conftest import QUICK_AGENT, ROOT, FrontProcess, assert_gone, wait_until
@@ -231,6 +232,18 @@ def test_killed_agent_takes_its_ranks_along_and_is_replaced(front_process):
     ranks = agent.children()
     agent.kill()
     assert_gone([agent, *ranks])
+    assert client.watch(client.create())[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    client.channel.close()
+
+
+def test_generation_that_does_not_fit_fails_by_name_and_is_not_held_against_the_group(front_process):
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    for _ in range(6):  # more than the losses that end a server
+        failed = client.watch(client.create("a huge red circle"))[-1]
+        assert failed.error.reason == "GPU_OUT_OF_MEMORY"
+        assert failed.error.code == code_pb2.RESOURCE_EXHAUSTED
+        assert "80 GiB" in failed.error.message
     assert client.watch(client.create())[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
     client.channel.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.generator import Generator
-from vinf_core.events import Pixels, StageClock
+from vinf_core.events import Agreement, Pixels, StageClock
 from vinf_core.models.text_to_video import find_temporal_sites
 from vinf_core.types import Clip, GenerationSpec, Stage, TemporalScope
 
@@ -80,7 +79,7 @@ class Recorder:
     clips: tuple[Clip, ...] = ()
     stages: list[tuple[Stage, int]] = field(default_factory=list)
     frames: dict[int, Pixels] = field(default_factory=dict)
-    closed: bool = False
+    delivered: bool = False
 
     def started(self, generation_id: str, clips: tuple[Clip, ...]) -> None:
         self.clips = clips
@@ -91,11 +90,17 @@ class Recorder:
     def send(self, frame_index: int, pixels: Pixels) -> None:
         self.frames[frame_index] = np.array(pixels)
 
-    def close(self) -> None:
-        self.closed = True
+    def wait_for_room(self, frames: int, timeout: float) -> bool:
+        return True
+
+    def finish(self) -> None:
+        self.delivered = True
+
+    def wait_for_delivery(self, timeout: float) -> bool:
+        return self.delivered
 
     def abandon(self) -> None:
-        self.closed = True
+        self.frames.clear()
 
 
 def make_generator(
@@ -118,7 +123,7 @@ def final_latents(
 
 
 def whole_video(
-    topology: Topology, groups: Groups, what: GenerationSpec, agree: Callable[[], None] | None = None
+    topology: Topology, groups: Groups, what: GenerationSpec, agree: Agreement | None = None
 ) -> dict[int, Pixels]:
     """Frames that this rank decoded, by index."""
     generator, control, _ = make_generator(topology, groups, torch.float32)

@@ -28,13 +28,12 @@ class Plan:
     clip_steps: int
     """Steps on clips; everything is trained."""
     peak_rate: float
-    frame_batch: int = 64
-    clip_batch: int = 4
-    short_share: float = 0.35
-    """Share of clip steps that take twice as many clips of half the length: more captions a step."""
-    long_share: float = 0.12
-    """Share of clip steps that take half as many clips of twice the length. The model must bear more frames
-    in its temporal attention than a clip has: the engine adds frames of other clips to it."""
+    batch_frames: int = 64
+    """Frames of a batch of the whole team."""
+    lengths: tuple[tuple[int, float], ...] = ((1, 0.50), (4, 0.15), (8, 0.05), (16, 0.25), (32, 0.05))
+    """Frames of a sample and share of the clip steps that take so many; the number of frames of a batch stays the
+    same. Short ones bring more captions a step, from which the words are learned; long ones because the model
+    must bear more frames in its temporal attention than a clip has: the engine adds frames of other clips."""
     caption_dropout: float = 0.12
     """Share of samples trained with the empty caption, which guidance contrasts with."""
     decay_from: float = 0.6
@@ -218,16 +217,9 @@ def _draw(
     rng: np.random.Generator,
 ) -> tuple[torch.Tensor, NDArray[np.int64]]:
     """Draw one process's windows of videos: ``[B, 4, F, 8, 8]`` and the specs' numbers ``[B]``."""
-    kind = rng.random()
-    if single:
-        length, batch = 1, plan.frame_batch
-    elif kind < plan.short_share:
-        length, batch = world.CLIP_FRAMES // 2, plan.clip_batch * 2
-    elif kind > 1.0 - plan.long_share:
-        length, batch = world.CLIP_FRAMES * 2, plan.clip_batch // 2
-    else:
-        length, batch = world.CLIP_FRAMES, plan.clip_batch
-    batch = max(1, batch // parts)
+    lengths, shares = zip(*plan.lengths, strict=True)
+    length = 1 if single else int(rng.choice(lengths, p=shares))
+    batch = max(1, plan.batch_frames // length // parts)
     videos = rng.integers(len(latents), size=batch)
     starts = rng.integers(latents.shape[1] - length + 1, size=batch)
     windows = [latents[n, start : start + length] for n, start in zip(videos, starts, strict=True)]
@@ -242,9 +234,10 @@ def _loss(
     alphas: torch.Tensor,
     rng: np.random.Generator,
 ) -> torch.Tensor:
-    """Mean squared error of the predicted velocity, noise levels spread evenly over the batch."""
+    """Mean squared error of the predicted velocity, noise levels spread over the batch."""
     batch = len(clean)
-    levels = (rng.permutation(batch) + rng.random(batch)) / batch * len(alphas)
+    # A power below one: the high levels, where the motion is settled, come a little oftener.
+    levels = ((rng.permutation(batch) + rng.random(batch)) / batch) ** 0.75 * len(alphas)
     times = torch.from_numpy(levels.astype(np.int64))
     signal = alphas[times].sqrt()[:, None, None, None, None]
     spread = (1.0 - alphas[times]).sqrt()[:, None, None, None, None]

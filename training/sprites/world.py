@@ -136,19 +136,21 @@ class _Path:
         low, high = radius + 1.0, FRAME_SIZE - radius - 1.0
         self.period = float(rng.uniform(15.0, 19.0))
         self.phase = float(rng.uniform(0.0, 2.0 * np.pi))
-        self.x, self.y = (float(v) for v in rng.uniform(low, high, size=2))
+        # Each motion has its usual place: things bounce off the ground, slide along it, circle in the middle
+        # and hover above. So single frames already tell something of the motion word.
+        middle = FRAME_SIZE / 2.0
+        self.size = 0.0
         if motion == "bouncing":
             self.size = float(rng.uniform(20.0, 26.0))
-            self.y = float(rng.uniform(high - 4.0, high))
+            self.x, self.y = float(rng.uniform(middle - 4.0, middle + 4.0)), float(rng.uniform(high - 3.0, high))
         elif motion == "sliding":
             self.size = float(rng.uniform(11.0, 14.0))
-            self.x = float(rng.uniform(low + self.size, max(low + self.size, high - self.size)))
+            self.x, self.y = float(rng.uniform(middle - 3.0, middle + 3.0)), float(rng.uniform(high - 6.0, high))
         elif motion == "circling":
             self.size = float(rng.uniform(10.0, 13.0))
-            inner = low + self.size, max(low + self.size, high - self.size)
-            self.x, self.y = (float(v) for v in rng.uniform(*inner, size=2))
+            self.x, self.y = (float(v) for v in rng.uniform(middle - 3.0, middle + 3.0, size=2))
         elif motion == "hovering":
-            self.size = 0.0
+            self.x, self.y = float(rng.uniform(18.0, FRAME_SIZE - 18.0)), float(rng.uniform(low, low + 6.0))
         else:
             raise ValueError(f"unknown motion {motion!r}")
 

@@ -50,9 +50,11 @@ class Layout:
         convolution_plan = FramePlan.build(
             clips, tuple(halo_frames(c, CONVOLUTION_REACH, frame_count) for c in clips), rank
         )
+        # Without a bias the phases do not differ: one mask serves both.
+        phases = (True, False) if scope.phase_bias else (True,)
         masks = [
             scope_mask(clip.frames, attention_plan.frames, scope, frame_count, global_phase=phase).to(device, dtype)
-            for phase in (True, False)
+            for phase in phases
         ]
         padded = range(clip.start - CONVOLUTION_REACH, clip.stop + CONVOLUTION_REACH)
         exists = [0 <= frame < frame_count for frame in padded]
@@ -64,7 +66,7 @@ class Layout:
             attention_plan=attention_plan,
             convolution_plan=convolution_plan,
             global_phase_mask=masks[0],
-            local_phase_mask=masks[1],
+            local_phase_mask=masks[-1],
             inside_video=None if all(exists) else torch.tensor(exists, device=device, dtype=dtype),
         )
 

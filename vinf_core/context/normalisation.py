@@ -29,6 +29,7 @@ def video_group_norm(hidden: torch.Tensor, own: torch.Tensor, norm: nn.GroupNorm
     grouped = own.to(exact).reshape(batch, norm.num_groups, -1)
     variance, mean = (moment.double() for moment in torch.var_mean(grouped, dim=-1, correction=0))
     count = torch.full_like(mean, grouped.shape[-1])
+    del grouped  # perhaps a copy of the whole clip
     total, first, second = exchange.sum(torch.stack([count, mean * count, (variance + mean * mean) * count]))
     mean = first / total
     variance = (second / total - mean * mean).clamp_min(0)

@@ -29,8 +29,8 @@ def scope_mask(
     Returns:
         float32 ``[len(queries), len(keys)]`` of logits: minus infinity where a query must not look.
     """
-    query = torch.tensor(list(queries), dtype=torch.int64)[:, None]
-    key = torch.tensor(list(keys), dtype=torch.int64)[None, :]
+    query = torch.tensor(list(queries), dtype=torch.int32)[:, None]
+    key = torch.tensor(list(keys), dtype=torch.int32)[None, :]
     sampled = set(global_frame_indices(frame_count, scope.global_frames))
     is_global = torch.tensor([k in sampled for k in keys], dtype=torch.bool)[None, :].expand(len(queries), -1)
     is_local = (query - key).abs() <= scope.half_window

@@ -10,7 +10,7 @@ import torch
 from vinf_core.context.clip_context import ClipContext
 from vinf_core.diffusion.noise import frame_noise
 from vinf_core.diffusion.schedule import make_scheduler
-from vinf_core.events import StageClock
+from vinf_core.events import Agreement, StageClock
 from vinf_core.models.adapter import VideoModel
 from vinf_core.types import GenerationSpec, Stage
 
@@ -23,7 +23,7 @@ def denoise(
     text: torch.Tensor,
     *,
     clock: StageClock,
-    agree: Callable[[], None],
+    agree: Agreement,
     on_step: Callable[[int, float], None],
 ) -> torch.Tensor:
     """Turn noise into the latents of this rank's clip.
@@ -38,21 +38,22 @@ def denoise(
         on_step: told (steps done, seconds of the step) after every step.
 
     Returns:
-        ``[f, C, h, w]`` in the model's dtype.
+        ``[f, C, h, w]``, float32 or better: rounding the solver's state to half precision at each step would add up.
     """
     clip = context.layout.clip
     scheduler = make_scheduler(spec.solver, model.scheduler_config, spec.step_count)
     # A rank with an empty clip walks along with one idle frame: every rank joins every reduction of every call.
     frames = clip.frames or range(1)
     noise = frame_noise(spec.seed, frames, model.latent_shape(spec.width, spec.height))
-    latents: torch.Tensor = noise.to(model.device, model.dtype) * scheduler.init_noise_sigma
+    exact = torch.promote_types(model.dtype, torch.float32)
+    latents: torch.Tensor = noise.to(model.device, exact) * scheduler.init_noise_sigma
     for index, timestep in enumerate(scheduler.timesteps):
         agree()
         started = time.perf_counter()
         with clock.measure(Stage.DENOISE):
             context.begin_step(float(timestep))
             model_input = scheduler.scale_model_input(latents, timestep).to(model.dtype)
-            prediction = model.predict(model_input.repeat(text.shape[0], 1, 1, 1), float(timestep), text)
+            prediction = model.predict(model_input.repeat(text.shape[0], 1, 1, 1), float(timestep), text).to(exact)
             if spec.guided:
                 without, with_prompt = prediction.chunk(2)
                 prediction = without + spec.guidance_scale * (with_prompt - without)
@@ -60,4 +61,4 @@ def denoise(
         # The only wait for a GPU: between steps, so that cancelling takes effect within one.
         clock.settle()
         on_step(index + 1, time.perf_counter() - started)
-    return latents[: clip.count].to(model.dtype)
+    return latents[: clip.count].to(exact)

@@ -1,6 +1,6 @@
 """The control plane: numbered commands from rank 0, and agreement before every step.
 
-One ``all_reduce(MAX)`` of ``[status, command]`` is heartbeat, command and agreement in one. Rank 0 runs the same
+One ``all_reduce(MAX)`` of ``[vote, command]`` is heartbeat, command and agreement in one. Rank 0 runs the same
 command it sends. A rank that sees a gap in the numbers exits. Nothing here runs while an error is being cleaned up.
 """
 
@@ -17,12 +17,12 @@ from vinf_core.distributed.topology import Topology
 from vinf_core.errors import GenerationCancelledError, OutOfStepError
 
 
-class Status(IntEnum):
-    """What a rank brings to an agreement; the largest wins on every rank."""
+class _Vote(IntEnum):
+    """What a rank brings to an agreement; the largest wins on every rank. A failed rank does not vote, it exits."""
 
     GO = 0
-    CANCEL = 1
-    FAILED = 2
+    WAIT = 1
+    CANCEL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,26 @@ class ControlPlane:
         self.round_count = 0
         """Agreements so far; a watcher sees from it that the rank lives."""
 
-    def agree(self, status: Status = Status.GO) -> None:
+    def agree(self, ready: bool = True, *, cancel: bool = False) -> bool:
         """Find out whether every rank is ready for the next step; call it on all ranks at the same place.
 
+        A rank must never wait for anything but its peers between two agreements for long: it says that it is not ready,
+        and asks again. So nobody takes a rank that waits for a slow reader for one that hangs.
+
+        Returns:
+            True when every rank is ready; on every rank the same.
+
         Raises:
-            GenerationCancelledError: some rank brought CANCEL; raised on every rank.
-            OutOfStepError: some rank brought FAILED, or a command came where none may.
+            GenerationCancelledError: some rank wants to cancel; raised on every rank.
+            OutOfStepError: a command came where none may.
         """
-        agreed, command = self._reduce(status, False)
+        vote = _Vote.CANCEL if cancel else _Vote.GO if ready else _Vote.WAIT
+        agreed, command = self._reduce(vote, False)
         if command:
             raise OutOfStepError("a command arrived in the middle of another one")
-        if agreed == Status.FAILED:
-            raise OutOfStepError("a rank failed")
-        if agreed == Status.CANCEL:
+        if agreed == _Vote.CANCEL:
             raise GenerationCancelledError("cancelled at a step boundary")
+        return agreed == _Vote.GO
 
     def tick(self, payload: Any | None = None) -> Any | None:
         """Pass one idle beat; hand out rank 0's command if it has one.
@@ -69,7 +75,7 @@ class ControlPlane:
         """
         if payload is not None and not self._topology.is_coordinator:
             raise OutOfStepError("only rank 0 commands")
-        _, command = self._reduce(Status.GO, payload is not None)
+        _, command = self._reduce(_Vote.GO, payload is not None)
         if not command:
             return None
         self._number += 1
@@ -90,10 +96,10 @@ class ControlPlane:
         dist.all_gather(all_values, own, group=self._group)
         return [int(v) for v in all_values]
 
-    def _reduce(self, status: Status, command: bool) -> tuple[int, bool]:
+    def _reduce(self, vote: _Vote, command: bool) -> tuple[int, bool]:
         self.round_count += 1
         if self._group is None:
-            return int(status), command
-        votes = torch.tensor([int(status), int(command)], dtype=torch.int64)
+            return int(vote), command
+        votes = torch.tensor([int(vote), int(command)], dtype=torch.int64)
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._group)
         return int(votes[0]), bool(votes[1])

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-import torch
 import torch.distributed as dist
 
 from vinf_core.distributed.topology import Topology
@@ -16,8 +15,7 @@ SETUP_TIMEOUT = timedelta(minutes=30)
 """Longest the ranks wait for each other before the first command: models load at different speeds."""
 
 GROUP_TIMEOUT = timedelta(seconds=120)
-"""Longest a rank waits in a collective: above the skew of one step, below an operator's patience. Hangs are the
-front's to find, from the beats, well before."""
+"""Longest a rank waits in a collective: above the skew of one step, below an operator's patience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +37,6 @@ def process_groups(topology: Topology, init_method: str = "env://") -> Iterator[
     Groups are made in the same order on every rank: making one is itself a collective. After an error no collective
     runs any more, the process is about to exit (crash-only ranks).
     """
-    if topology.device.type == "cuda":
-        torch.cuda.set_device(topology.device)
     dist.init_process_group(
         "gloo",
         init_method=init_method,

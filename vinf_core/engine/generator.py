@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -16,8 +15,8 @@ from vinf_core.diffusion.denoise import denoise
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.limits import check_spec
-from vinf_core.errors import NonFiniteLatentsError
-from vinf_core.events import FrameSink, Observer, StageClock
+from vinf_core.errors import GenerationCancelledError, NonFiniteLatentsError
+from vinf_core.events import Agreement, FrameSink, Observer, StageClock
 from vinf_core.models.adapter import VideoModel
 from vinf_core.types import Clip, GenerationSpec, Stage
 
@@ -55,7 +54,7 @@ class Generator:
         spec: GenerationSpec,
         layout: Layout,
         observer: Observer,
-        agree: Callable[[], None],
+        agree: Agreement,
     ) -> torch.Tensor:
         """Encode the prompt and denoise: the final latents of this rank's clip, ``[f, C, h, w]``.
 
@@ -94,7 +93,7 @@ class Generator:
         *,
         observer: Observer,
         open_sink: Callable[[str], FrameSink],
-        agree: Callable[[], None],
+        agree: Agreement,
     ) -> None:
         """Make the video; every rank calls it with the same arguments, and returns when its frames are delivered.
 
@@ -118,18 +117,14 @@ class Generator:
                 sink=sink,
                 on_frames=self._count_frames,
             )
-        except BaseException:
+        except GenerationCancelledError:
             sink.abandon()
             raise
-        with self._clock.measure(Stage.DELIVER):
-            sink.close()
         self._clock.settle()
 
     def _count_frames(self, count: int) -> None:
         self.decoded_frames += count
 
-    def warm_up(self) -> float:
-        """Set up communicators and kernels with one small step, outside of any timed command; return its seconds."""
-        started = time.perf_counter()
+    def warm_up(self) -> None:
+        """Set up the data group's communicator before any timed command."""
         self._exchange.barrier()
-        return time.perf_counter() - started

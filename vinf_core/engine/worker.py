@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from vinf_core.distributed.control import ControlPlane, Status
+from vinf_core.distributed.control import ControlPlane
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.generator import Generator
 from vinf_core.errors import GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
@@ -95,7 +95,7 @@ class Worker:
                 command.spec,
                 observer=self._observer,
                 open_sink=self._open_sink,
-                agree=lambda: self._control.agree(self._status(command.generation_id)),
+                agree=lambda ready=True: self._control.agree(ready, cancel=self._cancelled(command.generation_id)),
             )
         except GenerationCancelledError:
             outcome = Outcome.CANCELLED
@@ -108,9 +108,8 @@ class Worker:
         if self._coordinator:
             self._coordinator.finished(command.generation_id, outcome, reason, message, peaks)
 
-    def _status(self, generation_id: str) -> Status:
-        wanted = self._coordinator is not None and self._coordinator.cancel_requested(generation_id)
-        return Status.CANCEL if wanted else Status.GO
+    def _cancelled(self, generation_id: str) -> bool:
+        return self._coordinator is not None and self._coordinator.cancel_requested(generation_id)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -17,7 +17,7 @@ FINISHED_REASONS = ("succeeded", "failed", "cancelled")
 FAILURE_REASONS = ("WORKER_LOST", "GPU_OUT_OF_MEMORY", "OUTPUT_INVALID", "FRAMES_MISSING", "SPOOL_FAILED", "INTERNAL")
 REJECTION_REASONS = ("queue_full", "draining", "not_ready", "invalid")
 STAGES = ("text", "denoise", "communicate", "decode", "deliver")
-RESTART_CAUSES = ("exit", "signal", "hang")
+RESTART_CAUSES = ("exit", "signal", "hang", "oom")
 
 _FIRST_FRAME_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
 # Edges on 60, 50, 40, 30, 24, 20, 15 and 10 frames per second, so that questions about them have exact answers.

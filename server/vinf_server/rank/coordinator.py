@@ -94,12 +94,20 @@ class LinkCoordinator:
             for order in self._link.stub.Attach(self._outgoing(), metadata=self._link.metadata):
                 if order.HasField("cancel"):
                     self._cancelled = order.cancel.generation_id
-                command = command_from_order(order)
-                if command is not None:
-                    self._orders.put(command)
+                self._take(order)
             self._link.lost("orders", None)
         except grpc.RpcError as error:
             self._link.lost("orders", error)
+
+    def _take(self, order: pb.AttachResponse) -> None:
+        try:
+            command = command_from_order(order)
+        except ValueError as error:
+            # Refused before any rank heard of it.
+            self.finished(order.generate.generation_id, Outcome.FAILED, "INVALID_FIELD", str(error), [])
+            return
+        if command is not None:
+            self._orders.put(command)
 
     def _outgoing(self) -> Iterator[pb.AttachRequest]:
         while (report := self._reports.get()) is not None:

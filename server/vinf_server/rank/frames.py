@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
 
 import grpc
@@ -22,90 +22,113 @@ QUEUED_FRAMES = 16
 SLICE_BYTES = 1 << 20
 """Largest piece of a frame in one message: below gRPC's default limit, and the front's loop is never held for long."""
 
-DELIVERY_TIMEOUT = 110.0
-"""Seconds to wait for a full queue or the front's answer; just below the control group's own timeout."""
-
 
 class DeliveryError(RuntimeError):
     """The front did not take the frames; the rank must exit."""
 
 
 class FrameSender:
-    """The engine's `FrameSink` for one generation."""
+    """The engine's `FrameSink` for one generation.
+
+    The engine's thread fills the queue, a thread of gRPC's empties it, a thread of ours waits for the front's answer.
+    """
 
     def __init__(self, link: Link, rank: int, generation_id: str) -> None:
         self._link = link
         self._rank = rank
         self._generation_id = generation_id
-        self._queue: queue.Queue[tuple[int, Pixels] | None] = queue.Queue(QUEUED_FRAMES)
-        self._abandoned = threading.Event()
-        self._sent_frames = 0
-        self._stored_frames = -1
+        self._changed = threading.Condition()
+        self._frames: deque[tuple[int, Pixels]] = deque()
+        self._finished = False
+        self._abandoned = False
+        self._answer: pb.SendFramesResponse | None = None
         self._error: grpc.RpcError | None = None
-        self._thread = threading.Thread(target=self._run, name="vinf-frames", daemon=True)
-        self._thread.start()
+        self._sent_count = 0
+        threading.Thread(target=self._run, name="vinf-frames", daemon=True).start()
+
+    def wait_for_room(self, frames: int, timeout: float) -> bool:
+        """Wait until that many frames fit into the queue; return whether they do.
+
+        Raises:
+            DeliveryError: the front takes no more.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._room >= frames, timeout)
+            self._check()
+            return self._room >= frames
 
     def send(self, frame_index: int, pixels: Pixels) -> None:
-        """Queue one frame, ``[H, W, 3]`` uint8; waits while the queue is full."""
-        self._put((frame_index, pixels))
-        self._sent_frames += 1
+        """Queue one frame, ``[H, W, 3]`` uint8."""
+        with self._changed:
+            self._frames.append((frame_index, pixels))
+            self._sent_count += 1
+            self._changed.notify_all()
 
-    def close(self) -> None:
-        """Return when the front has answered for every frame.
+    def finish(self) -> None:
+        """Let the stream end after the frames sent so far."""
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
+
+    def wait_for_delivery(self, timeout: float) -> bool:
+        """Wait until the front has answered for all frames; return whether it has.
 
         It answers for fewer frames than were sent when it has given the generation up meanwhile; that is no error.
 
         Raises:
-            DeliveryError: no answer came.
+            DeliveryError: the stream broke.
         """
-        self._put(None)
-        self._thread.join(DELIVERY_TIMEOUT)
-        if self._stored_frames < 0:
-            detail = self._error.details() if isinstance(self._error, grpc.Call) else "no answer in time"
-            raise DeliveryError(f"the front did not answer for {self._sent_frames} frames: {detail}")
-        if self._stored_frames < self._sent_frames:
-            numbers = (self._stored_frames, self._sent_frames)
-            logger.warning("generation %s: %d of %d frames were wanted", self._generation_id, *numbers)
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended, timeout)
+            self._check()
+            if self._answer is None:
+                return False
+            if self._answer.stored_frame_count < self._sent_count:
+                numbers = (self._answer.stored_frame_count, self._sent_count)
+                logger.warning("generation %s: %d of %d frames were wanted", self._generation_id, *numbers)
+            return True
 
     def abandon(self) -> None:
         """Send nothing more; the front drops the stream of a generation that has ended."""
-        self._abandoned.set()
-        self._thread.join(timeout=5)
+        with self._changed:
+            self._abandoned = True
+            self._frames.clear()
+            self._changed.notify_all()
 
-    def _put(self, item: tuple[int, Pixels] | None) -> None:
-        try:
-            self._queue.put(item, timeout=DELIVERY_TIMEOUT)
-        except queue.Full:
-            raise DeliveryError(f"the front took no frame for {DELIVERY_TIMEOUT:.0f} s") from self._error
+    @property
+    def _room(self) -> int:
+        return QUEUED_FRAMES - len(self._frames)
+
+    @property
+    def _ended(self) -> bool:
+        return self._answer is not None or self._error is not None
+
+    def _check(self) -> None:
+        if self._error is not None:
+            detail = self._error.details() if isinstance(self._error, grpc.Call) else str(self._error)
+            raise DeliveryError(f"the front did not take the frames: {detail}") from self._error
 
     def _run(self) -> None:
+        answer, error = None, None
         try:
             answer = self._link.stub.SendFrames(self._messages(), metadata=self._link.metadata)
-            self._stored_frames = answer.stored_frame_count
-        except grpc.RpcError as error:
-            self._error = error
-            self._drain()
-
-    def _drain(self) -> None:
-        """Keep the engine from waiting for a queue nobody empties; `close` reports the error."""
-        while not self._abandoned.is_set():
-            try:
-                if self._queue.get(timeout=0.1) is None:
-                    return
-            except queue.Empty:
-                continue
+        except grpc.RpcError as problem:
+            error = problem
+        with self._changed:
+            self._answer, self._error = answer, error
+            self._changed.notify_all()
 
     def _messages(self) -> Iterator[pb.SendFramesRequest]:
-        count = 0
-        while not self._abandoned.is_set():
-            try:
-                item = self._queue.get(timeout=0.1)
-            except queue.Empty:
-                continue
-            if item is None:
-                yield self._message(complete=pb.SendComplete(frame_count=count))
-                return
-            index, pixels = item
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._frames or self._finished or self._abandoned or self._ended)
+                if self._abandoned or self._ended:
+                    return
+                if not self._frames:
+                    complete = pb.SendComplete(frame_count=self._sent_count)
+                    break
+                index, pixels = self._frames.popleft()
+                self._changed.notify_all()
             whole = np.ascontiguousarray(pixels).data.cast("B")
             for offset in range(0, len(whole), SLICE_BYTES):
                 piece = pb.FrameData(
@@ -115,7 +138,7 @@ class FrameSender:
                     data=bytes(whole[offset : offset + SLICE_BYTES]),
                 )
                 yield self._message(frame=piece)
-            count += 1
+        yield self._message(complete=complete)
 
     def _message(
         self, *, frame: pb.FrameData | None = None, complete: pb.SendComplete | None = None

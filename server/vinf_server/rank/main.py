@@ -29,6 +29,9 @@ from vinf_server.rank.link import Link
 EXIT_CONFIGURATION = 3
 """The front does not try again after this one: the same mistake would only be made again."""
 
+EXIT_OUT_OF_MEMORY = 4
+"""The generation was too large; the group starts anew and the loss is not held against it."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,8 +47,11 @@ def main() -> None:
     try:
         config = RankConfig.from_environment(os.environ)
         code = run(config)
-    except Exception:
+    except Exception as error:
         logger.exception("the rank fails")
+        if is_out_of_memory(error):
+            explain(config, "GPU_OUT_OF_MEMORY", str(error).partition("\n")[0])
+            code = EXIT_OUT_OF_MEMORY
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)
@@ -61,7 +67,7 @@ def run(config: RankConfig) -> int:
         prepare(device, config.deterministic)
         model = load_model(config.model, device, config.dtype)
     except (ConfigError, ModelNotFoundError) as error:
-        explain(config, error)
+        explain(config, "MODEL_NOT_FOUND" if isinstance(error, ModelNotFoundError) else "CONFIGURATION", str(error))
         return EXIT_CONFIGURATION
     topology = Topology(rank=config.rank, world_size=config.world_size, device=device)
     clock = StageClock(device)
@@ -90,6 +96,11 @@ def run(config: RankConfig) -> int:
     return 0
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an allocation failed: on a CPU torch says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def prepare(device: torch.device, deterministic: bool) -> None:
     """Set up torch for inference on this device."""
     torch.set_grad_enabled(False)
@@ -97,17 +108,21 @@ def prepare(device: torch.device, deterministic: bool) -> None:
         # Read when CUDA's BLAS is first used, so in time here.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+        # Every buffer we make is written before it is read.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = not deterministic
-        torch.backends.cudnn.allow_tf32 = not deterministic
+        # Before the model is loaded: no rank may open a context on another rank's device.
+        torch.cuda.set_device(device)
+        # float32 means float32: TF32 would make a video depend on the shapes, and so on the number of ranks.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
 
 
-def explain(config: RankConfig, error: Exception) -> None:
-    """Tell the operator what is wrong with the configuration, through the front."""
-    reason = "MODEL_NOT_FOUND" if isinstance(error, ModelNotFoundError) else "CONFIGURATION"
-    logger.error("%s", error)
+def explain(config: RankConfig, reason: str, message: str) -> None:
+    """Tell the front why this rank exits, where an exit code alone would not say it."""
+    logger.error("%s", message)
     if config.failure_file:
         # Every rank makes the same mistake at the same time: whoever renames last wins, nobody reads half a file.
         unfinished = config.failure_file.with_name(f"{config.failure_file.name}.{config.rank}")
-        unfinished.write_text(json.dumps({"reason": reason, "message": str(error)}))
+        unfinished.write_text(json.dumps({"reason": reason, "message": message}))
         unfinished.replace(config.failure_file)

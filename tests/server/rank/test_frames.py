@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,15 @@ from vinf_server.rank.link import Link
 
 pytestmark = pytest.mark.fast
 
+WAIT = 30.0
+"""Seconds for what takes milliseconds."""
+
+
+def deliver(sender: FrameSender) -> None:
+    """Finish and wait for the front's answer."""
+    sender.finish()
+    assert sender.wait_for_delivery(WAIT), "no answer in time"
+
 
 class Front(pb_grpc.EngineLinkServiceServicer):
     """Keeps what arrives."""
@@ -25,11 +35,14 @@ class Front(pb_grpc.EngineLinkServiceServicer):
         self.requests: list[pb.SendFramesRequest] = []
         self.epochs: set[str] = set()
         self.refuse = False
+        self.hold = threading.Event()
+        self.hold.set()
 
     def SendFrames(self, request_iterator, context):
         self.epochs.add(dict(context.invocation_metadata())["vinf-epoch"])
         if self.refuse:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "an older epoch")
+        self.hold.wait(WAIT)
         self.requests.extend(request_iterator)
         done = {r.frame.frame_index for r in self.requests if r.HasField("frame")}
         return pb.SendFramesResponse(stored_frame_count=len(done))
@@ -54,7 +67,7 @@ def test_frames_arrive_in_slices_and_are_declared_complete(front: tuple[Front, L
     sender = FrameSender(link, 1, "g")
     for index, pixels in frames.items():
         sender.send(index, pixels)
-    sender.close()
+    deliver(sender)
     assert servicer.epochs == {"7"}
     assert {r.generation_id for r in servicer.requests} == {"g"}
     assert servicer.requests[-1].complete.frame_count == 2
@@ -69,7 +82,7 @@ def test_frames_arrive_in_slices_and_are_declared_complete(front: tuple[Front, L
 
 def test_a_rank_without_frames_still_completes(front: tuple[Front, Link]) -> None:
     servicer, link = front
-    FrameSender(link, 0, "g").close()
+    deliver(FrameSender(link, 0, "g"))
     assert servicer.requests[-1].complete.frame_count == 0
 
 
@@ -77,10 +90,31 @@ def test_a_refusal_is_an_error_and_never_a_deadlock(front: tuple[Front, Link]) -
     servicer, link = front
     servicer.refuse = True
     sender = FrameSender(link, 0, "g")
-    for index in range(40):  # more than the queue holds
-        sender.send(index, np.zeros((2, 2, 3), np.uint8))
+
+    def send_more_than_the_queue_holds() -> None:
+        for index in range(40):
+            assert sender.wait_for_room(1, WAIT)
+            sender.send(index, np.zeros((2, 2, 3), np.uint8))
+        deliver(sender)
+
     with pytest.raises(DeliveryError, match="an older epoch"):
-        sender.close()
+        send_more_than_the_queue_holds()
+
+
+def test_a_full_queue_says_so_instead_of_blocking(front: tuple[Front, Link]) -> None:
+    servicer, link = front
+    servicer.hold.clear()
+    sender = FrameSender(link, 0, "g")
+    big = np.zeros((2000, 1000, 3), np.uint8)  # too large for the transport to swallow several
+    for index in range(60):
+        if not sender.wait_for_room(4, timeout=0.2):
+            break
+        sender.send(index, big)
+    assert index < 40, "a reader that does not read must hold the sender back"
+    assert not sender.wait_for_delivery(timeout=0.1)
+    servicer.hold.set()
+    assert sender.wait_for_room(4, WAIT)
+    deliver(sender)
 
 
 def test_abandoned_frames_are_not_called_complete(front: tuple[Front, Link]) -> None:

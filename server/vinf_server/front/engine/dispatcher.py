@@ -62,7 +62,8 @@ class Dispatcher:
             if loss.rank is not None:
                 metadata["rank"] = str(loss.rank)
             message = f"{loss.message}; the group is started anew. Frames made so far stay readable"
-            self._end(Failure(code_pb2.UNAVAILABLE, "WORKER_LOST", message, metadata))
+            code = _FAILURE_CODES.get(loss.reason, code_pb2.UNAVAILABLE)
+            self._end(Failure(code, loss.reason, message, metadata))
 
     # ---- what generations tell ----
 

@@ -22,6 +22,9 @@ class Loss:
 
     rank: int | None = None
 
+    reason: str = "WORKER_LOST"
+    """What the generation in work fails with."""
+
 
 @dataclass(slots=True)
 class RankStatus:

@@ -33,7 +33,7 @@ class LaunchPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class StartFailure:
+class RankFailure:
     """A rank could not start and says that another try would not help."""
 
     reason: str
@@ -129,11 +129,11 @@ class Agent:
         with suppress(psutil.NoSuchProcess):
             self._descendants.update(psutil.Process(self._process.pid).children(recursive=True))
 
-    def read_start_failure(self) -> StartFailure | None:
+    def read_rank_failure(self) -> RankFailure | None:
         """What a rank left to say before it gave up for good."""
         try:
             content = json.loads(self._plan.failure_file.read_text())
-            return StartFailure(str(content["reason"]), str(content["message"]))
+            return RankFailure(str(content["reason"]), str(content["message"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Protocol
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
@@ -30,6 +31,10 @@ _VERDICT_S = 3.0
 
 _LEAVE_S = 2.0
 """How long ranks may take to leave by themselves once ordered to: a step may be under way."""
+
+
+OUT_OF_MEMORY = "GPU_OUT_OF_MEMORY"
+"""Reason that a rank leaves in its failure file when a generation did not fit."""
 
 
 class GroupFailedError(Exception):
@@ -71,6 +76,9 @@ class Supervisor:
             agent, group = await self._launch()
             loss = await self._watch(agent, group)
             await self._clean_up(agent, loss)
+            if loss.reason == OUT_OF_MEMORY and group.ready_report is not None:
+                # The generation was at fault, not the group.
+                continue
             now = time.monotonic()
             losses.append(now)
             while now - losses[0] > self._config.loss_window_s:
@@ -135,6 +143,9 @@ class Supervisor:
                 agent.note_descendants()
                 self._listener.group_ready(group)
         loss = group.lost.result()
+        failure = agent.read_rank_failure()
+        if failure is not None and failure.reason == OUT_OF_MEMORY:
+            loss = replace(loss, reason=OUT_OF_MEMORY, message=f"a rank ran out of memory: {failure.message}")
         self._listener.group_lost(loss)
         return loss
 
@@ -146,9 +157,13 @@ class Supervisor:
         by_signal, summary = agent.ended_by_signal, agent.exit_summary()
         await agent.kill()
         self._agent = None
-        if (failure := agent.read_start_failure()) is not None:
+        failure = agent.read_rank_failure()
+        if failure is not None and failure.reason != OUT_OF_MEMORY:
             raise GroupConfigurationError(failure.message)
-        cause = "hang" if loss.cause == "hang" else "signal" if by_signal else "exit"
+        if loss.reason == OUT_OF_MEMORY:
+            cause = "oom"
+        else:
+            cause = "hang" if loss.cause == "hang" else "signal" if by_signal else "exit"
         self._metrics.worker_restarts.labels(cause).inc()
         _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary)
         _log.error("%s", agent.log_tail())

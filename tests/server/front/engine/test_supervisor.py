@@ -143,9 +143,9 @@ def test_agent_that_has_seen_nothing_is_blamed_for_nothing(finished_agent):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"reason": "x"}'])
 def test_unfinished_failure_file_counts_as_none(finished_agent, tmp_path, content):
     agent = finished_agent("")
-    assert agent.read_start_failure() is None
+    assert agent.read_rank_failure() is None
     (tmp_path / "failure.json").write_text(content)
-    assert agent.read_start_failure() is None
+    assert agent.read_rank_failure() is None
 
 
 @pytest.mark.fast
