@@ -30,13 +30,13 @@ class Plan:
     peak_rate: float
     batch_frames: int = 64
     """Frames of a batch of the whole team."""
-    lengths: tuple[tuple[int, float], ...] = ((1, 0.50), (4, 0.15), (8, 0.05), (16, 0.25), (32, 0.05))
+    lengths: tuple[tuple[int, float], ...] = ((1, 0.40), (4, 0.10), (8, 0.05), (16, 0.40), (32, 0.05))
     """Frames of a sample and share of the clip steps that take so many; the number of frames of a batch stays the
     same. Short ones bring more captions a step, from which the words are learned; long ones because the model
     must bear more frames in its temporal attention than a clip has: the engine adds frames of other clips."""
     caption_dropout: float = 0.12
     """Share of samples trained with the empty caption, which guidance contrasts with."""
-    decay_from: float = 0.6
+    decay_from: float = 0.8
     """Share of all steps after which the learning rate falls in a straight line."""
 
     @property
