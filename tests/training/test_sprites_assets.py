@@ -70,7 +70,7 @@ def test_stock_diffusers_makes_a_recognisable_clip(monkeypatch):
     frames = pipeline(
         spec.caption(),
         num_frames=16,
-        num_inference_steps=20,
+        num_inference_steps=12,
         guidance_scale=settings["default_guidance_scale"],
         generator=torch.Generator().manual_seed(1),
         output_type="np",

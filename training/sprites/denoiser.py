@@ -30,7 +30,7 @@ class Plan:
     peak_rate: float
     batch_frames: int = 64
     """Frames of a batch of the whole team."""
-    lengths: tuple[tuple[int, float], ...] = ((1, 0.40), (4, 0.10), (8, 0.05), (16, 0.40), (32, 0.05))
+    lengths: tuple[tuple[int, float], ...] = ((1, 0.20), (4, 0.05), (8, 0.05), (16, 0.60), (32, 0.10))
     """Frames of a sample and share of the clip steps that take so many; the number of frames of a batch stays the
     same. Short ones bring more captions a step, from which the words are learned; long ones because the model
     must bear more frames in its temporal attention than a clip has: the engine adds frames of other clips."""

@@ -28,7 +28,7 @@ from training.sprites.world import CLIP_FRAMES
 
 ASSETS = Path("vinf_core/assets/sprites")
 SETTINGS: dict[str, Any] = {
-    "default_guidance_scale": 6.0,
+    "default_guidance_scale": 4.0,
     "default_steps": 25,
     "default_solver": "dpmsolver++",
     "frame_rate": 8,
