@@ -30,7 +30,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, except where there is none to show."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default is not None else action.help
+        return super()._get_help_string(action) if action.default not in (None, False) else action.help
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,6 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="vinf serve",
         description="Serve long video from a diffusion model that a group of ranks runs together.",
+        epilog="exit codes: 0 stopped by a signal · 1 an address or the data directory is taken, or the ranks cannot "
+        "be kept running · 2 a mistake in the configuration · 128 + n stopped at once by a second signal n",
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )

@@ -55,6 +55,12 @@ def measure(videos: list[Frames], boundaries: list[list[int]], prompts: int) -> 
         figures["median_jump_across_px"] = round(seams.across, 2)
         figures["median_jump_inside_px"] = round(seams.inside, 2)
         figures["seam_ratio"] = round(seams.ratio, 3)
+        # Few boundaries make a noisy median: the numbers themselves let runs be pooled.
+        figures["jumps_across_px"] = [
+            round(float(np.hypot(*(track[frame] - track[frame - 1]))), 2)
+            for track, frames in zip(tracks, boundaries, strict=True)
+            for frame in frames
+        ]
     return figures
 
 

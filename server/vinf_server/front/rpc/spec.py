@@ -30,7 +30,7 @@ SOLVERS = {"ddim": generation_pb2.SOLVER_DDIM, "dpm_solver_pp_2m": generation_pb
 
 def range_text(value: float, low: float, high: float, *, unit: str = "", zero: str = "") -> str:
     """Say what is allowed and what came instead."""
-    default = f" (0 = {zero})" if zero else ""
+    default = f" (default {zero})" if zero else ""
     return f"must be in [{low:.12g}, {high:.12g}]{' ' + unit if unit else ''}{default}, got {value:.12g}"
 
 
@@ -105,7 +105,7 @@ class SpecValidator:
         if not low <= value <= high or value % multiple:
             self._add(
                 field,
-                f"must be in [{low}, {high}] pixels and a multiple of {multiple} (0 = {default}), got {value}",
+                f"must be in [{low}, {high}] pixels and a multiple of {multiple} (default {default}), got {value}",
             )
         return value
 
@@ -117,7 +117,7 @@ class SpecValidator:
 
     def _seed(self, seed: int) -> int:
         if seed < 0:
-            self._add("seed", f"must be in [0, {MAX_SEED}] (0 = the server picks one), got {seed}")
+            self._add("seed", f"must be in [0, {MAX_SEED}] (default: the server picks one), got {seed}")
         return seed
 
     def _guidance(self, scale: float) -> float:
@@ -146,7 +146,7 @@ class SpecValidator:
             return SOLVERS[self._limits.default_solver]
         if solver not in SOLVERS.values():
             allowed = ", ".join(f"{value} = {name}" for name, value in SOLVERS.items())
-            self._add("solver", f"must be one of {allowed} (0 = the model's own), got {solver}")
+            self._add("solver", f"must be one of {allowed} (default: the model's own), got {solver}")
         return solver
 
     def _scope(self, spec: generation_pb2.GenerationSpec) -> generation_pb2.TemporalScope:

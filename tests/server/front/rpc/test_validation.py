@@ -61,7 +61,7 @@ def test_value_outside_its_range_is_named(field, value):
 
 def test_message_names_value_and_range():
     assert violated(check, frame_count=10**9) == {
-        "spec.frame_count": "must be in [1, 4096] frames (0 = 16), got 1000000000"
+        "spec.frame_count": "must be in [1, 4096] frames (default 16), got 1000000000"
     }
 
 
