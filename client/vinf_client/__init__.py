@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vinf_client._client import Client
     from vinf_client._errors import (
+        ClientClosedError,
         GenerationCancelledError,
         GenerationFailedError,
         GenerationNotFoundError,
@@ -54,6 +55,7 @@ _HOMES = {
     "vinf_client._client": ("Client",),
     "vinf_client._generation": ("GenerationHandle", "Video"),
     "vinf_client._errors": (
+        "ClientClosedError",
         "GenerationCancelledError",
         "GenerationFailedError",
         "GenerationNotFoundError",
@@ -93,6 +95,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Client",
+    "ClientClosedError",
     "Clip",
     "Failure",
     "Generation",

@@ -66,7 +66,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; generations go on."""
+        """Close the connection; generations go on. Calls that other threads have under way end with an error."""
         self._transport.close()
 
     def generate(
@@ -114,10 +114,10 @@ class Client:
         deadline = time.monotonic() + wait_ready
         scope = None
         if arguments.customises_scope:
-            scope = _until(deadline, on_wait, lambda: self._default_scope(arguments.model))
+            scope = self._until(deadline, on_wait, lambda: self._default_scope(arguments.model))
         # One id for all tries: a reply that got lost does not start a second generation.
         request = service_pb.CreateGenerationRequest(request_id=str(uuid.uuid4()), spec=build(arguments, scope=scope))
-        reply = _until(
+        reply = self._until(
             deadline, on_wait, lambda: self._transport.unary(self._transport.generations.CreateGeneration, request)
         )
         return GenerationHandle(self._transport, _convert.generation(reply.generation), backoff=self._backoff)
@@ -153,6 +153,23 @@ class Client:
         reply = self._transport.unary(self._transport.server_info.GetServerInfo, info_pb.GetServerInfoRequest())
         return _convert.server_info(reply.server_info)
 
+    def _until(self, deadline: float, on_wait: OnWait | None, call: Callable[[], Result]) -> Result:
+        """Call again while the server asks to come back later, until `deadline`."""
+        attempt = 0
+        while True:
+            try:
+                return call()
+            except ServerDrainingError:
+                raise
+            except (ServerNotReadyError, QueueFullError) as error:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                attempt += 1
+                if on_wait is not None:
+                    on_wait(error)
+                self._transport.pause(min(left, error.retry_after or _WAIT.delay(attempt)))
+
     def _default_scope(self, name: str | None) -> TemporalScope | None:
         info = self.info()
         if not info.models:
@@ -181,21 +198,3 @@ class Client:
         except VinfError:
             pass  # unreachable or not ready: what is known already is reason enough to refuse
         return violations
-
-
-def _until(deadline: float, on_wait: OnWait | None, call: Callable[[], Result]) -> Result:
-    """Call again while the server asks to come back later, until `deadline`."""
-    attempt = 0
-    while True:
-        try:
-            return call()
-        except ServerDrainingError:
-            raise
-        except (ServerNotReadyError, QueueFullError) as error:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise
-            attempt += 1
-            if on_wait is not None:
-                on_wait(error)
-            time.sleep(min(left, error.retry_after or _WAIT.delay(attempt)))

@@ -13,6 +13,7 @@
     ├── GenerationCancelledError     accepted, but somebody cancelled it
     ├── TransportError               no server there, or the connection broke for good
     │   └── RpcTimeoutError          the server did not answer in time
+    ├── ClientClosedError            the client was closed before or during the call
     ├── ServerError                  the server failed in a way that is no fault of the caller
     ├── ProtocolError                the server broke the contract of the interface
     ├── LocalServerError             the server started for this call did not come up, or died
@@ -165,6 +166,10 @@ class TransportError(VinfError):
 
 class RpcTimeoutError(TransportError):
     """The server is there but did not answer within `rpc_timeout`; it is overloaded or hangs."""
+
+
+class ClientClosedError(VinfError):
+    """The client was closed, by this thread before the call or by another one while it lasted."""
 
 
 class ServerError(VinfError):

@@ -81,7 +81,7 @@ def read_frames(
         TransportError: the stream broke more often in a row than `backoff` allows.
     """
     transport.connect()
-    attempts = Attempts(backoff, on_failure=on_wait)
+    attempts = Attempts(backoff, sleep=transport.pause, on_failure=on_wait)
     following = start
     while True:
         try:

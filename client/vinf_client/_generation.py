@@ -97,7 +97,7 @@ class GenerationHandle:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise RpcTimeoutError(f"generation {self.generation_id} is not finished yet", code="DEADLINE_EXCEEDED")
-            time.sleep(min(pause, left))
+            self._transport.pause(min(pause, left))
             pause = min(1.0, pause * 1.5)
 
 

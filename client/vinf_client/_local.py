@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -44,6 +45,7 @@ class LocalServer:
         self._start_timeout = start_timeout
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
         self.address = ""
         self.pid = 0
 
@@ -83,7 +85,9 @@ class LocalServer:
         return 0
 
     def stop(self) -> None:
-        """End it: SIGTERM, a bounded wait, SIGKILL. A no-op the second time."""
+        """End it: SIGTERM, a bounded wait, SIGKILL. A no-op the second time; any thread may call it, also while
+        another one waits for the start."""
+        self._stopping.set()
         process = self._process
         try:
             if process is not None and process.poll() is None:
@@ -133,7 +137,8 @@ class LocalServer:
                 return
             if time.monotonic() > deadline:
                 raise LocalServerError(f"the server was not ready after {self._start_timeout:g} s{self._last_lines()}")
-            time.sleep(_POLL)
+            if self._stopping.wait(_POLL):
+                raise LocalServerError("the server was stopped while it started")
 
     def _last_lines(self) -> str:
         if self._folder is None:

@@ -1,7 +1,6 @@
 """How long to wait before trying again, and how often."""
 
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,7 +29,7 @@ class Attempts:
         self,
         backoff: Backoff,
         *,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object],
         on_failure: Callable[[VinfError], None] | None = None,
     ) -> None:
         self._backoff = backoff

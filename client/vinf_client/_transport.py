@@ -1,6 +1,8 @@
 """One channel to one server: options, deadlines, retries, and the place where gRPC's errors end."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -9,7 +11,7 @@ import grpc
 from vinf.v1 import server_info_service_pb2 as info_pb
 from vinf.v1.server_info_service_pb2_grpc import ServerInfoServiceStub
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
-from vinf_client._errors import InvalidRequestError, RpcTimeoutError, TransportError, Violation
+from vinf_client._errors import ClientClosedError, InvalidRequestError, RpcTimeoutError, TransportError, Violation
 from vinf_client._retry import Attempts, Backoff
 from vinf_client._translate import translated
 
@@ -37,12 +39,12 @@ Response = TypeVar("Response")
 class Stream(Generic[Response]):
     """A server stream whose failures are this package's errors."""
 
-    def __init__(self, call: "_CallIterator[Response]", server: str) -> None:
+    def __init__(self, call: "_CallIterator[Response]", transport: "Transport") -> None:
         self._call = call
-        self._server = server
+        self._transport = transport
 
     def __iter__(self) -> Iterator[Response]:
-        with translated(self._server):
+        with self._transport.guarded():
             yield from self._call
 
     def cancel(self) -> None:
@@ -64,6 +66,7 @@ class Transport:
         self._connect_timeout = connect_timeout
         self._rpc_timeout = rpc_timeout
         self._connected = False
+        self._closed = threading.Event()
         options = list(_OPTIONS)
         if self.server.startswith(("127.", "localhost:", "[::1]:", "unix:")):
             options.append(("grpc.enable_http_proxy", 0))  # a proxy could not reach them
@@ -73,8 +76,30 @@ class Transport:
         self._metadata = (("x-vinf-client", f"python/{_version()}"),)
 
     def close(self) -> None:
-        """Close the channel; calls under way end."""
+        """Close the channel; calls and pauses under way, of any thread, end with `ClientClosedError`."""
+        self._closed.set()
         self._channel.close()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep before another try; `close` wakes it.
+
+        Raises:
+            ClientClosedError: the transport is closed.
+        """
+        if self._closed.wait(seconds):
+            raise ClientClosedError("the client was closed")
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Raise gRPC's failures in the body as this package's errors."""
+        self.pause(0)
+        try:
+            with translated(self.server):
+                yield
+        except (TransportError, ValueError) as error:  # gRPC raises a ValueError for a call on a closed channel
+            if self._closed.is_set() and not isinstance(error, InvalidRequestError):
+                raise ClientClosedError("the client was closed") from error
+            raise
 
     def connect(self) -> None:
         """Return once the server was reached for the first time; later breaks are for the retries of each call.
@@ -85,7 +110,7 @@ class Transport:
         if self._connected:
             return
         try:
-            with translated(self.server):
+            with self.guarded():
                 self.server_info.GetServerInfo(
                     info_pb.GetServerInfoRequest(), timeout=self._connect_timeout, metadata=self._metadata
                 )
@@ -106,17 +131,18 @@ class Transport:
     ) -> Response:
         """Make one call; a broken connection is tried again (every call is idempotent)."""
         self.connect()
-        attempts = Attempts(Backoff(attempts=5))
+        attempts = Attempts(Backoff(attempts=5), sleep=self.pause)
         while True:
             try:
-                with translated(self.server):
+                with self.guarded():
                     return rpc(request, timeout=timeout or self._rpc_timeout, metadata=self._metadata)
             except TransportError as error:
                 attempts.failed(error)
 
     def stream(self, rpc: "grpc.UnaryStreamMultiCallable[Request, Response]", request: Request) -> Stream[Response]:
         """Open a server stream; it has no deadline, `Stream.cancel` ends it."""
-        return Stream(rpc(request, metadata=self._metadata), self.server)
+        with self.guarded():
+            return Stream(rpc(request, metadata=self._metadata), self)
 
 
 def _target(server: str) -> str:

@@ -1,16 +1,19 @@
 """Requests say what the caller said, waits are honoured, and every violation is told at once."""
 
+import threading
 import uuid
+from concurrent import futures
 from fractions import Fraction
 
 import grpc
 import numpy as np
 import pytest
 
-from tests.client.fakes import Failure
+from tests.client.fakes import ID, Failure
 from vinf.v1 import generation_pb2 as pb
 from vinf_client import (
     Client,
+    ClientClosedError,
     GenerationNotFoundError,
     GenerationState,
     InvalidRequestError,
@@ -235,3 +238,34 @@ def test_nobody_there():
 def test_addresses_that_are_none(address):
     with pytest.raises(InvalidRequestError, match=r"^server: must be HOST:PORT"):
         Client(address)
+
+
+def test_a_closed_client_says_so(server):
+    client = Client(server.address)
+    client.info()
+    client.close()
+    with pytest.raises(ClientClosedError, match="the client was closed"):
+        client.info()
+
+
+def test_closing_wakes_a_thread_that_waits_to_try_again(server):
+    server.create_failures.append(Failure(grpc.StatusCode.UNAVAILABLE, "WORKERS_NOT_READY", retry_after=3600))
+    client = Client(server.address)
+    with futures.ThreadPoolExecutor(1) as pool:
+        waiting = threading.Event()
+        call = pool.submit(client.submit, "a red ball", wait_ready=7200, on_wait=lambda _: waiting.set())
+        assert waiting.wait(20)
+        client.close()
+        with pytest.raises(ClientClosedError):
+            call.result(20)
+
+
+def test_closing_ends_a_stream_of_frames(server):
+    server.hold_after = 3
+    client = Client(server.address)
+    with futures.ThreadPoolExecutor(1) as pool:
+        call = pool.submit(list, client.attach(ID).frames())
+        assert server.holding.wait(20)
+        client.close()
+        with pytest.raises(ClientClosedError):
+            call.result(20)

@@ -14,7 +14,7 @@ from vinf_client._types import Generation
 from vinf_client._writers import VideoShape
 from vinf_client.cli.common import print_json, run, server_of
 from vinf_client.cli.generate_options import build_parser, check_combination, serve_arguments, spec_options
-from vinf_client.cli.interrupts import EXIT_TERMINATED, Interrupts, Terminated
+from vinf_client.cli.interrupts import EXIT_TERMINATED, Interruptible, TerminatedError
 from vinf_client.output import Target
 from vinf_client.progress import Display, choose_display
 from vinf_client.sheet import ContactSheet, check_sheet
@@ -39,15 +39,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     check_combination(parser, arguments)
-    with Interrupts() as interrupts:
-        try:
-            return run(parser.prog, lambda: _generate(arguments, interrupts))
-        except Terminated:
-            print(f"{parser.prog}: terminated", file=sys.stderr)
-            return EXIT_TERMINATED
+    work: Interruptible[None] = Interruptible(lambda interruptible: _generate(arguments, interruptible))
+    try:
+        return run(parser.prog, work.run)
+    except TerminatedError:
+        print(f"{parser.prog}: terminated", file=sys.stderr)
+        return EXIT_TERMINATED
 
 
-def _generate(arguments: argparse.Namespace, interrupts: Interrupts) -> None:
+def _generate(arguments: argparse.Namespace, interruptible: Interruptible[None]) -> None:
     target = Target.parse(arguments.output)
     target.prepare()
     sheet = check_sheet(arguments.sheet) if arguments.sheet else None
@@ -58,11 +58,13 @@ def _generate(arguments: argparse.Namespace, interrupts: Interrupts) -> None:
         if arguments.local:
             display.note("starting a local server")
             local = LocalServer(serve_arguments(arguments))
-            interrupts.last_act = local.kill
+            interruptible.last_act = local.kill
+            interruptible.on_stop(local.stop)
             stack.enter_context(local)
         client = stack.enter_context(Client(local.address if local is not None else server_of(arguments)))
+        interruptible.on_stop(client.close)
         try:
-            recording = _record(client, arguments, target, sheet, display, local)
+            recording = _record(client, arguments, target, sheet, display, local, interruptible)
         except VinfError:
             if local is not None:
                 local.check()  # the last words of a dead server explain more than a broken connection
@@ -81,6 +83,7 @@ def _record(
     sheet_path: Path | None,
     display: Display,
     local: LocalServer | None,
+    interruptible: Interruptible[None],
 ) -> Recording:
     """Generate, and write each frame as it arrives."""
     called = time.monotonic()
@@ -94,6 +97,7 @@ def _record(
         wait_ready=arguments.wait_ready,
         **spec_options(arguments),
     )
+    interruptible.on_stop(video.close)
     began = time.monotonic()
     shape = VideoShape(video.frame_count, video.width, video.height, video.frame_rate)
     with video, target.open(shape) as writer:

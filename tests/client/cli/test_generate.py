@@ -15,6 +15,7 @@ from tests.client.fakes import Break, Failure
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
 from vinf_client.cli import main
+from vinf_client.progress import PlainDisplay
 
 pytestmark = pytest.mark.fast
 
@@ -210,7 +211,6 @@ def test_a_break_in_the_stream_costs_nothing(generate, server, capsys):
     np.testing.assert_array_equal(np.load("a.npy"), server.video())
 
 
-@pytest.mark.skip(reason="hangs or fails now and then: a signal raised in the test process itself; wants a subprocess")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_one_signal_cancels_and_exits(generate, server, capsys, number, code):
     server.hold_after = 3
@@ -228,3 +228,13 @@ def test_one_signal_cancels_and_exits(generate, server, capsys, number, code):
     assert len(error_lines(capsys)) == 1
     assert os.listdir() == []
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_wait_for_ranks(generate, server, capsys, monkeypatch, number, code):
+    server.create_failures.append(Failure(grpc.StatusCode.UNAVAILABLE, "WORKERS_NOT_READY", retry_after=3600))
+    monkeypatch.setattr(PlainDisplay, "waiting", lambda *_: os.kill(os.getpid(), number))
+    assert generate("--wait-ready", "7200") == code
+    assert len(error_lines(capsys)) == 1
+    assert len(server.creates) == 1
+    assert os.listdir() == []
