@@ -38,6 +38,8 @@ class TemporalScope:
     """Timesteps above it favour the global frames, the others the local window."""
     phase_bias: float = 0.0
     """Added to the attention logits of the favoured frames; 0 switches the phase rule off."""
+    global_across_cuts: bool = False
+    """Whether the global frames sample the whole video also when it is cut into scenes; else each scene its own."""
 
     def __post_init__(self) -> None:
         if self.local_window_frames < 0 or self.local_window_frames % 2:
@@ -58,6 +60,26 @@ class TemporalScope:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSegment:
+    """A later stretch of the video's timeline, with a prompt of its own; it lasts until the next one starts."""
+
+    start_frame: int
+    prompt: str
+    transition_frames: int = 0
+    """Frames from ``start_frame`` on over which the text moves from the prompt before to this one; 0: at once."""
+    cut: bool = False
+    """Whether a new scene starts: no window, halo or temporal norm reaches across; only without a transition."""
+
+    def __post_init__(self) -> None:
+        if self.start_frame < 1:
+            raise InvalidSpecError(f"start_frame: {self.start_frame} is less than 1")
+        if self.transition_frames < 0:
+            raise InvalidSpecError(f"transition_frames: {self.transition_frames} is less than 0")
+        if self.cut and self.transition_frames:
+            raise InvalidSpecError(f"transition_frames: {self.transition_frames} is not 0, which a cut demands")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationSpec:
     """A resolved specification: the same one gives the same video on any number of ranks."""
 
@@ -74,6 +96,8 @@ class GenerationSpec:
     scope: TemporalScope
     solver: Solver = Solver.DPM_SOLVER_PP_2M
     negative_prompt: str = ""
+    segments: tuple[PromptSegment, ...] = ()
+    """The rest of the timeline, by ascending start frame; ``prompt`` holds until the first one starts."""
 
     def __post_init__(self) -> None:
         for name in ("frame_count", "width", "height", "step_count"):
@@ -83,6 +107,21 @@ class GenerationSpec:
             raise InvalidSpecError(f"seed: {self.seed} is not in [0, 2^63 - 1]")
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):
             raise InvalidSpecError(f"guidance_scale: {self.guidance_scale} is not a finite number, 1 or more")
+        free = 1  # first frame at which the next segment may start
+        for index, segment in enumerate(self.segments):
+            stop = segment.start_frame + max(1, segment.transition_frames)
+            if not free <= segment.start_frame < self.frame_count or stop > self.frame_count:
+                raise InvalidSpecError(
+                    f"segments[{index}]: frames {segment.start_frame} to {stop - 1} are not in "
+                    f"[{free}, {self.frame_count - 1}]"
+                )
+            free = stop
+
+    @property
+    def scenes(self) -> tuple[range, ...]:
+        """The video's frames between its cuts; one range when there is none."""
+        starts = [0, *(segment.start_frame for segment in self.segments if segment.cut)]
+        return tuple(range(start, stop) for start, stop in zip(starts, [*starts[1:], self.frame_count], strict=True))
 
     @property
     def guided(self) -> bool:
