@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
@@ -43,6 +46,46 @@ def test_full_window_without_globals_equals_stock_diffusers(rank_pool: RankPool,
     parts = rank_pool.run(len(counts), call_unet, counts, everything, 321.0)
     error = relative(torch.cat(parts, dim=2), expected)
     assert error < 1e-12, f"relative L2 error {error:.1e} to stock diffusers, expected below 1e-12"
+
+
+def test_scenes_are_videos_of_their_own(rank_pool: RankPool) -> None:
+    """Windows, halos, norms and global frames end at a cut; on any number of ranks."""
+    scenes = (range(20), range(20, 23), range(23, 47))
+    alone = [call_unet(*ALONE, [len(scene)], SCOPE, 100.0, first=scene.start) for scene in scenes]
+    expected = torch.cat(alone, dim=2)
+    for counts in PARTITIONS:
+        parts = rank_pool.run(len(counts), partial(call_unet, scenes=scenes), counts, SCOPE, 100.0)
+        error = relative(torch.cat(parts, dim=2), expected)
+        assert error < 1e-12, f"clips {counts}: relative L2 error {error:.1e}, expected below 1e-12"
+
+
+def test_global_frames_across_cuts_are_the_same_on_every_partition(rank_pool: RankPool) -> None:
+    scenes = (range(20), range(20, 47))
+    across = replace(SCOPE, global_across_cuts=True)
+    expected = call_unet(*ALONE, [47], across, 900.0, scenes=scenes)
+    assert relative(call_unet(*ALONE, [47], SCOPE, 900.0, scenes=scenes), expected) > 1e-4, "the option does nothing"
+    for counts in ([24, 23], [10, 21, 16]):
+        parts = rank_pool.run(len(counts), partial(call_unet, scenes=scenes), counts, across, 900.0)
+        assert relative(torch.cat(parts, dim=2), expected) < 1e-12
+
+
+@pytest.mark.parametrize("timestep", [900.0, 100.0], ids=["global phase", "local phase"])
+def test_without_negligible_context_every_partition_is_the_same(rank_pool: RankPool, timestep: float) -> None:
+    exact = call_unet(*ALONE, [47], SCOPE, timestep)
+    expected = call_unet(*ALONE, [47], SCOPE, timestep, skip_negligible=True)
+    assert 0 < relative(expected, exact) < 1e-3, "leaving out what weighs e^-10 must show, but hardly"
+    for counts in ([24, 23], [10, 21, 16], [0, 46, 1, 0]):
+        parts = rank_pool.run(len(counts), partial(call_unet, skip_negligible=True), counts, SCOPE, timestep)
+        assert relative(torch.cat(parts, dim=2), expected) < 1e-12
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 3000, 40_000])
+def test_slices_do_not_show(rank_pool: RankPool, slice_bytes: int) -> None:
+    expected = call_unet(*ALONE, [47], SCOPE, 100.0)
+    for counts in ([47], [10, 21, 16]):
+        parts = rank_pool.run(len(counts), partial(call_unet, slice_bytes=slice_bytes), counts, SCOPE, 100.0)
+        error = relative(torch.cat(parts, dim=2), expected)
+        assert error < 1e-12, f"clips {counts}: relative L2 error {error:.1e}, expected below 1e-12"
 
 
 def test_the_scope_matters(rank_pool: RankPool) -> None:

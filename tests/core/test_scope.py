@@ -1,4 +1,4 @@
-"""The dual scope as a mask."""
+"""The dual scope as masks and blocks of queries."""
 
 from __future__ import annotations
 
@@ -7,49 +7,103 @@ import math
 import pytest
 import torch
 
+from vinf_core.context.blocks import QUERY_BLOCK, AttentionPlan
 from vinf_core.context.layout import Layout
 from vinf_core.context.partition import clips_of
-from vinf_core.context.scope import scope_mask
+from vinf_core.context.scope import Phase, scope_mask
 from vinf_core.errors import InvalidSpecError
 from vinf_core.types import TemporalScope
 
 pytestmark = pytest.mark.fast
 
 SCOPE = TemporalScope(local_window_frames=2, global_frames=2, phase_timestep=800, phase_bias=10.0)
+LOCAL, GLOBAL = Phase(favours_global=False), Phase(favours_global=True)
+HIDDEN = -math.inf
+
+
+def seen(plan: AttentionPlan, frame_count: int) -> torch.Tensor:
+    """Spread a plan's blocks out to logits ``[own frames, frames of the video]``."""
+    queries = max(block.queries.stop for block in plan.blocks)
+    logits = torch.full((queries, frame_count), HIDDEN)
+    for block in plan.blocks:
+        keys = list(range(len(plan.frames.frames)))[block.run] + ([] if block.others is None else block.others.tolist())
+        frames = [plan.frames.frames[key] for key in keys]
+        assert len(set(frames)) == len(frames), "a frame is a key twice"
+        rows = range(block.queries.start, block.queries.stop)
+        mask = torch.zeros(len(rows), len(frames)) if block.mask is None else block.mask
+        for row, values in zip(rows, mask, strict=True):
+            logits[row, frames] = values
+    return logits
 
 
 def test_mask_by_hand() -> None:
     # 8 frames, globals 2 and 6; the query is frame 3: neighbours 2 and 4, itself, and the globals.
-    hidden = -math.inf
-    local_phase = scope_mask([3], range(8), SCOPE, 8, global_phase=False)
-    assert local_phase.tolist() == [[hidden, hidden, 10, 10, 10, hidden, 0, hidden]]
-    global_phase = scope_mask([3], range(8), SCOPE, 8, global_phase=True)
+    local_phase = scope_mask([3], range(8), SCOPE, {2, 6}, LOCAL)
+    assert local_phase.tolist() == [[HIDDEN, HIDDEN, 10, 10, 10, HIDDEN, 0, HIDDEN]]
+    global_phase = scope_mask([3], range(8), SCOPE, {2, 6}, GLOBAL)
     # Frame 2 is both: one key, with the larger bias in either phase.
-    assert global_phase.tolist() == [[hidden, hidden, 10, 0, 0, hidden, 10, hidden]]
+    assert global_phase.tolist() == [[HIDDEN, HIDDEN, 10, 0, 0, HIDDEN, 10, HIDDEN]]
+
+
+def test_what_the_phase_damps_can_be_left_out() -> None:
+    only = Phase(favours_global=True, favoured_only=True)
+    assert scope_mask([3], range(8), SCOPE, {2, 6}, only).tolist() == [
+        [HIDDEN, HIDDEN, 0, HIDDEN, HIDDEN, HIDDEN, 0, HIDDEN]
+    ]
+    layout = Layout.build(clips_of([60, 60]), 0, SCOPE, skip_negligible=True)
+    assert layout.global_phase.frames.receives == ((1, 1),), "only global frame 90 comes from the other rank"
+    assert layout.local_phase.frames.receives == ((1, 1),), "only neighbour 60 comes from the other rank"
+    assert set(layout.local_phase.frames.frames) - set(range(60)) == {60}
+    mild = TemporalScope(local_window_frames=2, global_frames=2, phase_timestep=800, phase_bias=2.0)
+    assert Layout.build(clips_of([60, 60]), 0, mild, skip_negligible=True).global_phase.frames.frames[-2:] == (60, 90)
 
 
 def test_every_query_sees_itself() -> None:
     alone = TemporalScope(local_window_frames=0, global_frames=0)
-    mask = scope_mask(range(4), range(4), alone, 4, global_phase=True)
+    mask = scope_mask(range(4), range(4), alone, (), GLOBAL)
     assert torch.equal(mask.isfinite(), torch.eye(4, dtype=torch.bool))
 
 
-def test_layout_keys_are_ascending_and_masks_match_them() -> None:
-    clips = clips_of([3, 2, 3])
-    layout = Layout.build(clips, 1, SCOPE)
-    assert layout.attention_plan.frames == (2, 3, 4, 5, 6)
-    assert layout.local_phase_mask.shape == (2, 5)
-    assert torch.equal(
-        layout.local_phase_mask, scope_mask([3, 4], layout.attention_plan.frames, SCOPE, 8, global_phase=False)
-    )
+@pytest.mark.parametrize("phase", [LOCAL, GLOBAL], ids=["local", "global"])
+@pytest.mark.parametrize("counts", [[100], [41, 18, 41], [0, 99, 1]], ids=str)
+def test_blocks_say_what_the_dense_mask_says(counts: list[int], phase: Phase) -> None:
+    scope = TemporalScope(local_window_frames=6, global_frames=5, phase_timestep=1, phase_bias=3.0)
+    sampled = {10, 30, 50, 70, 90}
+    for rank, clip in enumerate(clips_of(counts)):
+        if not clip.count:
+            continue
+        plan = AttentionPlan.build(
+            clips_of(counts), rank, (range(100),), scope, phase, dtype=torch.float32, device="cpu"
+        )
+        assert max(block.queries.stop - block.queries.start for block in plan.blocks) <= QUERY_BLOCK
+        expected = scope_mask(clip.frames, range(100), scope, sampled, phase)
+        assert torch.equal(seen(plan, 100), expected)
 
 
-def test_padding_beyond_the_video() -> None:
-    layout = Layout.build(clips_of([3, 2, 3]), 1, SCOPE)
-    assert (layout.missing_before, layout.missing_after) == (1, 1)
-    assert layout.inside_video is not None
-    assert layout.inside_video.tolist() == [0, *[1] * 8, 0]
-    assert Layout.build(clips_of([10, 10, 10]), 1, SCOPE).inside_video is None
+def test_scores_grow_with_the_clip_and_not_with_its_square() -> None:
+    def scores(frames: int) -> int:
+        plan = Layout.build(clips_of([frames]), 0, SCOPE).local_phase
+        return sum(block.mask.numel() for block in plan.blocks if block.mask is not None)
+
+    assert scores(4 * 640) < 1.01 * 4 * scores(640)
+
+
+def test_nothing_is_seen_across_a_cut() -> None:
+    scenes = (range(30), range(30, 100))
+    scope = TemporalScope(local_window_frames=6, global_frames=5)
+    plan = Layout.build(clips_of([50, 50]), 0, scope, scenes=scenes).local_phase
+    logits = seen(plan, 100)
+    assert not logits[:30, 30:].isfinite().any()
+    assert not logits[30:, :30].isfinite().any()
+    across = TemporalScope(local_window_frames=6, global_frames=5, global_across_cuts=True)
+    logits = seen(Layout.build(clips_of([50, 50]), 0, across, scenes=scenes).local_phase, 100)
+    assert (30 + logits[:30, 30:].isfinite().any(dim=0).nonzero().flatten()).tolist() == [30, 50, 70, 90]
+
+
+def test_a_window_over_everything_needs_no_mask() -> None:
+    everything = TemporalScope(local_window_frames=32, global_frames=0)
+    (block,) = Layout.build(clips_of([8, 8]), 0, everything).local_phase.blocks
+    assert block.mask is None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.generator import Generator
 from vinf_core.events import Agreement, Pixels, StageClock
-from vinf_core.models.text_to_video import find_temporal_sites
+from vinf_core.models.text_to_video import find_framewise_sites, find_temporal_sites
 from vinf_core.types import Clip, GenerationSpec, Stage, TemporalScope
 
 
@@ -41,25 +41,41 @@ def spec(**changes: Any) -> GenerationSpec:
 def unet_inputs(frame_count: int, batch: int = 2, size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     """Whole-video input ``[batch, 4, F, size, size]`` and texts ``[batch, 5, dim]``, float64, the same everywhere."""
     generator = torch.Generator().manual_seed(3)
-    video = torch.randn(batch, 4, frame_count, size, size, dtype=torch.float64, generator=generator)
     text = torch.randn(batch, 5, TEXT_DIM, dtype=torch.float64, generator=generator)
+    # Frame by frame, so that a longer video begins like a shorter one.
+    frames = [torch.randn(batch, 4, size, size, dtype=torch.float64, generator=generator) for _ in range(frame_count)]
+    video = torch.stack(frames, dim=2)
     return video, text
 
 
 def call_unet(
-    topology: Topology, groups: Groups, counts: list[int], scope: TemporalScope, timestep: float, batch: int = 2
+    topology: Topology,
+    groups: Groups,
+    counts: list[int],
+    scope: TemporalScope,
+    timestep: float,
+    batch: int = 2,
+    *,
+    scenes: tuple[range, ...] | None = None,
+    skip_negligible: bool = False,
+    slice_bytes: int | None = None,
+    first: int = 0,
 ) -> torch.Tensor:
-    """One UNet call on this rank's clip: ``[batch, 4, f, h, w]``."""
+    """One UNet call on this rank's clip: ``[batch, 4, f, h, w]``; of `unet_inputs` from frame ``first`` on."""
     unet = tiny_unet()
     clock = StageClock(topology.device)
     context = ClipContext(Exchange(topology, groups.data, clock))
-    install(unet, find_temporal_sites(unet), context)
+    install(unet, find_temporal_sites(unet), context, find_framewise_sites(unet) if slice_bytes else ())
+    if slice_bytes:
+        context.slices.frame_bytes = context.slices.row_bytes = slice_bytes
     clips = clips_of(counts)
-    layout = Layout.build(clips, topology.rank, scope, dtype=torch.float64)
+    layout = Layout.build(
+        clips, topology.rank, scope, scenes=scenes, skip_negligible=skip_negligible, dtype=torch.float64
+    )
     context.begin_generation(layout)
     context.begin_step(timestep)
-    video, text = unet_inputs(clips[-1].stop, batch)
-    own = video[:, :, list(layout.clip.frames) or [0]]
+    video, text = unet_inputs(first + clips[-1].stop, batch)
+    own = video[:, :, [first + frame for frame in layout.clip.frames] or [0]]
     frames = own.shape[2]
     flat = own.transpose(1, 2).flatten(0, 1)
     with torch.inference_mode():

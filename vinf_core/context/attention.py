@@ -2,44 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from vinf_core.context.clip_context import ClipContext
+from vinf_core.context.blocks import AttentionPlan
+from vinf_core.distributed.exchange import Exchange
 
 
-class DualScopeProcessor:
-    """An attention processor for diffusers' ``Attention`` modules inside temporal transformers.
+def dual_scope_attention(
+    hidden: torch.Tensor, norm: nn.Module, attention: Any, plan: AttentionPlan, exchange: Exchange, slice_rows: int
+) -> None:
+    """Add a temporal self-attention's output to its input, in place.
 
-    Ranks exchange the hidden states that keys and values are made of, not keys and values: half the bytes, and every
-    rank applies the same weights. The temporal attention has no positions, so the order of keys carries no meaning.
+    Ranks exchange hidden states before norm and projection, not keys and values: half the bytes, and every rank applies
+    the same weights. The temporal attention has no positions, so the order of keys carries no meaning.
+
+    Args:
+        hidden: ``[N, f, C]`` of this clip; N counts positions of all batch entries.
+        norm: the layer norm before the attention.
+        attention: diffusers' ``Attention`` module.
+        plan: the phase in hand.
+        exchange: brings the frames of other ranks.
+        slice_rows: positions computed at once.
     """
+    under_way = exchange.begin(hidden, plan.frames)
+    arrived: tuple[torch.Tensor | None, torch.Tensor | None] | None = None
+    for rows in row_slices(hidden, slice_rows):
+        normed = norm(hidden[rows])
+        query, key, value = attention.to_q(normed), attention.to_k(normed), attention.to_v(normed)
+        if arrived is None:
+            arrived = under_way.wait()
+        before, after = (None if part is None else norm(part[rows]) for part in arrived)
+        if before is not None or after is not None:
+            key = _between(before, key, after, attention.to_k)
+            value = _between(before, value, after, attention.to_v)
+        attended = _attend(query, key, value, plan, attention)
+        hidden[rows] += attention.to_out[0](attended)
 
-    def __init__(self, context: ClipContext) -> None:
-        self._context = context
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **_: Any,
-    ) -> torch.Tensor:
-        """``[B * h * w, f, C]`` of this clip → the same shape, attended over the dual scope."""
-        if encoder_hidden_states is not None or attention_mask is not None:
-            raise TypeError("temporal self-attention takes neither encoder states nor a mask")
-        context = self._context
-        seen = context.exchange.with_context(hidden_states, context.layout.attention_plan)
-        query = _heads(attn.to_q(hidden_states), attn.heads)
-        key = _heads(attn.to_k(seen), attn.heads)
-        value = _heads(attn.to_v(seen), attn.heads)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=context.mask, scale=attn.scale)
-        merged = attended.transpose(1, 2).flatten(2)
-        out: torch.Tensor = attn.to_out[1](attn.to_out[0](merged))
-        return out
+def row_slices(hidden: torch.Tensor, rows: int) -> Iterator[slice]:
+    """Cut the first dimension into slices of at most ``rows``."""
+    for start in range(0, hidden.shape[0], rows):
+        yield slice(start, start + rows)
+
+
+def _between(
+    before: torch.Tensor | None, own: torch.Tensor, after: torch.Tensor | None, project: nn.Module
+) -> torch.Tensor:
+    parts = [
+        None if before is None else project(before),
+        own,
+        None if after is None else project(after),
+    ]
+    return torch.cat([part for part in parts if part is not None], dim=1)
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: AttentionPlan, attention: Any
+) -> torch.Tensor:
+    """``[N, f, C]`` queries over ``[N, seen, C]`` keys and values, block by block."""
+    if len(plan.blocks) == 1:
+        return _attend_block(query, key, value, plan, 0, attention)
+    out = torch.empty_like(query)
+    for index, block in enumerate(plan.blocks):
+        out[:, block.queries] = _attend_block(query, key, value, plan, index, attention)
+    return out
+
+
+def _attend_block(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: AttentionPlan, index: int, attention: Any
+) -> torch.Tensor:
+    block = plan.blocks[index]
+    seen = []
+    for states in (key, value):
+        chosen = states[:, block.run]
+        if block.others is not None:
+            chosen = torch.cat([chosen, states.index_select(1, block.others)], dim=1)
+        seen.append(_heads(chosen, attention.heads))
+    queries = _heads(query[:, block.queries], attention.heads)
+    attended = F.scaled_dot_product_attention(queries, seen[0], seen[1], attn_mask=block.mask, scale=attention.scale)
+    return attended.transpose(1, 2).flatten(2)
 
 
 def _heads(projected: torch.Tensor, heads: int) -> torch.Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from vinf_core.context.blocks import AttentionPlan
 from vinf_core.context.layout import Layout
+from vinf_core.context.slicing import Slices
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.errors import OutOfStepError
 
@@ -14,24 +16,25 @@ class ClipContext:
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
+        self.slices = Slices()
         self._layout: Layout | None = None
-        self._mask: torch.Tensor | None = None
+        self._attention: AttentionPlan | None = None
 
     def begin_generation(self, layout: Layout) -> None:
         """Take up a generation; modules read the layout from now on."""
         self._layout = layout
-        self._mask = None
+        self._attention = None
 
     def begin_step(self, timestep: float) -> None:
         """Choose the phase: timesteps above the scope's phase timestep favour the global frames."""
         layout = self.layout
         above = timestep > layout.scope.phase_timestep
-        self._mask = layout.global_phase_mask if above else layout.local_phase_mask
+        self._attention = layout.global_phase if above else layout.local_phase
 
     def end_generation(self) -> None:
         """Let go of the layout and its masks."""
         self._layout = None
-        self._mask = None
+        self._attention = None
 
     @property
     def layout(self) -> Layout:
@@ -41,11 +44,11 @@ class ClipContext:
         return self._layout
 
     @property
-    def mask(self) -> torch.Tensor:
-        """``[f, keys]`` attention logits of the step in hand."""
-        if self._mask is None:
+    def attention(self) -> AttentionPlan:
+        """What temporal attention exchanges and computes in the step in hand."""
+        if self._attention is None:
             raise OutOfStepError("a temporal module ran outside a step")
-        return self._mask
+        return self._attention
 
     def split_frames(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[B * f, ...]`` as it comes through the UNet → ``[B, f, ...]`` of this rank's clip, which is not empty."""

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from vinf_core.context.clip_context import ClipContext
 from vinf_core.context.convolution import ClipConvolution
+from vinf_core.context.slicing import FrameSlices
 from vinf_core.context.transformer import ClipTransformer
 from vinf_core.models.adapter import TemporalSites
 
 
-def install(unet: nn.Module, sites: TemporalSites, context: ClipContext) -> None:
+def install(unet: nn.Module, sites: TemporalSites, context: ClipContext, framewise: Sequence[str] = ()) -> None:
     """Replace a UNet's temporal modules by their clip-parallel twins, in place.
 
     Args:
         unet: the model; afterwards it takes ``[B * f, C, 1, h, w]``, one frame a batch entry.
         sites: which modules are temporal.
         context: what the twins read layout and phase from.
+        framewise: modules that treat every frame alone; they will run in slices of frames.
     """
     for name in sites.convolutions:
         _replace(unet, name, ClipConvolution(unet.get_submodule(name), context))
+    for name in framewise:
+        _replace(unet, name, FrameSlices(unet.get_submodule(name), context.slices))
     for name in sites.transformers:
         _replace(unet, name, ClipTransformer(unet.get_submodule(name), context))
 

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 import torch
 
-from vinf_core.context.partition import attention_frames, halo_frames
-from vinf_core.context.scope import scope_mask
+from vinf_core.context.blocks import AttentionPlan
+from vinf_core.context.pieces import Piece, halo_frames, pieces_of
+from vinf_core.context.scope import Phase
 from vinf_core.distributed.exchange import FramePlan
 from vinf_core.types import Clip, TemporalScope
 
 CONVOLUTION_REACH = 4
 """A TemporalConvLayer stacks four convolutions of three frames: its output sees four frames to each side."""
+
+NEGLIGIBLE_BIAS = 8.0
+"""A key damped by this many logits weighs e^-8 = 3.4e-4 of a favoured key of equal score."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,16 +26,16 @@ class Layout:
     clips: tuple[Clip, ...]
     clip: Clip
     """This rank's own."""
-    frame_count: int
+    scenes: tuple[range, ...]
+    """The video's frames between its cuts."""
+    pieces: tuple[Piece, ...]
+    """This rank's clip, cut where the video is cut."""
     scope: TemporalScope
-    attention_plan: FramePlan
+    global_phase: AttentionPlan
+    """For timesteps above the phase timestep."""
+    local_phase: AttentionPlan
+    """For the other timesteps."""
     convolution_plan: FramePlan
-    global_phase_mask: torch.Tensor
-    """``[f, keys]`` logits for timesteps above the phase timestep."""
-    local_phase_mask: torch.Tensor
-    """``[f, keys]`` logits for the other timesteps."""
-    inside_video: torch.Tensor | None
-    """``[f + 2 * CONVOLUTION_REACH]`` of 0 and 1: which frames of the padded clip exist; None when all do."""
 
     @classmethod
     def build(
@@ -40,42 +44,39 @@ class Layout:
         rank: int,
         scope: TemporalScope,
         *,
+        scenes: tuple[range, ...] | None = None,
+        skip_negligible: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Layout:
-        """Plan a generation for ``rank``; masks are made in ``dtype`` on ``device``."""
-        frame_count = clips[-1].stop
-        clip = clips[rank]
-        attention_plan = FramePlan.build(clips, tuple(attention_frames(c, scope, frame_count) for c in clips), rank)
-        convolution_plan = FramePlan.build(
-            clips, tuple(halo_frames(c, CONVOLUTION_REACH, frame_count) for c in clips), rank
-        )
-        # Without a bias the phases do not differ: one mask serves both.
-        phases = (True, False) if scope.phase_bias else (True,)
-        masks = [
-            scope_mask(clip.frames, attention_plan.frames, scope, frame_count, global_phase=phase).to(device, dtype)
-            for phase in phases
+        """Plan a generation for ``rank``.
+
+        Args:
+            clips: every rank's clip; they cover the video.
+            rank: the rank to plan for.
+            scope: window, global frames, phase rule.
+            scenes: the video's frames between its cuts; None: one scene.
+            skip_negligible: whether a step leaves out, and does not exchange, the kind of context that its phase damps
+                by `NEGLIGIBLE_BIAS` or more; every attention weight then changes by less than e^-bias times the number
+                of frames left out. The result still does not depend on the number of ranks.
+            dtype: of the masks.
+            device: of the masks.
+        """
+        scenes = scenes or (range(clips[-1].stop),)
+        favoured_only = skip_negligible and scope.phase_bias >= NEGLIGIBLE_BIAS and scope.global_frames > 0
+        # Without a bias the phases do not differ: one plan serves both.
+        phases = [
+            Phase(favours_global, favoured_only) for favours_global in ((True, False) if scope.phase_bias else (True,))
         ]
-        padded = range(clip.start - CONVOLUTION_REACH, clip.stop + CONVOLUTION_REACH)
-        exists = [0 <= frame < frame_count for frame in padded]
+        plans = [AttentionPlan.build(clips, rank, scenes, scope, phase, dtype=dtype, device=device) for phase in phases]
+        needs = tuple(halo_frames(clip, scenes, CONVOLUTION_REACH) for clip in clips)
         return cls(
             clips=clips,
-            clip=clip,
-            frame_count=frame_count,
+            clip=clips[rank],
+            scenes=scenes,
+            pieces=pieces_of(clips[rank], scenes),
             scope=scope,
-            attention_plan=attention_plan,
-            convolution_plan=convolution_plan,
-            global_phase_mask=masks[0],
-            local_phase_mask=masks[-1],
-            inside_video=None if all(exists) else torch.tensor(exists, device=device, dtype=dtype),
+            global_phase=plans[0],
+            local_phase=plans[-1],
+            convolution_plan=FramePlan.build(clips, needs, rank),
         )
-
-    @property
-    def missing_before(self) -> int:
-        """Frames of the convolution's left padding that lie before the video."""
-        return max(0, CONVOLUTION_REACH - self.clip.start)
-
-    @property
-    def missing_after(self) -> int:
-        """Frames of the convolution's right padding that lie after the video."""
-        return max(0, self.clip.stop + CONVOLUTION_REACH - self.frame_count)

@@ -1,10 +1,13 @@
-"""Group norm over the whole video while each rank holds only its clip.
+"""Group norm over a whole scene of the video while each rank holds only its clip.
 
-The moments are reduced in float64: sums of squares in float32 cancel (a variance error of 1e-4 already at a mean of 30
-standard deviations).
+Moments are taken about the mean and reduced in float64: sums of squares in float32 cancel (a variance error of 1e-4
+already at a mean of 30 standard deviations).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -12,37 +15,72 @@ from torch import nn
 from vinf_core.distributed.exchange import Exchange
 
 
-def video_group_norm(hidden: torch.Tensor, own: torch.Tensor, norm: nn.GroupNorm, exchange: Exchange) -> torch.Tensor:
-    """Normalise a padded clip by the statistics of the whole video.
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A group norm whose statistics are known: ``hidden * scale + shift``."""
+
+    scale: torch.Tensor
+    """``[B, C]``, float32 or better."""
+    shift: torch.Tensor
+    """``[B, C]``, float32 or better."""
+
+    def apply(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Normalise ``[B, C, ...]``, perhaps more frames than gave the statistics; the dtype stays."""
+        shape = (*self.scale.shape, *(1 for _ in hidden.shape[2:]))
+        # addcmul computes in the scale's precision, and reads half precision without a copy where the device can.
+        return torch.addcmul(self.shift.view(shape), hidden, self.scale.view(shape)).to(hidden.dtype)
+
+
+def scene_norms(
+    own: Sequence[tuple[int, torch.Tensor]], scene_count: int, batch: int, norm: nn.GroupNorm, exchange: Exchange
+) -> list[Affine]:
+    """Find a group norm's statistics over each scene, in one reduction; every rank calls it at the same place.
 
     Args:
-        hidden: ``[B, C, n, h, w]``, what to normalise: the clip, perhaps with halo frames.
-        own: ``[B, C, f, h, w]``, the rank's own frames, which alone enter the statistics: each frame of the video once.
+        own: of each piece of this rank's clip the scene's index and the values ``[B, C, f, ...]``: its own frames only,
+            so that each frame of the video counts once. An empty clip has none and joins the reduction all the same.
+        scene_count: scenes of the video.
+        batch: B.
         norm: the layer whose groups, weights and eps apply.
         exchange: where the moments are summed.
 
     Returns:
-        ``[B, C, n, h, w]`` in the dtype of ``hidden``.
+        One `Affine` a piece.
     """
-    batch, channels = hidden.shape[:2]
-    exact = torch.promote_types(hidden.dtype, torch.float32)
-    grouped = own.to(exact).reshape(batch, norm.num_groups, -1)
-    variance, mean = (moment.double() for moment in torch.var_mean(grouped, dim=-1, correction=0))
-    count = torch.full_like(mean, grouped.shape[-1])
-    del grouped  # perhaps a copy of the whole clip
-    total, first, second = exchange.sum(torch.stack([count, mean * count, (variance + mean * mean) * count]))
-    mean = first / total
-    variance = (second / total - mean * mean).clamp_min(0)
-    scale = torch.rsqrt(variance + norm.eps).repeat_interleave(channels // norm.num_groups, dim=1)
-    shift = -mean.repeat_interleave(channels // norm.num_groups, dim=1) * scale
-    if norm.affine:
-        shift = shift * norm.weight + norm.bias
-        scale = scale * norm.weight
-    shape = (batch, channels, 1, 1, 1)
-    normalised = torch.addcmul(shift.to(exact).view(shape), hidden.to(exact), scale.to(exact).view(shape))
-    return normalised.to(hidden.dtype)
+    moments = torch.zeros(3, scene_count, batch, norm.num_groups, dtype=torch.float64, device=exchange.device)
+    for scene, values in own:
+        moments[:, scene] = _moments(values, norm.num_groups)
+    total, first, second = exchange.sum(moments)
+    affines = []
+    for scene, values in own:
+        mean = first[scene] / total[scene]
+        variance = (second[scene] / total[scene] - mean * mean).clamp_min(0)
+        per_group = values.shape[1] // norm.num_groups
+        scale = torch.rsqrt(variance + norm.eps).repeat_interleave(per_group, dim=1)
+        shift = -mean.repeat_interleave(per_group, dim=1) * scale
+        if norm.affine:
+            shift = shift * norm.weight + norm.bias
+            scale = scale * norm.weight
+        exact = torch.promote_types(values.dtype, torch.float32)
+        affines.append(Affine(scale.to(exact), shift.to(exact)))
+    return affines
 
 
-def join_video_group_norm(batch: int, norm: nn.GroupNorm, exchange: Exchange, device: torch.device) -> None:
-    """Take part in `video_group_norm` with no frames of one's own: an empty clip joins every reduction."""
-    exchange.sum(torch.zeros(3, batch, norm.num_groups, dtype=torch.float64, device=device))
+def _moments(values: torch.Tensor, groups: int) -> torch.Tensor:
+    """Count, sum and sum of squares of ``[B, C, f, ...]`` by group: float64 ``[3, B, groups]``."""
+    exact = values.to(torch.promote_types(values.dtype, torch.float32))
+    grouped = (
+        exact.reshape(exact.shape[0], groups, exact.shape[1] // groups, -1)
+        if exact.is_contiguous()
+        else (exact.view(exact.shape[0], groups, exact.shape[1] // groups, *exact.shape[2:]))
+    )
+    count = grouped[0, 0].numel()
+    axes = tuple(range(2, grouped.ndim))
+    if grouped.is_cuda:
+        variance, mean = torch.var_mean(grouped, dim=axes, correction=0)  # one fused kernel there, a slow loop on CPUs
+    else:
+        mean = grouped.mean(axes, keepdim=True)
+        variance = (grouped - mean).square_().mean(axes)
+        mean = mean.view(variance.shape)
+    mean, variance = mean.double(), variance.double()
+    return torch.stack([torch.full_like(mean, count), mean * count, (variance + mean * mean) * count])

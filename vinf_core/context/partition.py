@@ -1,11 +1,11 @@
-"""Which rank owns which frames, and which frames of others it needs to see. Pure arithmetic, the same on every rank."""
+"""Which rank owns which frames. Pure arithmetic, the same on every rank."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from vinf_core.errors import InvalidSpecError
-from vinf_core.types import Clip, TemporalScope
+from vinf_core.types import Clip
 
 
 def partition(frame_count: int, world_size: int) -> tuple[Clip, ...]:
@@ -31,24 +31,3 @@ def clips_of(counts: Sequence[int]) -> tuple[Clip, ...]:
         clips.append(Clip(start, count))
         start += count
     return tuple(clips)
-
-
-def global_frame_indices(frame_count: int, global_frames: int) -> tuple[int, ...]:
-    """Sample the whole video evenly: ``floor((j + 1/2) F / G)``, each frame once even when F < G."""
-    return tuple(sorted({(2 * j + 1) * frame_count // (2 * global_frames) for j in range(global_frames)}))
-
-
-def halo_frames(clip: Clip, reach: int, frame_count: int) -> frozenset[int]:
-    """Frames of the video within ``reach`` of a clip, the clip's own included; none for an empty clip."""
-    if clip.count == 0:
-        return frozenset()
-    return frozenset(range(max(0, clip.start - reach), min(frame_count, clip.stop + reach)))
-
-
-def attention_frames(clip: Clip, scope: TemporalScope, frame_count: int) -> frozenset[int]:
-    """Frames that some query of the clip attends to: its halo and the global frames; none for an empty clip."""
-    if clip.count == 0:
-        return frozenset()
-    return halo_frames(clip, scope.half_window, frame_count) | frozenset(
-        global_frame_indices(frame_count, scope.global_frames)
-    )

@@ -6,34 +6,45 @@ neighbour and a global frame is one key, with the larger of the two biases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from vinf_core.context.partition import global_frame_indices
 from vinf_core.types import TemporalScope
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Which of the two kinds of context a step favours, and whether it sees the other kind at all."""
+
+    favours_global: bool
+    favoured_only: bool = False
+    """Leave the other kind out instead of damping it by the scope's bias; a query then sees no frame of it."""
+
+
 def scope_mask(
-    queries: Sequence[int], keys: Sequence[int], scope: TemporalScope, frame_count: int, *, global_phase: bool
+    queries: Sequence[int], keys: Sequence[int], scope: TemporalScope, sampled: Collection[int], phase: Phase
 ) -> torch.Tensor:
     """Build the additive attention mask of one phase.
 
     Args:
-        queries: global indices of the query frames.
-        keys: global indices of the key frames, each once; every query's own frame must be among them.
-        scope: window, global frames and bias.
-        frame_count: frames of the video.
-        global_phase: True while global frames are favoured (high noise), False while neighbours are.
+        queries: global indices of the query frames, all of one scene.
+        keys: global indices of the key frames, each once, of that scene or sampled; every query must see one of them.
+        scope: window and bias.
+        sampled: the global frames.
+        phase: what the step favours.
 
     Returns:
         float32 ``[len(queries), len(keys)]`` of logits: minus infinity where a query must not look.
     """
     query = torch.tensor(list(queries), dtype=torch.int32)[:, None]
     key = torch.tensor(list(keys), dtype=torch.int32)[None, :]
-    sampled = set(global_frame_indices(frame_count, scope.global_frames))
     is_global = torch.tensor([k in sampled for k in keys], dtype=torch.bool)[None, :].expand(len(queries), -1)
     is_local = (query - key).abs() <= scope.half_window
-    favoured = is_global if global_phase else is_local
-    mask = torch.where(favoured, scope.phase_bias, 0.0).to(torch.float32)
-    return mask.masked_fill(~(is_local | is_global), float("-inf"))
+    favoured = is_global if phase.favours_global else is_local
+    visible = favoured if phase.favoured_only else is_local | is_global
+    # One bias for all visible keys moves nothing.
+    bias = 0.0 if phase.favoured_only else scope.phase_bias
+    mask = torch.where(favoured, bias, 0.0).to(torch.float32)
+    return mask.masked_fill(~visible, float("-inf"))

@@ -1,4 +1,4 @@
-"""A TransformerTemporalModel over clips: its group norm spans the video, its attentions use the dual scope."""
+"""A TransformerTemporalModel over clips: its group norm spans the scene, its attentions use the dual scope."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from vinf_core.context.attention import DualScopeProcessor
+from vinf_core.context.attention import dual_scope_attention, row_slices
 from vinf_core.context.clip_context import ClipContext
-from vinf_core.context.normalisation import join_video_group_norm, video_group_norm
+from vinf_core.context.normalisation import scene_norms
+from vinf_core.errors import ConfigError
 
 
 class ClipTransformer(nn.Module):
-    """Wraps diffusers' ``TransformerTemporalModel``."""
+    """Wraps diffusers' ``TransformerTemporalModel``.
+
+    Raises:
+        ConfigError: the model's blocks are not the kind whose computation is known here.
+    """
 
     def __init__(self, transformer: nn.Module, context: ClipContext) -> None:
         super().__init__()
         self.transformer = transformer
         self._context = context
-        for block in transformer.transformer_blocks:  # type: ignore[union-attr]
-            for attention in (block.attn1, block.attn2):  # type: ignore[union-attr]
-                attention.set_processor(DualScopeProcessor(context))  # type: ignore[union-attr, operator]
+        inner: Any = transformer
+        for block in inner.transformer_blocks:
+            _check_block(block)
 
     def forward(
         self,
@@ -35,16 +40,48 @@ class ClipTransformer(nn.Module):
         assert encoder_hidden_states is None, "temporal transformers attend to frames only"
         assert not return_dict
         inner: Any = self.transformer
-        if not self._context.layout.clip.count:
-            join_video_group_norm(hidden_states.shape[0], inner.norm, self._context.exchange, hidden_states.device)
+        context = self._context
+        layout, exchange = context.layout, context.exchange
+        if not layout.pieces:
+            scene_norms([], len(layout.scenes), hidden_states.shape[0], inner.norm, exchange)
             return (hidden_states,)
-        clip = self._context.split_frames(hidden_states).transpose(1, 2)
-        batch, channels, frames, height, width = clip.shape
-        tokens = video_group_norm(clip, clip, inner.norm, self._context.exchange)
-        tokens = tokens.permute(0, 3, 4, 2, 1).reshape(batch * height * width, frames, channels)
-        tokens = inner.proj_in(tokens)
+        clip = context.split_frames(hidden_states).flatten(3)
+        batch, frames, channels, positions = clip.shape
+        first = layout.clip.start
+        pieces = [
+            clip[:, piece.frames.start - first : piece.frames.stop - first].transpose(1, 2) for piece in layout.pieces
+        ]
+        own = [(piece.scene_index, values) for piece, values in zip(layout.pieces, pieces, strict=True)]
+        norms = scene_norms(own, len(layout.scenes), batch, inner.norm, exchange)
+        normed = [norm.apply(values) for norm, values in zip(norms, pieces, strict=True)]
+        tokens = (normed[0] if len(normed) == 1 else torch.cat(normed, dim=2)).permute(0, 3, 2, 1)
+        tokens = inner.proj_in(tokens.reshape(batch * positions, frames, channels))
         for block in inner.transformer_blocks:
-            tokens = block(tokens)
-        tokens = inner.proj_out(tokens)
-        restored = tokens.reshape(batch, height, width, frames, channels).permute(0, 3, 4, 1, 2)
+            self._run_block(block, tokens)
+        restored = inner.proj_out(tokens).view(batch, positions, frames, channels).permute(0, 2, 3, 1)
         return (hidden_states + restored.reshape(hidden_states.shape),)
+
+    def _run_block(self, block: Any, tokens: torch.Tensor) -> None:
+        """One BasicTransformerBlock on ``[N, f, C]``, in place."""
+        context = self._context
+        rows = context.slices.rows(tokens)
+        dual_scope_attention(tokens, block.norm1, block.attn1, context.attention, context.exchange, rows)
+        dual_scope_attention(tokens, block.norm2, block.attn2, context.attention, context.exchange, rows)
+        for part in row_slices(tokens, rows):
+            tokens[part] += block.ff(block.norm3(tokens[part]))
+
+
+def _check_block(block: Any) -> None:
+    """Accept diffusers' BasicTransformerBlock with two plain self-attentions and layer norms; refuse anything else."""
+    plain = block.norm_type == "layer_norm" and block.pos_embed is None and block.attn2 is not None
+    for attention in (block.attn1, block.attn2):
+        plain = plain and (
+            attention.to_k.in_features == attention.to_q.in_features
+            and attention.group_norm is None
+            and attention.spatial_norm is None
+            and attention.norm_q is None
+            and not attention.residual_connection
+            and attention.rescale_output_factor == 1
+        )
+    if not plain:
+        raise ConfigError("unet: its temporal transformer blocks are of a kind that the dual scope does not know")

@@ -6,6 +6,7 @@ needs frames of ours, one from each peer whose frames we need, all posted at onc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ class FramePlan:
     receives: tuple[tuple[int, int], ...]
     """(peer, number of its frames we need), in rank order."""
     frames: tuple[int, ...]
-    """What `Exchange.with_context` returns, ascending: our own frames and the received ones."""
+    """Our own frames and the received ones, ascending."""
 
     @classmethod
     def build(cls, clips: tuple[Clip, ...], needs: tuple[frozenset[int], ...], rank: int) -> FramePlan:
@@ -55,6 +56,47 @@ class FramePlan:
                 frames.update(wanted)
         return cls(sends=tuple(sends), receives=tuple(receives), frames=tuple(sorted(frames)))
 
+    @property
+    def span(self) -> range:
+        """From the first frame to the last one."""
+        return range(self.frames[0], self.frames[-1] + 1) if self.frames else range(0)
+
+
+class UnderWay:
+    """Frames that travel; what does not need them can be computed meanwhile."""
+
+    def __init__(
+        self,
+        clock: StageClock,
+        works: Sequence[dist.Work] = (),
+        sent: Sequence[torch.Tensor] = (),
+        before: Sequence[torch.Tensor] = (),
+        after: Sequence[torch.Tensor] = (),
+    ) -> None:
+        self._clock = clock
+        self._works = works
+        self._sent = sent  # kept until it is certain that nobody reads them any more
+        self._before = before
+        self._after = after
+
+    def wait(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the received frames before and after our own, ``[B, n, ...]`` each, None where there are none.
+
+        On a GPU nothing waits but the stream.
+        """
+        if self._works:
+            with self._clock.measure(Stage.COMMUNICATE):
+                for work in self._works:
+                    work.wait()
+            self._works, self._sent = (), ()
+        return _joined(self._before), _joined(self._after)
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+
 
 CACHED_INDICES = 64
 """A generation needs two for each peer it has traffic with; old generations' are dropped together."""
@@ -75,6 +117,38 @@ class Exchange:
         self.received_bytes = 0
         """Bytes of frames received so far."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        return self._topology.device
+
+    def begin(self, own: torch.Tensor, plan: FramePlan) -> UnderWay:
+        """Post all sends and receives of a planned exchange, both directions at once, and return.
+
+        Args:
+            own: ``[B, f, ...]``, the frames of this rank's clip; may be written to as soon as this returns.
+            plan: the same exchange planned on every rank.
+        """
+        self.exchange_count += 1
+        if self._group is None or not (plan.sends or plan.receives):
+            return UnderWay(self._clock)
+        with self._clock.measure(Stage.COMMUNICATE):
+            operations = []
+            sent = []
+            for peer, frames in plan.sends:
+                chosen = own.index_select(1, self._index(frames))
+                sent.append(chosen)
+                operations.append(dist.P2POp(dist.isend, chosen, group=self._group, group_peer=peer))
+            before: list[torch.Tensor] = []
+            after: list[torch.Tensor] = []
+            for peer, count in plan.receives:
+                buffer = own.new_empty((own.shape[0], count, *own.shape[2:]))
+                self.received_bytes += buffer.numel() * buffer.element_size()
+                (before if peer < self._topology.rank else after).append(buffer)
+                operations.append(dist.P2POp(dist.irecv, buffer, group=self._group, group_peer=peer))
+            works = dist.batch_isend_irecv(operations)
+        return UnderWay(self._clock, works, sent, before, after)
+
     def with_context(self, own: torch.Tensor, plan: FramePlan) -> torch.Tensor:
         """Return this rank's frames together with the planned frames of its peers, ascending by frame.
 
@@ -85,24 +159,10 @@ class Exchange:
         Returns:
             ``[B, len(plan.frames), ...]``.
         """
-        self.exchange_count += 1
-        if self._group is None or not (plan.sends or plan.receives):
+        before, after = self.begin(own, plan).wait()
+        if before is None and after is None:
             return own
-        with self._clock.measure(Stage.COMMUNICATE):
-            operations = []
-            for peer, frames in plan.sends:
-                chosen = own.index_select(1, self._index(frames))
-                operations.append(dist.P2POp(dist.isend, chosen, group=self._group, group_peer=peer))
-            before: list[torch.Tensor] = []
-            after: list[torch.Tensor] = []
-            for peer, count in plan.receives:
-                buffer = own.new_empty((own.shape[0], count, *own.shape[2:]))
-                self.received_bytes += buffer.numel() * buffer.element_size()
-                (before if peer < self._topology.rank else after).append(buffer)
-                operations.append(dist.P2POp(dist.irecv, buffer, group=self._group, group_peer=peer))
-            for work in dist.batch_isend_irecv(operations):
-                work.wait()
-        return torch.cat([*before, own, *after], dim=1)
+        return torch.cat([part for part in (before, own, after) if part is not None], dim=1)
 
     def _index(self, frames: tuple[int, ...]) -> torch.Tensor:
         """The frames as an index on the device; kept, because copying one there makes the host wait."""

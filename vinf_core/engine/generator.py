@@ -32,7 +32,7 @@ class Generator:
         self._context = ClipContext(exchange)
         self.decoded_frames = 0
         """Frames this rank has decoded since it started; other threads may read it."""
-        install(model.unet, model.temporal_sites, self._context)
+        install(model.unet, model.temporal_sites, self._context, model.framewise_sites)
 
     def plan(self, spec: GenerationSpec, clips: tuple[Clip, ...] | None = None) -> Layout:
         """Plan a generation; every rank comes to the same clips from the same numbers.
@@ -46,7 +46,14 @@ class Generator:
         """
         check_spec(spec, self.model.limits)
         clips = clips or partition(spec.frame_count, self.topology.world_size)
-        return Layout.build(clips, self.topology.rank, spec.scope, dtype=self.model.dtype, device=self.model.device)
+        return Layout.build(
+            clips,
+            self.topology.rank,
+            spec.scope,
+            scenes=spec.scenes,
+            dtype=self.model.dtype,
+            device=self.model.device,
+        )
 
     def latents(
         self,

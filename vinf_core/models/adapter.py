@@ -37,6 +37,10 @@ class VideoModel(Protocol):
         """Its temporal modules."""
 
     @property
+    def framewise_sites(self) -> tuple[str, ...]:
+        """Names of the denoiser's large modules that treat every frame alone; none of them inside another."""
+
+    @property
     def scheduler_config(self) -> dict[str, Any]:
         """The noise schedule the model was trained with, as diffusers stores it."""
 

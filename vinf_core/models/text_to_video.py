@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
-from diffusers.models.resnet import TemporalConvLayer
+from diffusers.models.resnet import Downsample2D, ResnetBlock2D, TemporalConvLayer, Upsample2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from vinf_core.errors import ModelNotFoundError
 from vinf_core.models.adapter import TemporalSites
+from vinf_core.models.text_attention import SharedTextAttention
 from vinf_core.types import ModelLimits
 
 
@@ -43,6 +45,12 @@ class TextToVideoModel:
         self._text_encoder = self._settle(text_encoder)
         self._tokenizer = tokenizer
         self.temporal_sites = find_temporal_sites(self.unet)
+        self.framewise_sites = find_framewise_sites(self.unet)
+        for name in self.framewise_sites:
+            module: Any = self.unet.get_submodule(name)
+            if isinstance(module, Transformer2DModel):
+                for block in module.transformer_blocks:
+                    block.attn2.set_processor(SharedTextAttention())
 
     @classmethod
     def from_folder(
@@ -93,10 +101,8 @@ class TextToVideoModel:
     @torch.inference_mode()
     def predict(self, latents: torch.Tensor, timestep: float, text: torch.Tensor) -> torch.Tensor:
         """Run the UNet with one frame a batch entry; frames meet only in the temporal modules."""
-        frames = latents.shape[0] // text.shape[0]
         timesteps = torch.full((latents.shape[0],), timestep, device=self.device)
-        per_frame_text = text.repeat_interleave(frames, dim=0)
-        prediction: torch.Tensor = self.unet(latents[:, :, None], timesteps, per_frame_text, return_dict=False)[0]
+        prediction: torch.Tensor = self.unet(latents[:, :, None], timesteps, text, return_dict=False)[0]
         video_frames: torch.Tensor = prediction[:, :, 0]
         return video_frames
 
@@ -120,3 +126,9 @@ def find_temporal_sites(unet: nn.Module) -> TemporalSites:
         elif isinstance(module, TransformerTemporalModel):
             transformers.append(name)
     return TemporalSites(convolutions=tuple(convolutions), transformers=tuple(transformers))
+
+
+def find_framewise_sites(unet: nn.Module) -> tuple[str, ...]:
+    """Name the large modules of a `UNet3DConditionModel` that treat every frame alone, in the model's order."""
+    kinds = (ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D)
+    return tuple(name for name, module in unet.named_modules() if isinstance(module, kinds))
