@@ -95,7 +95,7 @@ class TextToVideoModel:
         """Run the UNet with one frame a batch entry; frames meet only in the temporal modules."""
         frames = latents.shape[0] // text.shape[0]
         timesteps = torch.full((latents.shape[0],), timestep, device=self.device)
-        per_frame_text = text.repeat_interleave(frames, dim=0)
+        per_frame_text = text.expand(-1, frames, -1, -1).flatten(0, 1)
         prediction: torch.Tensor = self.unet(latents[:, :, None], timesteps, per_frame_text, return_dict=False)[0]
         video_frames: torch.Tensor = prediction[:, :, 0]
         return video_frames
