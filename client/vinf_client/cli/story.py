@@ -45,22 +45,22 @@ def read_story(path: Path) -> Story:
     Raises:
         InvalidRequestError: it cannot be read or is no story: one line with file, key, value and what is allowed.
     """
-    table = _table(_parse(path), str(path), _STORY_KEYS)
+    told = _table(_parse(path), str(path), _STORY_KEYS)
     segments = []
-    for index, entry in enumerate(_take(table, "segments", str(path), default=[])):
+    for index, entry in enumerate(_take(told, f"{path}: ", "segments", default=[])):
         place = f"{path}: segments[{index}]"
-        told = _table(entry, place, _SEGMENT_KEYS)
+        segment = _table(entry, place, _SEGMENT_KEYS)
         segments.append(
             PromptSegment(
-                start_frame=_take(told, "start_frame", f"{place}."),
-                prompt=_take(told, "prompt", f"{place}."),
-                transition_frames=_take(told, "transition_frames", f"{place}.", default=0),
-                cut=_take(told, "cut", f"{place}.", default=False),
+                start_frame=_take(segment, f"{place}.", "start_frame"),
+                prompt=_take(segment, f"{place}.", "prompt"),
+                transition_frames=_take(segment, f"{place}.", "transition_frames", default=0),
+                cut=_take(segment, f"{place}.", "cut", default=False),
             )
         )
     return Story(
-        prompt=_take(table, "prompt", str(path)),
-        negative_prompt=_take(table, "negative_prompt", str(path), default=None),
+        prompt=_take(told, f"{path}: ", "prompt"),
+        negative_prompt=_take(told, f"{path}: ", "negative_prompt", default=None),
         segments=tuple(segments),
     )
 
@@ -102,24 +102,25 @@ def _table(value: Any, place: str, keys: tuple[str, ...]) -> dict[str, Any]:
     return value
 
 
-def _take(table: dict[str, Any], name: str, place: str, *, default: Any = _MISSING) -> Any:
-    """Return an entry of the right type; numbers below their least are refused by name, too."""
-    path = f"{place}{name}" if place.endswith(".") else f"{place}: {name}"
-    value = table.get(name, default)
+def _take(table: dict[str, Any], prefix: str, name: str, *, default: Any = _MISSING) -> Any:
+    """Return an entry, of the right type and not below its least; the default where there is none."""
     kind, allowed = _KINDS[name]
-    if value is _MISSING:
-        raise InvalidRequestError(f"{path}: is missing; allowed: {allowed}")
     if name not in table:
-        return value
+        if default is _MISSING:
+            raise InvalidRequestError(f"{prefix}{name}: is missing; allowed: {allowed}")
+        return default
+    value = table[name]
     least = 1 if name == "start_frame" else 0
     # bool is a kind of int to Python, but not to whoever writes a file.
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not fits or (kind is int and value < least):
-        raise InvalidRequestError(f"{path}: {_shown(value)} is not allowed; allowed: {allowed}")
+        raise InvalidRequestError(f"{prefix}{name}: {_shown(value)} is not allowed; allowed: {allowed}")
     return value
 
 
 def _shown(value: Any) -> str:
     """A value as the file has it, on one line of readable length."""
-    text = json.dumps(value, ensure_ascii=True)
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = json.dumps(value)
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
