@@ -192,7 +192,8 @@ class TemporalScope(_message.Message):
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
     global_frames: _builtins.int
-    """Frames sampled evenly from the whole video that every frame attends to.
+    """Frames sampled evenly from the whole video that every frame attends to; in a video cut into scenes see
+    global_across_cuts.
     Default: none, CUSTOM takes it literally | Range: [0, 256] | Unit: frames
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
