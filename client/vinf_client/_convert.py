@@ -19,6 +19,7 @@ from vinf_client._types import (
     Limits,
     Model,
     Progress,
+    PromptSegment,
     Rank,
     ServerInfo,
     Solver,
@@ -114,11 +115,21 @@ def _spec(message: pb.GenerationSpec) -> GenerationSpec:
         guidance_scale=message.guidance_scale,
         solver=_SOLVERS.get(message.solver, Solver.UNKNOWN),
         temporal_scope=_scope(message.temporal_scope) if message.HasField("temporal_scope") else None,
+        prompt_segments=tuple(
+            PromptSegment(segment.start_frame_index, segment.prompt, segment.transition_frame_count, segment.cut)
+            for segment in message.prompt_segments
+        ),
     )
 
 
 def _scope(message: pb.TemporalScope) -> TemporalScope:
-    return TemporalScope(message.local_window_frames, message.global_frames, message.phase_timestep, message.phase_bias)
+    return TemporalScope(
+        local_window_frames=message.local_window_frames,
+        global_frames=message.global_frames,
+        phase_timestep=message.phase_timestep,
+        phase_bias=message.phase_bias,
+        global_across_cuts=message.global_across_cuts,
+    )
 
 
 def _progress(message: pb.Generation) -> Progress:

@@ -22,6 +22,7 @@
 Nobody who uses this package meets a `grpc.RpcError`: `_translate` turns each into one of these and chains it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,13 @@ ARGUMENTS = {
     "spec.temporal_scope.global_frames": "global_frames",
     "spec.temporal_scope.phase_timestep": "phase_timestep",
     "spec.temporal_scope.phase_bias": "phase_bias",
+    "spec.temporal_scope.global_across_cuts": "global_across_cuts",
+    "spec.prompt_segments": "segments",
 }
+
+# The same for the fields of one segment: spec.prompt_segments[1].start_frame_index → segments[1].start_frame.
+_OF_SEGMENT = re.compile(r"spec\.prompt_segments(\[\d+\])(?:\.(\w+))?")
+_SEGMENT_FIELDS = {"start_frame_index": "start_frame", "transition_frame_count": "transition_frames"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,9 @@ class Violation:
     @property
     def argument(self) -> str:
         """The keyword of `Client.generate` that sets the field; the path itself where there is none."""
+        if match := _OF_SEGMENT.fullmatch(self.field):
+            index, name = match.groups()
+            return f"segments{index}.{_SEGMENT_FIELDS.get(name, name)}" if name else f"segments{index}"
         return ARGUMENTS.get(self.field, self.field)
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ else is the server's to judge (`ServerInfo` has its limits); what is checked her
 
 import math
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypedDict
@@ -14,7 +14,7 @@ from typing import TypedDict
 from vinf.v1 import generation_pb2 as pb
 from vinf_client._convert import SOLVER_NUMBERS
 from vinf_client._errors import Violation
-from vinf_client._types import Model, ServerInfo, Solver, TemporalScope
+from vinf_client._types import Model, PromptSegment, ServerInfo, Solver, TemporalScope
 
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
@@ -35,12 +35,14 @@ class SpecOptions(TypedDict, total=False):
     model: str | None
     fps: float | Fraction | str | None  # how fast it is played: 24, 23.976 or "24000/1001"
     solver: str | None  # "ddim" or "dpm++"
+    segments: Sequence[PromptSegment] | None  # the rest of a story; the prompt holds until the first one starts
 
     # Any of these makes the temporal scope a custom one; those left out keep the model's own numbers, 0 is a number.
     window: int | None  # neighbours that a frame sees, even
     global_frames: int | None  # frames of the whole video that all frames see
     phase_timestep: int | None  # above it the global frames are favoured, below it the window
     phase_bias: float | None
+    global_across_cuts: bool | None  # whether that sample is the whole video's also when it is cut into scenes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,17 +60,18 @@ class SpecArguments:
     model: str | None = None
     fps: float | Fraction | str | None = None
     solver: str | None = None
+    segments: Sequence[PromptSegment] | None = None
     window: int | None = None
     global_frames: int | None = None
     phase_timestep: int | None = None
     phase_bias: float | None = None
+    global_across_cuts: bool | None = None
 
     @property
     def customises_scope(self) -> bool:
         """Whether any number of the temporal scope is the caller's."""
-        return any(
-            value is not None for value in (self.window, self.global_frames, self.phase_timestep, self.phase_bias)
-        )
+        numbers = (self.window, self.global_frames, self.phase_timestep, self.phase_bias)
+        return any(value is not None for value in (*numbers, self.global_across_cuts))
 
 
 def check(arguments: SpecArguments, info: ServerInfo | None = None) -> list[Violation]:
@@ -89,6 +92,8 @@ def check(arguments: SpecArguments, info: ServerInfo | None = None) -> list[Viol
         *_check_whole("spec.temporal_scope.global_frames", arguments.global_frames, 0, _INT32),
         *_check_whole("spec.temporal_scope.phase_timestep", arguments.phase_timestep, 0, _INT32),
         *_check_bias(arguments.phase_bias),
+        *_check_flag("spec.temporal_scope.global_across_cuts", arguments.global_across_cuts),
+        *_check_segments(arguments.segments, model),
     ]
 
 
@@ -123,6 +128,16 @@ def build(
         spec.solver = SOLVER_NUMBERS[Solver(arguments.solver)]
     if arguments.customises_scope and not any(path.startswith("spec.temporal_scope") for path in without):
         _write_scope(spec.temporal_scope, arguments, scope or TemporalScope(0, 0, 0, 0.0))
+    if not any(path.startswith("spec.prompt_segments") for path in without):
+        spec.prompt_segments.extend(
+            pb.PromptSegment(
+                start_frame_index=segment.start_frame,
+                prompt=segment.prompt,
+                transition_frame_count=segment.transition_frames,
+                cut=segment.cut,
+            )
+            for segment in arguments.segments or ()
+        )
     return spec
 
 
@@ -132,6 +147,8 @@ def _write_scope(message: pb.TemporalScope, arguments: SpecArguments, default: T
     message.global_frames = _either(arguments.global_frames, default.global_frames)
     message.phase_timestep = _either(arguments.phase_timestep, default.phase_timestep)
     message.phase_bias = default.phase_bias if arguments.phase_bias is None else arguments.phase_bias
+    across = arguments.global_across_cuts
+    message.global_across_cuts = default.global_across_cuts if across is None else across
 
 
 def _either(value: int | None, default: int) -> int:
@@ -144,23 +161,65 @@ def _rate(value: float | Fraction | str) -> Fraction:
 
 
 def _check_texts(arguments: SpecArguments, model: Model | None) -> list[Violation]:
-    found = []
-    longest = model.max_prompt_chars if model is not None else 0
-    size = f"[1, {longest}] characters" if longest else "at least 1 character"
-    texts = {"prompt": arguments.prompt, "negative_prompt": arguments.negative_prompt, "model": arguments.model}
+    texts = {"negative_prompt": arguments.negative_prompt, "model": arguments.model}
+    found = _check_text("spec.prompt", arguments.prompt, model, required=True)
     for name, text in texts.items():
-        if text is None and name != "prompt":
-            continue
-        if not isinstance(text, str):
-            found.append(Violation(f"spec.{name}", f"must be text, got {text!r}"))
-        elif not _encodable(text):
-            found.append(Violation(f"spec.{name}", "is not valid Unicode text"))
-        elif len(text) > _LONGEST_PROMPT:
-            size = f"at most {longest or _LONGEST_PROMPT} characters"
-            found.append(Violation(f"spec.{name}", f"must have {size}, got {len(text)}"))
-        elif name == "prompt" and not text.strip():
-            found.append(Violation("spec.prompt", f"must not be empty; allowed: {size}"))
+        found += _check_text(f"spec.{name}", text, model) if text is not None else []
     return found
+
+
+def _check_text(path: str, text: object, model: Model | None, *, required: bool = False) -> list[Violation]:
+    longest = model.max_prompt_chars if model is not None else 0
+    if not isinstance(text, str):
+        return [Violation(path, f"must be text, got {text!r}")]
+    if not _encodable(text):
+        return [Violation(path, "is not valid Unicode text")]
+    if len(text) > _LONGEST_PROMPT:
+        return [Violation(path, f"must have at most {longest or _LONGEST_PROMPT} characters, got {len(text)}")]
+    if required and not text.strip():
+        size = f"[1, {longest}] characters" if longest else "at least 1 character"
+        return [Violation(path, f"must not be empty; allowed: {size}")]
+    return []
+
+
+def _check_segments(segments: Sequence[PromptSegment] | None, model: Model | None) -> list[Violation]:
+    """Check types and signs; their order and the room between them are the server's to judge."""
+    path = "spec.prompt_segments"
+    if segments is None:
+        return []
+    if not isinstance(segments, Sequence) or isinstance(segments, str):
+        return [Violation(path, f"must be a list of PromptSegment, got {segments!r}")]
+    found = []
+    for index, segment in enumerate(segments):
+        place = f"{path}[{index}]"
+        if not isinstance(segment, PromptSegment):
+            found.append(Violation(place, f"must be a PromptSegment, got {segment!r}"))
+            continue
+        found += _check_given_whole(f"{place}.start_frame_index", segment.start_frame, 1)
+        found += _check_text(f"{place}.prompt", segment.prompt, model, required=True)
+        found += _check_given_whole(f"{place}.transition_frame_count", segment.transition_frames, 0)
+        if not isinstance(segment.cut, bool):
+            found.append(Violation(f"{place}.cut", f"must be True or False, got {segment.cut!r}"))
+    return found
+
+
+def _check_given_whole(path: str, value: int, least: int) -> list[Violation]:
+    """Check a number that has no default."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        return [Violation(path, f"must be a whole number, got {value!r}")]
+    if not least <= number <= _INT64:
+        return [Violation(path, f"{number} is not allowed; allowed: at least {least}")]
+    return []
+
+
+def _check_flag(path: str, value: bool | None) -> list[Violation]:
+    if value is None or isinstance(value, bool):
+        return []
+    return [Violation(path, f"must be True or False, got {value!r}")]
 
 
 def _encodable(text: str) -> bool:

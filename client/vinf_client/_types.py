@@ -50,6 +50,21 @@ class TemporalScope:
     global_frames: int
     phase_timestep: int
     phase_bias: float
+    global_across_cuts: bool = False  # whether the sample is the whole video's also when it is cut into scenes
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSegment:
+    """A later stretch of a video's timeline with a prompt of its own; it lasts until the next one starts.
+
+    >>> PromptSegment(48, "a white star over the sea", transition_frames=16)
+    PromptSegment(start_frame=48, prompt='a white star over the sea', transition_frames=16, cut=False)
+    """
+
+    start_frame: int  # at least 1: before the first segment the video's own prompt holds
+    prompt: str
+    transition_frames: int = 0  # over which the text moves from the prompt before to this one; 0: at once
+    cut: bool = False  # whether a new scene starts; only without a transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,7 @@ class GenerationSpec:
     guidance_scale: float
     solver: Solver
     temporal_scope: TemporalScope | None
+    prompt_segments: tuple[PromptSegment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Contact sheet: frames of a video on one picture, the clips of the ranks marked.
 
 Every thumbnail carries its frame number and, as a bar above it, the colour of the rank that owns the frame. Where one
-clip ends and the next begins there is a line across the row, labelled with the rank that takes over.
+clip ends and the next begins there is a line across the row, labelled with the rank that takes over. The first frame of
+a prompt segment has a tick in its upper left corner: green where the text changes, white where a scene is cut.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from PIL import ImageDraw, ImageFont
 
 from vinf_client._errors import OutputError
 from vinf_client._frames import Image
-from vinf_client._types import Clip
+from vinf_client._types import Clip, PromptSegment
 from vinf_client.output import prepare_folder
 
 MAX_THUMBNAILS = 192  # more would be too small to judge; they are spread evenly
@@ -24,6 +25,9 @@ _BAR = 14
 _BACKGROUND = (24, 24, 27)
 _TEXT = (235, 235, 235)
 _LINE = (255, 64, 64)
+_TICK = 10  # pixels of its sides
+_SEGMENT = (64, 255, 96)
+_CUT = (255, 255, 255)
 _COLOURS = (
     (86, 156, 214), (229, 170, 66), (106, 190, 120), (197, 120, 200),
     (220, 110, 95), (90, 200, 200), (160, 160, 90), (150, 150, 220),
@@ -36,13 +40,22 @@ class ContactSheet:
     Args:
         frame_count: frames of the video.
         clips: the ranks' clips in order; may be empty.
+        segments: later stretches of the timeline, in order; may be empty.
         columns: thumbnails in a row; chosen from their number when None.
     """
 
-    def __init__(self, frame_count: int, clips: Sequence[Clip] = (), *, columns: int | None = None) -> None:
+    def __init__(
+        self,
+        frame_count: int,
+        clips: Sequence[Clip] = (),
+        segments: Sequence[PromptSegment] = (),
+        *,
+        columns: int | None = None,
+    ) -> None:
         self._clips = [clip for clip in clips if clip.frame_count > 0]
         self._ranks = [rank for rank, clip in enumerate(clips) if clip.frame_count > 0]
-        self._wanted = set(choose_frames(frame_count, self._clips))
+        self._ticks = {segment.start_frame: _CUT if segment.cut else _SEGMENT for segment in segments}
+        self._wanted = set(choose_frames(frame_count, self._clips, sorted(self._ticks)))
         self._columns = max(1, columns or _columns(len(self._wanted)))
         self._thumbnails: list[tuple[int, PillowImage.Image]] = []
 
@@ -73,6 +86,8 @@ class ContactSheet:
             top = _GAP + place // self._columns * cell[1]
             rank = self._rank_of(index)
             sheet.paste(picture, (left, top + _BAR))
+            if index in self._ticks:
+                _draw_tick(pen, (left, top + _BAR), self._ticks[index])
             _draw_bar(pen, (left, top, left + cell[0] - _GAP, top + _BAR), index, rank, starts=rank != previous)
             if rank is not None and previous is not None and rank != previous:
                 x = left - _GAP // 2
@@ -105,11 +120,12 @@ class ContactSheet:
         return None
 
 
-def choose_frames(frame_count: int, clips: Sequence[Clip]) -> list[int]:
-    """Return the frames a sheet shows: all, or an even spread that keeps both sides of every boundary."""
+def choose_frames(frame_count: int, clips: Sequence[Clip], starts: Sequence[int] = ()) -> list[int]:
+    """Return the frames a sheet shows: all, or an even spread that keeps both sides of every boundary and `starts`."""
     if frame_count <= MAX_THUMBNAILS:
         return list(range(frame_count))
     edges = {clip.start_frame_index for clip in clips} | {clip.start_frame_index - 1 for clip in clips[1:]}
+    edges |= set(starts)
     edges = {index for index in edges if 0 <= index < frame_count}
     spread = max(2, MAX_THUMBNAILS - len(edges))
     even = {round(place * (frame_count - 1) / (spread - 1)) for place in range(spread)}
@@ -131,6 +147,11 @@ def check_sheet(text: str) -> Path:
 
 def _columns(count: int) -> int:
     return next((columns for columns in (8, 12, 16) if count <= columns * columns), 16)
+
+
+def _draw_tick(pen: ImageDraw.ImageDraw, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    x, y = corner
+    pen.polygon([(x, y), (x + _TICK, y), (x, y + _TICK)], fill=colour, outline=(0, 0, 0))
 
 
 def _draw_bar(

@@ -94,6 +94,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.state = pb.GENERATION_STATE_SUCCEEDED
         self.error = None
         self.clips = ()
+        self.segments = ()
         self.hold_after = None
         self.holding = threading.Event()
         self.released = threading.Event()
@@ -123,6 +124,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             inference_step_count=20,
             guidance_scale=7.5,
             solver=pb.SOLVER_DDIM,
+            prompt_segments=self.segments,
         )
         progress = pb.GenerationProgress(
             stage=pb.GENERATION_STAGE_DECODE,

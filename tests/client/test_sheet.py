@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vinf_client import Clip, OutputError
-from vinf_client.sheet import _LINE, MAX_THUMBNAILS, ContactSheet, check_sheet, choose_frames
+from vinf_client import Clip, OutputError, PromptSegment
+from vinf_client.sheet import _CUT, _LINE, _SEGMENT, MAX_THUMBNAILS, ContactSheet, check_sheet, choose_frames
 
 pytestmark = pytest.mark.fast
 
 
-def sheet_of(count, clips, *, size=(40, 30), columns=None):
-    sheet = ContactSheet(count, clips, columns=columns)
+def sheet_of(count, clips, segments=(), *, size=(40, 30), columns=None):
+    sheet = ContactSheet(count, clips, segments, columns=columns)
     for index in range(count):
         sheet.add(index, np.full((size[1], size[0], 3), 100, np.uint8))
     return sheet
@@ -49,6 +49,25 @@ def test_empty_clips_are_nobodys():
     assert len(line_columns(picture)) == 3
 
 
+def test_starts_of_segments_have_a_tick():
+    segments = [PromptSegment(2, "a star", transition_frames=3), PromptSegment(5, "a box", cut=True)]
+    pixels = np.asarray(sheet_of(8, [Clip(0, 8)], segments, columns=8).draw())
+    cell = 120 + 6
+    for colour, frame in ((_SEGMENT, 2), (_CUT, 5)):
+        rows, columns = np.nonzero((pixels == colour).all(axis=-1))
+        assert len(rows) > 10
+        corner = (6 + frame * cell, 6 + 14)
+        assert corner[0] <= columns.min() <= columns.max() <= corner[0] + 10
+        assert corner[1] <= rows.min() <= rows.max() <= corner[1] + 10
+    plain = np.asarray(sheet_of(8, [Clip(0, 8)], columns=8).draw())
+    assert not (plain == _SEGMENT).all(axis=-1).any()
+
+
+def test_a_segment_outside_the_video_has_no_tick():
+    pixels = np.asarray(sheet_of(4, [], [PromptSegment(9, "a star")]).draw())
+    assert not (pixels == _SEGMENT).all(axis=-1).any()
+
+
 def test_large_frames_are_made_smaller():
     assert sheet_of(4, [], size=(3000, 400), columns=4).draw().width <= 2400 + 6
 
@@ -59,6 +78,7 @@ def test_long_videos_are_sampled_evenly_with_both_sides_of_every_boundary():
     assert {0, 5000, 5001, 9999} <= set(chosen)
     assert max(np.diff(chosen)) < 60
     assert choose_frames(96, []) == list(range(96))
+    assert {3333, 7001} <= set(choose_frames(10_000, [], [3333, 7001]))
 
 
 def test_save_and_check(tmp_path):

@@ -32,7 +32,8 @@ def denoise(
         model: its UNet carries the clip-parallel modules that read ``context``.
         context: has taken up this generation's layout.
         spec: what to generate.
-        text: ``[B, tokens, dim]``; B = 2 (negative prompt first) with guidance, else 1.
+        text: ``[B, f or 1, tokens, dim]``: one a frame of the clip, or one for all of them; B = 2 (negative prompt
+            first) with guidance, else 1.
         clock: credits the time.
         agree: called before every step on every rank alike; raises to end the loop on all of them.
         on_step: told (steps done, seconds of the step) after every step.

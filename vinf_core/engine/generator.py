@@ -12,9 +12,11 @@ from vinf_core.context.layout import Layout
 from vinf_core.context.partition import partition
 from vinf_core.decode.decoder import decode_video
 from vinf_core.diffusion.denoise import denoise
+from vinf_core.diffusion.timeline import ClipTimeline
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.limits import check_spec
+from vinf_core.engine.prompt_cache import PromptCache
 from vinf_core.errors import GenerationCancelledError, NonFiniteLatentsError
 from vinf_core.events import Agreement, FrameSink, Observer, StageClock
 from vinf_core.models.adapter import VideoModel
@@ -32,6 +34,8 @@ class Generator:
         self._context = ClipContext(exchange)
         self.decoded_frames = 0
         """Frames this rank has decoded since it started; other threads may read it."""
+        self.prompt_cache = PromptCache(model.encode_text)
+        """Embeddings kept across generations; other threads may read its counts."""
         install(model.unet, model.temporal_sites, self._context, model.framewise_sites)
 
     def plan(self, spec: GenerationSpec, clips: tuple[Clip, ...] | None = None) -> Layout:
@@ -63,7 +67,7 @@ class Generator:
         observer: Observer,
         agree: Agreement,
     ) -> torch.Tensor:
-        """Encode the prompt and denoise: the final latents of this rank's clip, ``[f, C, h, w]``.
+        """Encode the prompts and denoise: the final latents of this rank's clip, ``[f, C, h, w]``.
 
         Raises:
             GenerationCancelledError, OutOfStepError: raised by ``agree``, on every rank alike.
@@ -73,8 +77,7 @@ class Generator:
         try:
             observer.progress(generation_id, Stage.TEXT, 0, 0.0)
             with self._clock.measure(Stage.TEXT):
-                prompts = [spec.negative_prompt, spec.prompt] if spec.guided else [spec.prompt]
-                text = self.model.encode_text(prompts)
+                text = self.text(spec, layout.clip)
             self._clock.settle()
             observer.progress(generation_id, Stage.DENOISE, 0, 0.0)
             latents = denoise(
@@ -92,6 +95,18 @@ class Generator:
         if float(broken) > 0:
             raise NonFiniteLatentsError(f"{int(broken)} latent values are not finite after the last step")
         return latents
+
+    def text(self, spec: GenerationSpec, clip: Clip) -> torch.Tensor:
+        """Encode what a clip's frames see: ``[B, f or 1, tokens, dim]`` as `denoise` takes it."""
+        # An empty clip denoises one idle frame, frame 0, which sees the first prompt.
+        timeline = ClipTimeline.build(spec.prompt, spec.segments, clip.frames or range(1))
+        # Each prompt once, the negative one too, which may be one of the others.
+        wanted = dict.fromkeys([*timeline.prompts, spec.negative_prompt] if spec.guided else timeline.prompts)
+        embeddings = dict(zip(wanted, self.prompt_cache.embed(wanted), strict=True))
+        return timeline.embed(
+            [embeddings[prompt] for prompt in timeline.prompts],
+            embeddings[spec.negative_prompt] if spec.guided else None,
+        )
 
     def generate(
         self,

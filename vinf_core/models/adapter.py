@@ -64,7 +64,7 @@ class VideoModel(Protocol):
         Args:
             latents: ``[B * f, C, h, w]``: the clip once for every one of B texts.
             timestep: training timestep, the same for all frames.
-            text: ``[B, tokens, dim]``.
+            text: ``[B, f or 1, tokens, dim]``: one a frame, or one for all of them.
 
         Returns:
             The model's prediction, ``[B * f, C, h, w]``.

@@ -102,7 +102,8 @@ class TextToVideoModel:
     def predict(self, latents: torch.Tensor, timestep: float, text: torch.Tensor) -> torch.Tensor:
         """Run the UNet with one frame a batch entry; frames meet only in the temporal modules."""
         timesteps = torch.full((latents.shape[0],), timestep, device=self.device)
-        prediction: torch.Tensor = self.unet(latents[:, :, None], timesteps, text, return_dict=False)[0]
+        # A text that all frames share goes in once for all of them (`SharedTextAttention`).
+        prediction: torch.Tensor = self.unet(latents[:, :, None], timesteps, text.flatten(0, 1), return_dict=False)[0]
         video_frames: torch.Tensor = prediction[:, :, 0]
         return video_frames
 

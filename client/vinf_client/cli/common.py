@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from fractions import Fraction
 from typing import Any, NoReturn
@@ -90,12 +90,18 @@ def server_of(arguments: argparse.Namespace) -> str:
     return arguments.server if arguments.server is not None else os.environ.get("VINF_SERVER") or DEFAULT_SERVER
 
 
-def run(prog: str, body: Callable[[], int | None]) -> int:
-    """Run a command; return its exit code, with one clear line on standard error when it failed."""
+def run(prog: str, body: Callable[[], int | None], *, names: Mapping[str, str] | None = None) -> int:
+    """Run a command; return its exit code, with one clear line on standard error when it failed.
+
+    Args:
+        prog: the command's name, which begins the line.
+        body: does the work.
+        names: what the command's user calls an argument of the client, where that is not the option of its name.
+    """
     try:
         return body() or 0
     except VinfError as error:
-        print_error(prog, error)
+        print_error(prog, error, names=names)
         return exit_code(error)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
@@ -111,10 +117,10 @@ def exit_code(error: VinfError) -> int:
     return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
 
 
-def print_error(prog: str, error: VinfError) -> None:
+def print_error(prog: str, error: VinfError, *, names: Mapping[str, str] | None = None) -> None:
     """Say what is wrong: one line, or one a violation when there are several."""
     if isinstance(error, InvalidRequestError) and error.violations:
-        lines = [f"{_option_name(violation)}: {violation.description}" for violation in error.violations]
+        lines = [f"{_option_name(violation, names or {})}: {violation.description}" for violation in error.violations]
         if len(lines) == 1:
             print(f"{prog}: {lines[0]}", file=sys.stderr)
         else:
@@ -152,8 +158,12 @@ def as_json(value: Any) -> Any:
             return value
 
 
-def _option_name(violation: Violation) -> str:
+def _option_name(violation: Violation, names: Mapping[str, str]) -> str:
     name = violation.argument
+    if name in names:
+        return names[name]
+    if name.startswith("segments"):
+        return f"story: {name}"
     if name == "prompt":
         return "PROMPT"
     return f"--{name.replace('_', '-')}" if "." not in name else name

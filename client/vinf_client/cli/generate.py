@@ -13,11 +13,13 @@ from vinf_client._local import LocalServer
 from vinf_client._types import Generation
 from vinf_client._writers import VideoShape
 from vinf_client.cli.common import print_json, run, server_of
-from vinf_client.cli.generate_options import build_parser, check_combination, serve_arguments, spec_options
+from vinf_client.cli.generate_options import build_parser, check_combination, serve_arguments, spec_options, take_story
 from vinf_client.cli.interrupts import EXIT_TERMINATED, Interruptible, TerminatedError
 from vinf_client.output import Target
 from vinf_client.progress import Display, choose_display
 from vinf_client.sheet import ContactSheet, check_sheet
+
+_STORY_NAMES = {"prompt": "story: prompt", "negative_prompt": "story: negative_prompt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     check_combination(parser, arguments)
     work: Interruptible[None] = Interruptible(lambda interruptible: _generate(arguments, interruptible))
     try:
-        return run(parser.prog, work.run)
+        return run(parser.prog, work.run, names=_STORY_NAMES if arguments.story is not None else None)
     except TerminatedError:
         print(f"{parser.prog}: terminated", file=sys.stderr)
         return EXIT_TERMINATED
 
 
 def _generate(arguments: argparse.Namespace, interruptible: Interruptible[None]) -> None:
+    take_story(arguments)
     target = Target.parse(arguments.output)
     target.prepare()
     sheet = check_sheet(arguments.sheet) if arguments.sheet else None
@@ -105,7 +108,8 @@ def _record(
             if index == 0:
                 first = time.monotonic() - began
                 if sheet_path is not None:  # the clips are known from the start of the work on
-                    sheet = ContactSheet(video.frame_count, video.handle.refresh().clips)
+                    started = video.handle.refresh()
+                    sheet = ContactSheet(video.frame_count, started.clips, started.spec.prompt_segments)
             writer.write(frame)
             if sheet is not None:
                 sheet.add(index, frame)

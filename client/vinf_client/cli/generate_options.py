@@ -1,9 +1,11 @@
 """Options of `vinf generate`, and how they become arguments of the client."""
 
 import argparse
+from pathlib import Path
 
 from vinf_client._request import SpecOptions
 from vinf_client.cli.common import Parser
+from vinf_client.cli.story import read_story
 from vinf_client.output import ALLOWED
 
 _LOCAL_ONLY = ("ranks", "device")
@@ -12,7 +14,13 @@ _LOCAL_ONLY = ("ranks", "device")
 def build_parser() -> Parser:
     """Describe the command line. What is left out is the server's default (vinf info shows it)."""
     parser = Parser("generate", "Make a video from a prompt and write it to a file.")
-    parser.add_argument("prompt", metavar="PROMPT", help="what the video shows")
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="what the video shows")
+    parser.add_argument(
+        "--story",
+        metavar="FILE.json",
+        help="instead of PROMPT: a file with prompt, negative_prompt and segments (start_frame, prompt, "
+        "transition_frames, cut)",
+    )
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help=f"where it goes: {ALLOWED}")
 
     video = parser.add_argument_group("the video; unset is the model's default, which vinf info shows")
@@ -32,6 +40,13 @@ def build_parser() -> Parser:
     scope.add_argument("--global-frames", type=int, metavar="N", help="frames of the whole video that all frames see")
     scope.add_argument("--phase-timestep", type=int, metavar="T", help="above it global frames lead, below the window")
     scope.add_argument("--phase-bias", type=float, metavar="X", help="how much the leading ones are favoured; 0: not")
+
+    scope.add_argument(
+        "--global-across-cuts",
+        action="store_true",
+        default=None,
+        help="sample the whole video also when the story cuts it into scenes",
+    )
 
     server = parser.add_argument_group("where it is made")
     parser.add_server_option(server)
@@ -55,6 +70,12 @@ def build_parser() -> Parser:
 
 def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
     """Refuse options that contradict each other; does not return then."""
+    if arguments.prompt is not None and arguments.story is not None:
+        parser.error("--story: cannot be combined with PROMPT; the file has the prompt")
+    if arguments.prompt is None and arguments.story is None:
+        parser.error("PROMPT: is missing; give it or --story FILE.json")
+    if arguments.story is not None and arguments.negative_prompt is not None:
+        parser.error("--story: cannot be combined with --negative-prompt; the file has the prompts")
     if arguments.local and arguments.server is not None:
         parser.error("--local: cannot be combined with --server")
     for name in _LOCAL_ONLY:
@@ -66,8 +87,21 @@ def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
         parser.error(f"--wait-ready: {arguments.wait_ready} is not allowed; allowed: at least 0")
 
 
+def take_story(arguments: argparse.Namespace) -> None:
+    """Read the story file, where there is one, into the arguments.
+
+    Raises:
+        InvalidRequestError: see `read_story`.
+    """
+    arguments.segments = None
+    if arguments.story is not None:
+        story = read_story(Path(arguments.story))
+        arguments.prompt, arguments.negative_prompt = story.prompt, story.negative_prompt
+        arguments.segments = story.segments
+
+
 def spec_options(arguments: argparse.Namespace) -> SpecOptions:
-    """Pick what describes the video. A local server serves one model: it needs no name."""
+    """Pick what describes the video, after `take_story`. A local server serves one model: it needs no name."""
     return SpecOptions(
         frames=arguments.frames,
         seed=arguments.seed,
@@ -79,10 +113,12 @@ def spec_options(arguments: argparse.Namespace) -> SpecOptions:
         model=None if arguments.local else arguments.model,
         fps=arguments.fps,
         solver=arguments.solver,
+        segments=arguments.segments,
         window=arguments.window,
         global_frames=arguments.global_frames,
         phase_timestep=arguments.phase_timestep,
         phase_bias=arguments.phase_bias,
+        global_across_cuts=arguments.global_across_cuts,
     )
 
 

@@ -183,6 +183,7 @@ class TemporalScope(_message.Message):
     GLOBAL_FRAMES_FIELD_NUMBER: _builtins.int
     PHASE_TIMESTEP_FIELD_NUMBER: _builtins.int
     PHASE_BIAS_FIELD_NUMBER: _builtins.int
+    GLOBAL_ACROSS_CUTS_FIELD_NUMBER: _builtins.int
     mode: Global___TemporalScopeMode.ValueType
     """Default: DEFAULT. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
     local_window_frames: _builtins.int
@@ -191,7 +192,8 @@ class TemporalScope(_message.Message):
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
     global_frames: _builtins.int
-    """Frames sampled evenly from the whole video that every frame attends to.
+    """Frames sampled evenly from the whole video that every frame attends to; in a video cut into scenes see
+    global_across_cuts.
     Default: none, CUSTOM takes it literally | Range: [0, 256] | Unit: frames
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
@@ -205,6 +207,11 @@ class TemporalScope(_message.Message):
     Default: none, CUSTOM takes it literally | Range: [0, 100], finite | Unit: logits
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
+    global_across_cuts: _builtins.bool
+    """Whether the global frames sample the whole video also when it is cut into scenes (PromptSegment.cut); otherwise each
+    scene has a sample of its own. Without a cut it changes nothing.
+    Default: none, CUSTOM takes it literally.
+    """
     def __init__(
         self,
         *,
@@ -213,14 +220,61 @@ class TemporalScope(_message.Message):
         global_frames: _builtins.int = ...,
         phase_timestep: _builtins.int = ...,
         phase_bias: _builtins.float = ...,
+        global_across_cuts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_frames", b"global_frames", "local_window_frames", b"local_window_frames", "mode", b"mode", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_across_cuts", b"global_across_cuts", "global_frames", b"global_frames", "local_window_frames", b"local_window_frames", "mode", b"mode", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TemporalScope: _TypeAlias = TemporalScope  # noqa: Y015
+
+@_typing.final
+class PromptSegment(_message.Message):
+    """A later stretch of a video's timeline with a prompt of its own; it lasts until the next one starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    TRANSITION_FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    CUT_FIELD_NUMBER: _builtins.int
+    start_frame_index: _builtins.int
+    """Its first frame.
+    Required, after the start of the segment before | Range: [1, frame_count - 1], of the resolved frame_count
+    Unit: frames
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    prompt: _builtins.str
+    """Required. What the video shows from there on; the same rules as for GenerationSpec.prompt.
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    transition_frame_count: _builtins.int
+    """Frames from start_frame_index on over which the text moves evenly from the prompt before to this one: frame i of k
+    (from 1) takes i / (k + 1) of this one. It must end before the next segment starts, and before the video ends.
+    Default: 0 = at once | Range: [0, frame_count - start_frame_index] | Unit: frames
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    cut: _builtins.bool
+    """Whether a new scene starts: no local window, no convolution and no temporal norm reaches across the cut.
+    Default: false. With a transition: INVALID_ARGUMENT / INVALID_FIELD, at transition_frame_count.
+    """
+    def __init__(
+        self,
+        *,
+        start_frame_index: _builtins.int = ...,
+        prompt: _builtins.str = ...,
+        transition_frame_count: _builtins.int = ...,
+        cut: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "prompt", b"prompt", "start_frame_index", b"start_frame_index", "transition_frame_count", b"transition_frame_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptSegment: _TypeAlias = PromptSegment  # noqa: Y015
 
 @_typing.final
 class GenerationSpec(_message.Message):
@@ -240,12 +294,13 @@ class GenerationSpec(_message.Message):
     GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     SOLVER_FIELD_NUMBER: _builtins.int
     TEMPORAL_SCOPE_FIELD_NUMBER: _builtins.int
+    PROMPT_SEGMENTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Default: empty = the server's model | Range: a name from ServerInfo.models
     Violation: NOT_FOUND / MODEL_NOT_FOUND.
     """
     prompt: _builtins.str
-    """Required. What the video shows.
+    """Required. What the video shows; with prompt_segments, until the first of them starts.
     Range: [1, ModelInfo.max_prompt_chars] | Unit: Unicode code points, after trimming white space; a model with a
     vocabulary (ModelInfo.vocabulary) takes its words only, 1 to ModelInfo.max_prompt_words of them, whatever the case
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
@@ -297,6 +352,13 @@ class GenerationSpec(_message.Message):
     def temporal_scope(self) -> Global___TemporalScope:
         """Default: unset = the model's own scope."""
 
+    @_builtins.property
+    def prompt_segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptSegment]:
+        """The rest of a story's timeline, by strictly ascending start_frame_index; it is independent of the ranks' clips.
+        Default: empty = prompt holds for the whole video | Range: 0 to 64 segments
+        Violation: INVALID_ARGUMENT / INVALID_FIELD, at a path such as spec.prompt_segments[1].start_frame_index.
+        """
+
     def __init__(
         self,
         *,
@@ -312,10 +374,11 @@ class GenerationSpec(_message.Message):
         guidance_scale: _builtins.float = ...,
         solver: Global___Solver.ValueType = ...,
         temporal_scope: Global___TemporalScope | None = ...,
+        prompt_segments: _abc.Iterable[Global___PromptSegment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate", "temporal_scope", b"temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "frame_rate", b"frame_rate", "guidance_scale", b"guidance_scale", "height", b"height", "inference_step_count", b"inference_step_count", "model", b"model", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "seed", b"seed", "solver", b"solver", "temporal_scope", b"temporal_scope", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "frame_rate", b"frame_rate", "guidance_scale", b"guidance_scale", "height", b"height", "inference_step_count", b"inference_step_count", "model", b"model", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "seed", b"seed", "solver", b"solver", "temporal_scope", b"temporal_scope", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,6 +119,12 @@ class Metrics:
         self.worker_frames = Counter(
             "vinf_worker_frames_total", "Frames decoded by the rank.", worker, registry=registry
         )
+        self.worker_prompt_hits = Counter(
+            "vinf_worker_prompt_cache_hits_total", "Prompts found in the rank's cache.", worker, registry=registry
+        )
+        self.worker_prompt_misses = Counter(
+            "vinf_worker_prompt_cache_misses_total", "Prompts the rank had to encode.", worker, registry=registry
+        )
         self.worker_busy = Counter(
             "vinf_worker_busy_seconds_total", "Time spent by stage.", (*worker, "stage"), registry=registry
         )
@@ -160,7 +166,8 @@ class Metrics:
     def worker_is_known(self, rank: int, gpu: str) -> None:
         """Make every series of a rank, at 0; calling it again changes nothing."""
         labels = (str(rank), gpu)
-        self.worker_frames.labels(*labels)
+        for counter in (self.worker_frames, self.worker_prompt_hits, self.worker_prompt_misses):
+            counter.labels(*labels)
         for stage in STAGES:
             self.worker_busy.labels(*labels, stage)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.worker import Outcome
-from vinf_core.types import GenerationSpec, ModelLimits, Solver, Stage, TemporalScope
+from vinf_core.types import GenerationSpec, ModelLimits, PromptSegment, Solver, Stage, TemporalScope
 
 STAGES = {Stage.TEXT: pb.STAGE_TEXT, Stage.DENOISE: pb.STAGE_DENOISE, Stage.DECODE: pb.STAGE_DECODE}
 OUTCOMES = {
@@ -39,6 +39,16 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
                 global_frames=wanted.temporal_scope.global_frames,
                 phase_timestep=wanted.temporal_scope.phase_timestep,
                 phase_bias=wanted.temporal_scope.phase_bias,
+                global_across_cuts=wanted.temporal_scope.global_across_cuts,
+            ),
+            segments=tuple(
+                PromptSegment(
+                    start_frame=segment.start_frame_index,
+                    prompt=segment.prompt,
+                    transition_frames=segment.transition_frame_count,
+                    cut=segment.cut,
+                )
+                for segment in wanted.prompt_segments
             ),
         ),
     )
@@ -70,6 +80,7 @@ def limits_to_proto(limits: ModelLimits) -> pb.ModelLimits:
             global_frames=scope.global_frames,
             phase_timestep=scope.phase_timestep,
             phase_bias=scope.phase_bias,
+            global_across_cuts=scope.global_across_cuts,
         ),
         max_prompt_chars=limits.max_prompt_chars,
         max_prompt_words=limits.max_prompt_words,

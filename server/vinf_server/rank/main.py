@@ -81,6 +81,8 @@ def run(config: RankConfig) -> int:
             beat.progress_count = control.round_count + exchange.exchange_count + exchange.reduction_count
             beat.busy_seconds.update({stage.value: seconds for stage, seconds in clock.seconds.items()})
             beat.frame_count = generator.decoded_frames
+            beat.prompt_cache_hit_count = generator.prompt_cache.hit_count
+            beat.prompt_cache_miss_count = generator.prompt_cache.miss_count
 
         heart.describe(device, fill)
         coordinator = None

@@ -25,6 +25,8 @@ def test_known_series_start_at_zero(metrics):
         'vinf_denoise_step_duration_seconds_count{model_name="sprites"} 0.0',
         'vinf_delivered_frames_total{encoding="raw",method="StreamFrames"} 0.0',
         'vinf_worker_frames_total{gpu="cuda:1",rank="1"} 0.0',
+        'vinf_worker_prompt_cache_hits_total{gpu="cuda:1",rank="1"} 0.0',
+        'vinf_worker_prompt_cache_misses_total{gpu="cuda:1",rank="1"} 0.0',
         'vinf_worker_busy_seconds_total{gpu="cuda:1",rank="1",stage="communicate"} 0.0',
         'vinf_worker_restarts_total{cause="signal"} 0.0',
     ):

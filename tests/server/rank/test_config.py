@@ -11,7 +11,7 @@ from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Generate, Stop
 from vinf_core.errors import ConfigError
 from vinf_core.models.sprites import limits
-from vinf_core.types import Solver
+from vinf_core.types import PromptSegment, Solver
 from vinf_server.rank.config import RankConfig
 from vinf_server.rank.convert import command_from_order, limits_to_proto
 
@@ -48,7 +48,7 @@ def test_what_is_missing_or_wrong_is_named() -> None:
 
 
 def test_orders_become_commands() -> None:
-    scope = pb.Scope(local_window_frames=8, global_frames=3, phase_timestep=800, phase_bias=10)
+    scope = pb.Scope(local_window_frames=8, global_frames=3, phase_timestep=800, phase_bias=10, global_across_cuts=True)
     order = pb.GenerateOrder(
         generation_id="g",
         prompt="p",
@@ -61,6 +61,10 @@ def test_orders_become_commands() -> None:
         guidance_scale=12,
         solver="ddim",
         temporal_scope=scope,
+        prompt_segments=[
+            pb.PromptSegment(start_frame_index=4, prompt="q", transition_frame_count=2),
+            pb.PromptSegment(start_frame_index=9, prompt="r", cut=True),
+        ],
     )
     command = command_from_order(pb.AttachResponse(generate=order))
     assert isinstance(command, Generate)
@@ -69,7 +73,12 @@ def test_orders_become_commands() -> None:
     assert (spec.frame_count, spec.seed, spec.step_count) == (2304, 2**63 - 1, 30)
     assert (spec.guidance_scale, spec.solver) == (12, Solver.DDIM)
     assert (spec.scope.local_window_frames, spec.scope.global_frames) == (8, 3)
-    assert (spec.scope.phase_timestep, spec.scope.phase_bias) == (800, 10)
+    assert (spec.scope.phase_timestep, spec.scope.phase_bias, spec.scope.global_across_cuts) == (800, 10, True)
+    assert spec.segments == (
+        PromptSegment(start_frame=4, prompt="q", transition_frames=2),
+        PromptSegment(start_frame=9, prompt="r", cut=True),
+    )
+    assert spec.scenes == (range(9), range(9, 2304))
     assert command_from_order(pb.AttachResponse(stop=pb.StopOrder())) == Stop()
     assert command_from_order(pb.AttachResponse(cancel=pb.CancelOrder(generation_id="g"))) is None
 

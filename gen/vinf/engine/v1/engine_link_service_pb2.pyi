@@ -265,10 +265,12 @@ class Scope(_message.Message):
     GLOBAL_FRAMES_FIELD_NUMBER: _builtins.int
     PHASE_TIMESTEP_FIELD_NUMBER: _builtins.int
     PHASE_BIAS_FIELD_NUMBER: _builtins.int
+    GLOBAL_ACROSS_CUTS_FIELD_NUMBER: _builtins.int
     local_window_frames: _builtins.int
     global_frames: _builtins.int
     phase_timestep: _builtins.int
     phase_bias: _builtins.float
+    global_across_cuts: _builtins.bool
     def __init__(
         self,
         *,
@@ -276,14 +278,45 @@ class Scope(_message.Message):
         global_frames: _builtins.int = ...,
         phase_timestep: _builtins.int = ...,
         phase_bias: _builtins.float = ...,
+        global_across_cuts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_frames", b"global_frames", "local_window_frames", b"local_window_frames", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_across_cuts", b"global_across_cuts", "global_frames", b"global_frames", "local_window_frames", b"local_window_frames", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
+
+@_typing.final
+class PromptSegment(_message.Message):
+    """A later stretch of the timeline; the fields mean what vinf.v1.PromptSegment says of the same names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    TRANSITION_FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    CUT_FIELD_NUMBER: _builtins.int
+    start_frame_index: _builtins.int
+    prompt: _builtins.str
+    transition_frame_count: _builtins.int
+    cut: _builtins.bool
+    def __init__(
+        self,
+        *,
+        start_frame_index: _builtins.int = ...,
+        prompt: _builtins.str = ...,
+        transition_frame_count: _builtins.int = ...,
+        cut: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "prompt", b"prompt", "start_frame_index", b"start_frame_index", "transition_frame_count", b"transition_frame_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptSegment: _TypeAlias = PromptSegment  # noqa: Y015
 
 @_typing.final
 class GenerateOrder(_message.Message):
@@ -302,6 +335,7 @@ class GenerateOrder(_message.Message):
     GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     SOLVER_FIELD_NUMBER: _builtins.int
     TEMPORAL_SCOPE_FIELD_NUMBER: _builtins.int
+    PROMPT_SEGMENTS_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     prompt: _builtins.str
     negative_prompt: _builtins.str
@@ -315,6 +349,10 @@ class GenerateOrder(_message.Message):
     """"ddim" or "dpm_solver_pp_2m"."""
     @_builtins.property
     def temporal_scope(self) -> Global___Scope: ...
+    @_builtins.property
+    def prompt_segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptSegment]:
+        """By ascending start_frame_index; empty when prompt holds for the whole video."""
+
     def __init__(
         self,
         *,
@@ -329,10 +367,11 @@ class GenerateOrder(_message.Message):
         guidance_scale: _builtins.float = ...,
         solver: _builtins.str = ...,
         temporal_scope: Global___Scope | None = ...,
+        prompt_segments: _abc.Iterable[Global___PromptSegment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["temporal_scope", b"temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,6 +536,8 @@ class BeatRequest(_message.Message):
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
     MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    PROMPT_CACHE_HIT_COUNT_FIELD_NUMBER: _builtins.int
+    PROMPT_CACHE_MISS_COUNT_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     pid: _builtins.int
     host: _builtins.str
@@ -510,6 +551,10 @@ class BeatRequest(_message.Message):
     memory_used_bytes: _builtins.int
     """Process (CPU) or device allocator (GPU). Unit: bytes"""
     memory_total_bytes: _builtins.int
+    prompt_cache_hit_count: _builtins.int
+    """Prompts whose embeddings were found in the rank's cache since the process started."""
+    prompt_cache_miss_count: _builtins.int
+    """Prompts that had to be encoded since the process started."""
     @_builtins.property
     def busy_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Seconds spent by stage (text, denoise, communicate, decode, deliver) since the process started. Unit: seconds"""
@@ -527,10 +572,12 @@ class BeatRequest(_message.Message):
         frame_count: _builtins.int = ...,
         memory_used_bytes: _builtins.int = ...,
         memory_total_bytes: _builtins.int = ...,
+        prompt_cache_hit_count: _builtins.int = ...,
+        prompt_cache_miss_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds", "device", b"device", "device_name", b"device_name", "frame_count", b"frame_count", "host", b"host", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "pid", b"pid", "progress_count", b"progress_count", "rank", b"rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds", "device", b"device", "device_name", b"device_name", "frame_count", b"frame_count", "host", b"host", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "pid", b"pid", "progress_count", b"progress_count", "prompt_cache_hit_count", b"prompt_cache_hit_count", "prompt_cache_miss_count", b"prompt_cache_miss_count", "rank", b"rank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

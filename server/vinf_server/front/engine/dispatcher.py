@@ -215,7 +215,17 @@ def _order(generation: Generation) -> link_pb2.GenerateOrder:
             global_frames=scope.global_frames,
             phase_timestep=scope.phase_timestep,
             phase_bias=scope.phase_bias,
+            global_across_cuts=scope.global_across_cuts,
         ),
+        prompt_segments=[
+            link_pb2.PromptSegment(
+                start_frame_index=segment.start_frame_index,
+                prompt=segment.prompt,
+                transition_frame_count=segment.transition_frame_count,
+                cut=segment.cut,
+            )
+            for segment in spec.prompt_segments
+        ],
     )
 
 

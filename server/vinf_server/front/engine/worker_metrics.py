@@ -29,6 +29,12 @@ class WorkerMetrics:
             metrics.worker_is_known(beat.rank, beat.device)
         last = self._last.get((epoch, beat.rank), link_pb2.BeatRequest())
         metrics.worker_frames.labels(*labels).inc(max(0, beat.frame_count - last.frame_count))
+        metrics.worker_prompt_hits.labels(*labels).inc(
+            max(0, beat.prompt_cache_hit_count - last.prompt_cache_hit_count)
+        )
+        metrics.worker_prompt_misses.labels(*labels).inc(
+            max(0, beat.prompt_cache_miss_count - last.prompt_cache_miss_count)
+        )
         for stage in STAGES:
             # get, not []: looking a key up in a map field adds it.
             grown = beat.busy_seconds.get(stage, 0.0) - last.busy_seconds.get(stage, 0.0)

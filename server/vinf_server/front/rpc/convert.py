@@ -95,6 +95,7 @@ def model_message(limits: link_pb2.ModelLimits) -> server_info_service_pb2.Model
             global_frames=scope.global_frames,
             phase_timestep=scope.phase_timestep,
             phase_bias=scope.phase_bias,
+            global_across_cuts=scope.global_across_cuts,
         ),
         max_prompt_chars=limits.max_prompt_chars,
         max_prompt_words=limits.max_prompt_words,

@@ -15,6 +15,7 @@ MAX_GLOBAL_FRAMES = 256
 MAX_PHASE_TIMESTEP = 1000
 MAX_PHASE_BIAS = 100.0
 MAX_SEED = 2**63 - 1
+MAX_SEGMENTS = 64
 MAX_RATE_NUM, MAX_RATE_DEN, MAX_RATE = 240_000, 1001, 240
 
 _LISTED_WORDS = 40
@@ -49,15 +50,16 @@ class SpecValidator:
     def check(self, spec: generation_pb2.GenerationSpec) -> generation_pb2.GenerationSpec:
         """Return the specification with every default but the seed filled in; worthless if there are violations."""
         limits = self._limits
+        frame_count = self._integer(
+            "frame_count", spec.frame_count, limits.max_frame_count, limits.default_frame_count, "frames"
+        )
         return generation_pb2.GenerationSpec(
             model=limits.name,
             prompt=self._prompt("prompt", spec.prompt.strip(), minimum=1),
             negative_prompt=self._prompt("negative_prompt", spec.negative_prompt.strip(), minimum=0),
             width=self._size("width", spec.width, limits.min_width, limits.max_width, limits.default_width),
             height=self._size("height", spec.height, limits.min_height, limits.max_height, limits.default_height),
-            frame_count=self._integer(
-                "frame_count", spec.frame_count, limits.max_frame_count, limits.default_frame_count, "frames"
-            ),
+            frame_count=frame_count,
             frame_rate=self._frame_rate(spec),
             seed=self._seed(spec.seed),
             inference_step_count=self._integer(
@@ -66,6 +68,7 @@ class SpecValidator:
             guidance_scale=self._guidance(spec.guidance_scale),
             solver=self._solver(spec.solver),
             temporal_scope=self._scope(spec),
+            prompt_segments=self._segments(spec, frame_count),
         )
 
     def _add(self, field: str, description: str) -> None:
@@ -164,6 +167,7 @@ class SpecValidator:
             global_frames=scope.global_frames,
             phase_timestep=scope.phase_timestep,
             phase_bias=scope.phase_bias,
+            global_across_cuts=scope.global_across_cuts,
         )
 
     def _check_custom_scope(self, scope: generation_pb2.TemporalScope) -> None:
@@ -177,3 +181,45 @@ class SpecValidator:
         ):
             if math.isnan(value) or not 0 <= value <= high:
                 self._add(f"temporal_scope.{field}", range_text(value, 0, high, unit=unit))
+
+    def _segments(self, spec: generation_pb2.GenerationSpec, frame_count: int) -> list[generation_pb2.PromptSegment]:
+        """Check the rest of the timeline against the resolved frame count."""
+        segments = spec.prompt_segments
+        if len(segments) > MAX_SEGMENTS:
+            self._add("prompt_segments", f"must be at most {MAX_SEGMENTS} segments, got {len(segments)}")
+            return []
+        # A frame count that is wrong itself is told already; what no video can have is wrong all the same.
+        longest = self._limits.max_frame_count
+        stop = frame_count if 1 <= frame_count <= longest else longest
+        latest = 0  # newest start that is in order: one that is not spoils none behind it
+        for index, segment in enumerate(segments):
+            field, start = f"prompt_segments[{index}]", segment.start_frame_index
+            if latest < start < stop:
+                latest = start
+            elif latest + 1 < stop:
+                after = f", after the start of the segment before it at {latest}" if latest else ""
+                self._add(f"{field}.start_frame_index", f"must be in [{latest + 1}, {stop - 1}]{after}, got {start}")
+            else:
+                self._add(f"{field}.start_frame_index", f"has no frame left behind frame {latest}, got {start}")
+            following = segments[index + 1].start_frame_index if index + 1 < len(segments) else stop
+            self._check_transition(f"{field}.transition_frame_count", segment, following, stop)
+        return [
+            generation_pb2.PromptSegment(
+                start_frame_index=segment.start_frame_index,
+                prompt=self._prompt(f"prompt_segments[{index}].prompt", segment.prompt.strip(), minimum=1),
+                transition_frame_count=segment.transition_frame_count,
+                cut=segment.cut,
+            )
+            for index, segment in enumerate(segments)
+        ]
+
+    def _check_transition(self, field: str, segment: generation_pb2.PromptSegment, following: int, stop: int) -> None:
+        start, count = segment.start_frame_index, segment.transition_frame_count
+        # Where a start is out of order, which is told at the start, the order says nothing about this.
+        end = following if start < following < stop else stop
+        room = end - start if 1 <= start < stop else stop - 1
+        if segment.cut and count:
+            self._add(field, f"must be 0, because the segment begins with a cut, got {count}")
+        elif not 0 <= count <= room:
+            event = "the next segment starts" if end < stop else "the video ends"
+            self._add(field, f"must be in [0, {room}] frames, because {event} at frame {end}, got {count}")

@@ -69,6 +69,25 @@ def test_order_carries_the_resolved_specification(generations):
     run(scenario())
 
 
+def test_order_carries_the_story(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        segments = [
+            generation_pb2.PromptSegment(start_frame_index=4, prompt="a blue square", transition_frame_count=2),
+            generation_pb2.PromptSegment(start_frame_index=9, prompt="a red square", cut=True),
+        ]
+        scope = generation_pb2.TemporalScope(mode=2, global_across_cuts=True)
+        create(generations, prompt_segments=segments, temporal_scope=scope)
+        order = engine.order().generate
+        assert list(order.prompt_segments) == [
+            pb.PromptSegment(start_frame_index=4, prompt="a blue square", transition_frame_count=2),
+            pb.PromptSegment(start_frame_index=9, prompt="a red square", cut=True),
+        ]
+        assert order.temporal_scope.global_across_cuts
+
+    run(scenario())
+
+
 def test_one_order_at_a_time(generations):
     async def scenario():
         engine = Engine(generations)

@@ -92,7 +92,7 @@ def test_slices():
 
 def test_every_request_field_says_its_range():
     """Numbers without a range would be promises nobody can check."""
-    for file, message in (("generation.proto", "GenerationSpec"), ("generation.proto", "TemporalScope")):
+    for file, message in [("generation.proto", name) for name in ("GenerationSpec", "TemporalScope", "PromptSegment")]:
         body = re.search(rf"^message {message} \{{\n(.*?)^\}}", (PROTOS / file).read_text(), re.DOTALL | re.MULTILINE)[
             1
         ]
