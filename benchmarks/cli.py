@@ -122,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), EXIT_USAGE)
     # Before torch is imported: spinning OpenMP threads of several ranks slow each other down on few cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
     from benchmarks.report import as_json, describe, machine
     from benchmarks.worlds import RankFailedError, prepare_device
     from vinf_core.errors import VinfCoreError
@@ -135,6 +137,8 @@ def main(argv: list[str] | None = None) -> int:
             print(describe(machine(device), settings), *(report.table() for report in reports), sep="\n\n")
     except (SettingsError, VinfCoreError) as error:
         return _fail(str(error), EXIT_USAGE)
+    except torch.OutOfMemoryError as error:
+        return _fail(f"out of GPU memory, try fewer --frames: {str(error).partition('.')[0]}", EXIT_FAILED)
     except RankFailedError as error:
         return _fail(str(error), EXIT_FAILED)
     except KeyboardInterrupt:

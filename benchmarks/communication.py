@@ -5,6 +5,8 @@ From shapes it takes seconds for any model, number of ranks and length, and need
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from benchmarks.models import build, latent_size, limits_of, outline
@@ -27,7 +29,7 @@ COUNTED_PARAMETERS = 100_000_000
 
 COUNTED_RANKS = 2
 COUNTED_FRAMES = 48
-"""Real ranks and length for the count: bytes and collectives do not depend on the device."""
+"""Real ranks and length for the count."""
 
 
 def run(settings: Settings, device: torch.device) -> list[Report]:
@@ -38,10 +40,12 @@ def run(settings: Settings, device: torch.device) -> list[Report]:
         )
     unet = outline(settings)
     height, width = latent_size(settings)
-    item_bytes = torch.empty(0, dtype=getattr(torch, settings.dtype)).element_size()
-    frame = weigh_frame(unet, height=height, width=width, texts=settings.texts, item_bytes=item_bytes)
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    frame = weigh_frame(unet, height=height, width=width, texts=settings.texts, item_bytes=dtype.itemsize)
     reports = [_from_shapes(settings, frame)]
     if sum(parameter.numel() for parameter in unet.parameters()) <= COUNTED_PARAMETERS:
+        # Bytes and collectives do not depend on the device: any machine can count.
+        settings = replace(settings, device="cpu")
         reports.append(_counted(settings, frame))
     else:
         say(f"{settings.model} is too large to be run for a count")
@@ -74,8 +78,8 @@ def _from_shapes(settings: Settings, frame: FrameBytes) -> Report:
     report.notes = [
         f"engine: {scope.half_window} neighbours to each side and {scope.global_frames} global frames, hidden states; "
         f"{settings.texts} texts, {settings.dtype}",
-        f"published scheme: {PUBLISHED_PADDING} to each side and {PUBLISHED_GLOBAL_FRAMES} global frames, keys and values: "
-        f"{published.attention_halo / 1e9:.3g} halo + {published.attention_global / 1e9:.3g} global + "
+        f"published scheme: {PUBLISHED_PADDING} to each side and {PUBLISHED_GLOBAL_FRAMES} global frames, keys and "
+        f"values: {published.attention_halo / 1e9:.3g} halo + {published.attention_global / 1e9:.3g} global + "
         f"{published.convolution / 1e9:.3g} convolution",
         f"one frame in one step: {frame.attention / 1e6:.4g} MB over {frame.attentions} attentions, "
         f"{frame.convolution / 1e6:.4g} MB over {frame.convolutions} convolution layers",

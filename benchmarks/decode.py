@@ -1,4 +1,4 @@
-"""`vinf bench decode`: the VAE in the slices that are delivered, beside everything at once as stock diffusers does it."""
+"""`vinf bench decode`: the VAE in the slices that are delivered, beside everything at once as stock does it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _compare(settings: Settings, measured: Measured, frames: int) -> dict[str, V
     latents = measured.inputs(frames, 1)[0][0].transpose(0, 1)
 
     def slices() -> None:
-        for part in latents.split(SLICE_FRAMES):
+        for part in torch.split(latents, SLICE_FRAMES):
             measured.model.decode(part).cpu()
 
     @torch.inference_mode()

@@ -54,6 +54,7 @@ def _compare(settings: Settings, measured: Measured, frames: int, peak: float) -
         watch=stopwatch(measured.model.device),
         on_turn=lambda turn: say(f"{frames} frames, turn {turn} of {settings.repeats}"),
     )
+    limits = measured.model.limits
     keys = _keys(measured, frames)
     report = Report(title=f"{frames} frames, {settings.texts} texts, one rank")
     for name, samples in seconds.items():
@@ -75,6 +76,8 @@ def _compare(settings: Settings, measured: Measured, frames: int, peak: float) -
         f"matrix peak measured in this run: {peak / 1e12:.3g} TFLOP/s",
         f"{WHOLE} differs from {STOCK} by {difference:.1e} (relative L2)",
     ]
+    if CLIPS not in contenders and frames > limits.trained_frame_count:
+        report.notes.append(f"{DUAL} is measured at multiples of {limits.trained_frame_count} frames only")
     return report
 
 
@@ -104,13 +107,13 @@ def engine_call(measured: Measured, latents: torch.Tensor, text: torch.Tensor, s
     subject = Subject(measured.twin(), Topology.single(measured.model.device))
     subject.begin(latents.shape[2], scope)
     flat = latents[0].transpose(0, 1).repeat(text.shape[0], 1, 1, 1)
-    return lambda: subject.step(flat, text).unflatten(0, (text.shape[0], -1)).transpose(1, 2)
+    return lambda: torch.unflatten(subject.step(flat, text), 0, (text.shape[0], -1)).transpose(1, 2)
 
 
 def stock_call(measured: Measured, latents: torch.Tensor, text: torch.Tensor, *, clip: int | None = None) -> Contender:
     """The stock UNet on the whole video, or on clips that are batch entries and do not see each other."""
     length = clip or latents.shape[2]
-    clips = torch.cat(latents.split(length, dim=2)).repeat(text.shape[0], 1, 1, 1, 1)
+    clips = torch.cat(torch.split(latents, length, dim=2)).repeat(text.shape[0], 1, 1, 1, 1)
     texts = text.repeat_interleave(clips.shape[0] // text.shape[0], dim=0)
 
     @torch.inference_mode()

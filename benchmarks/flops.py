@@ -61,7 +61,8 @@ def _site_flops(site: Site, frames: int, keys: float, text_tokens: int) -> float
             rows = text_tokens
         return 2.0 * rows * module.weight.numel()
     seen = keys if not spatial else text_tokens if name.endswith(CROSS_ATTENTION) else site.positions
-    return 4.0 * site.positions * seen * module.to_q.out_features  # type: ignore[union-attr, operator]
+    to_q: nn.Linear = module.get_submodule("to_q")  # type: ignore[assignment]
+    return 4.0 * site.positions * seen * to_q.out_features
 
 
 def total_flops(parts: dict[Kind, float]) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -48,7 +47,8 @@ def run(settings: Settings, device: torch.device) -> list[Report]:
     if len(settings.frames) > 1:
         slopes = {name: statistics.linear_regression(settings.frames, found).slope for name, found in peaks.items()}
         report.notes.append(
-            f"one more frame costs {slopes['engine'] / 1e6:.3g} MB in the engine, {slopes['stock'] / 1e6:.3g} MB in stock"
+            f"one more frame costs {slopes['engine'] / 1e6:.3g} MB in the engine, "
+            f"{slopes['stock'] / 1e6:.3g} MB in stock diffusers"
         )
     if device.type == "cpu":
         tuned = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
@@ -73,7 +73,7 @@ def measure_peak(
     return meter(call_for(frames)), predicted_peak_bytes(measured.model, frames, settings.texts)
 
 
-def _cuda_peak(call: Callable[[], object]) -> int:
+def _cuda_peak(call: Contender) -> int:
     idle = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     call()
@@ -81,7 +81,7 @@ def _cuda_peak(call: Callable[[], object]) -> int:
     return torch.cuda.max_memory_allocated() - idle
 
 
-def _resident_peak(call: Callable[[], object]) -> int:
+def _resident_peak(call: Contender) -> int:
     idle = _status_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is resident now
     call()

@@ -42,7 +42,9 @@ class Measured:
 
     def twin(self) -> VideoModel:
         """A copy of the model's modules over the very same parameters, for whoever replaces modules."""
-        shared = {id(tensor): tensor for tensor in (*self.model.unet.parameters(), *self.model.unet.buffers())}
+        networks = [part for part in vars(self.model).values() if isinstance(part, nn.Module)]
+        tensors = [tensor for part in networks for tensor in (*part.parameters(), *part.buffers())]
+        shared = {id(tensor): tensor for tensor in tensors}
         return copy.deepcopy(self.model, shared)
 
     def inputs(self, frames: int, texts: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,9 @@
 """The costs of the published scheme: how Video-Infinity's released code spends its time, in code of our own.
 
 What is kept is what costs: scores of every query against clip, padding and global frames, formed in full; a mask filled
-frame by frame in a Python loop at every call; keys and values fetched one after the other, halo and global frames apart;
-a wait for the device after each; group norms of the clip alone. Its pictures do not matter here and are not those of
-the published code.
+frame by frame in a Python loop at every call; keys and values fetched one after the other, halo and global frames
+apart; a wait for the device after each; group norms of the clip alone. Its pictures do not matter here and are not
+those of the published code.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ class _Convolution(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, num_frames: int = 1) -> torch.Tensor:
         """``[B * f, C, h, w]`` → ``[B * f, C, h, w]``."""
-        padded = self._scheme.halo(hidden_states.unflatten(0, (-1, num_frames)), CONVOLUTION_REACH)
+        padded = self._scheme.halo(torch.unflatten(hidden_states, 0, (-1, num_frames)), CONVOLUTION_REACH)
         out: torch.Tensor = self.layer(padded.flatten(0, 1), num_frames=padded.shape[1])
-        return out.unflatten(0, (-1, padded.shape[1]))[:, CONVOLUTION_REACH:-CONVOLUTION_REACH].flatten(0, 1)
+        frames = torch.unflatten(out, 0, (-1, padded.shape[1]))
+        return frames[:, CONVOLUTION_REACH:-CONVOLUTION_REACH].flatten(0, 1)

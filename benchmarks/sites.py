@@ -37,7 +37,7 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One layer: a linear map, a convolution, or an attention (its scores and sums; its maps are sites of their own)."""
+    """One layer: a linear map, a convolution, or an attention, whose maps are sites of their own."""
 
     name: str
     module: nn.Module

@@ -92,4 +92,4 @@ def _cuda_seconds(work: Callable[[], object]) -> float:
     work()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / 1000
+    return float(begin.elapsed_time(end)) / 1000

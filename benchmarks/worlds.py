@@ -14,6 +14,9 @@ from typing import Any
 
 from benchmarks.settings import Settings
 
+GOODBYE_SECONDS = 5.0
+"""Longest a rank that has answered may take to end."""
+
 
 class RankFailedError(RuntimeError):
     """A rank raised or died; the message holds its traceback."""
@@ -47,14 +50,15 @@ def run_ranks(ranks: int, settings: Settings, function: Callable[..., Any], *arg
                 theirs.close()
                 pipes.append(ours)
                 processes.append(process)
-            return _collect(pipes)
-        finally:
+            results = _collect(pipes)
             for process in processes:
-                # A rank that has answered ends by itself; after an error its peers may wait for it for minutes.
-                process.join(2)
-                if process.is_alive():
-                    process.kill()
-                    process.join()
+                process.join(GOODBYE_SECONDS)
+            return results
+        finally:
+            # After an error a rank's peers may wait for it for minutes.
+            for process in processes:
+                process.kill()
+                process.join()
 
 
 def _collect(pipes: list[Connection]) -> list[Any]:
