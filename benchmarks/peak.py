@@ -1,24 +1,29 @@
-"""The device's matrix peak as this run finds it: what a large multiplication reaches in the dtype of the model."""
+"""The device's matrix peak as a run finds it: what large multiplications reach in the dtype of the model."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
 
-from benchmarks.timing import stopwatch
+import torch
 
 CPU_SIZE = 1024
 CUDA_SIZE = 8192
-REPEATS = 10
+MULTIPLICATIONS = 10
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Multiply square matrices; return the best rate in FLOP/s, with the threads and clocks of the moment.
+def matrix_work(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], None], float]:
+    """Make work that a device is best at: multiplications of large square matrices, and their FLOP.
 
-    The best of some: a peak is what the device can do, and other work only ever makes it look smaller.
+    It takes its turns like every contender: other work and the clocks of the moment slow both alike, so the share of
+    the peak is steadier than the peak.
     """
     size = CUDA_SIZE if device.type == "cuda" else CPU_SIZE
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(left)
-    watch = stopwatch(device)
-    with torch.inference_mode():
-        return max(2 * size**3 / watch(lambda: torch.mm(left, right, out=out)) for _ in range(REPEATS))
+
+    @torch.inference_mode()
+    def multiply() -> None:
+        for _ in range(MULTIPLICATIONS):
+            torch.mm(left, right, out=out)
+
+    return multiply, 2.0 * size**3 * MULTIPLICATIONS
