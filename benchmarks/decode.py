@@ -36,7 +36,7 @@ def _compare(settings: Settings, measured: Measured, frames: int) -> dict[str, V
     seconds = take_turns(
         {"slices": slices, "at once": at_once},
         repeats=settings.repeats,
-        watch=stopwatch(measured.model.device),
+        watch=stopwatch(measured.model.device, threads=settings.threads),
         on_turn=lambda turn: say(f"{frames} frames, turn {turn} of {settings.repeats}"),
     )
     return {

@@ -49,7 +49,7 @@ def _compare(settings: Settings, measured: Measured, frames: int) -> Report:
     seconds = take_turns(
         {**contenders, "peak": multiply},
         repeats=settings.repeats,
-        watch=stopwatch(measured.model.device),
+        watch=stopwatch(measured.model.device, threads=settings.threads),
         on_turn=lambda turn: say(f"{frames} frames, turn {turn} of {settings.repeats}"),
     )
     peak_rates = [multiply_flops / taken for taken in seconds.pop("peak")]
@@ -60,17 +60,20 @@ def _compare(settings: Settings, measured: Measured, frames: int) -> Report:
         per_frame = Spread.of(samples).scaled(1 / (frames * settings.texts))
         flops = _flops(settings, measured, frames, keys[name]) * frames * settings.texts
         rates = [flops / taken for taken in samples]
-        baseline = None if BASELINES[name] == name else seconds[BASELINES[name]]
         row: dict[str, Value] = {
             "contender": name,
             "ms/frame-forward": per_frame.scaled(1000),
             "TFLOP/s": Spread.of(rates).scaled(1e-12),
             "% of peak": ratio(rates, peak_rates).scaled(100),
-            "against": baseline and BASELINES[name],
-            "time ratio": baseline and ratio(samples, baseline),
-            "best over best": baseline and min(samples) / min(baseline),
-            "target": TARGETS.get(name),
         }
+        if BASELINES[name] != name:
+            baseline = seconds[BASELINES[name]]
+            row |= {
+                "against": BASELINES[name],
+                "time ratio": ratio(samples, baseline),
+                "best over best": min(samples) / min(baseline),
+                "target": TARGETS.get(name),
+            }
         if measured.model.device.type == "cuda":
             row["peak MB"] = _cuda_peak(contenders[name]) / 1e6
         report.rows.append(row)
@@ -139,7 +142,7 @@ def _without_options(settings: Settings, measured: Measured, frames: int) -> Rep
         seconds = take_turns(
             {"with": engine_call(measured, latents, text, scope), "without": _inside(switched_off, without)},
             repeats=settings.repeats,
-            watch=stopwatch(measured.model.device),
+            watch=stopwatch(measured.model.device, threads=settings.threads),
         )
         report.rows.append({"option": name, "time ratio": ratio(seconds["without"], seconds["with"])})
     return report

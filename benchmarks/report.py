@@ -32,7 +32,9 @@ class Report:
         """Lay the rows out for a terminal."""
         columns = list(dict.fromkeys(column for row in self.rows for column in row))
         cells = [columns, *([_cell(row.get(column)) for column in columns] for row in self.rows)]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+        if len(self.rows) == 1:  # one row reads better downwards
+            cells = [list(line) for line in zip(*cells, strict=True)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
         return "\n".join(
             [self.title, "", *(line.rstrip() for line in lines), *([""] if self.notes else []), *self.notes]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from benchmarks.models import build
+from benchmarks.models import Measured, build
 from benchmarks.report import Report, Value, say
 from benchmarks.settings import Settings, SettingsError
 from benchmarks.subject import Subject
-from benchmarks.timing import Spread, ratio, stopwatch, take_turns
+from benchmarks.timing import Spread, cpu_seconds, ratio, stopwatch, take_turns, wall_seconds
 from benchmarks.worlds import prepare_device, run_ranks
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
@@ -30,6 +31,10 @@ class Steps:
     """Seconds of a step of the group, from when all were ready until this rank was done."""
     apart: list[float]
     """The same clips at the same time without any exchange: what this machine leaves of a perfect speed-up."""
+    alone_cpu: list[float]
+    """As `alone`, in CPU seconds of this rank's thread."""
+    together_cpu: list[float]
+    """As `together`, in CPU seconds of this rank's thread; waiting for others costs none."""
     communicate_share: float
     """Seconds in communication over seconds of the step, over all turns."""
     received_bytes: int
@@ -51,10 +56,11 @@ def run(settings: Settings, device: torch.device) -> list[Report]:
     everyone: list[list[Steps]] = run_ranks(settings.ranks, settings, measure_steps)
     report = Report(title=f"{settings.ranks} ranks beside one, dual scope, {settings.texts} texts")
     for frames, ranks in zip(settings.frames, zip(*everyone, strict=True), strict=True):
-        report.rows.append(_row(settings, frames, list(ranks)))
+        report.rows.append(_row(settings, frames, list(ranks), on_cpu=device.type == "cpu"))
     report.notes = [
         "speed-up: one rank's seconds over those of the group's slowest rank, turn by turn",
         "without exchange: every rank computes its clip by itself at the same time; what the machine allows at best",
+        "in CPU time: the same for CPU seconds of the busiest rank; what halos and messages add to the work",
         "communication: largest share of a step that a rank spends sending, receiving, summing and waiting for others",
     ]
     return [report]
@@ -63,79 +69,95 @@ def run(settings: Settings, device: torch.device) -> list[Report]:
 def measure_steps(topology: Topology, groups: Groups, settings: Settings) -> list[Steps]:
     """Measure on this rank; every rank calls it with the same settings."""
     measured = build(settings, topology.device)
-    scope = measured.model.limits.default_scope
     group = Subject(measured.twin(), topology, groups)
     single, lonely = (Subject(measured.twin(), Topology.single(topology.device)) for _ in range(2))
-    watch = stopwatch(topology.device)
-    found = []
-    for frames in settings.frames:
-        latents, text = measured.inputs(frames, settings.texts)
-        video = latents[0].transpose(0, 1)
-        own = video[group.begin(frames, scope)].repeat(settings.texts, 1, 1, 1)
-        whole = video.repeat(settings.texts, 1, 1, 1)
-        single.begin(frames, scope)
-        lonely.begin(own.shape[0] // settings.texts, scope)
-        stages: dict[Stage, float] = {}
-        counted = (0, 0, 0)
-
-        def alone(whole: torch.Tensor = whole, text: torch.Tensor = text) -> None:
-            if topology.is_coordinator:
-                single.step(whole, text)
-
-        def together(own: torch.Tensor = own, text: torch.Tensor = text) -> None:
-            group.step(own, text)
-
-        def apart(own: torch.Tensor = own, text: torch.Tensor = text) -> None:
-            lonely.step(own, text)
-
-        def on_turn(turn: int, frames: int = frames) -> None:
-            nonlocal stages, counted
-            if topology.is_coordinator:
-                say(f"{frames} frames, turn {turn} of {settings.repeats}")
-            if turn == 1:  # turn 0 does not count
-                group.clock.settle()
-                stages, counted = dict(group.clock.seconds), _counters(group)
-
-        # Every rank starts the group's step when all are ready for it: an agreement before each, outside the time.
-        seconds = take_turns(
-            {"alone": alone, "together": together, "apart": apart},
-            repeats=settings.repeats,
-            watch=lambda work: (group.control.agree(), watch(work))[1],
-            on_turn=on_turn,
-        )
-        group.clock.settle()
-        spent = {stage: group.clock.seconds[stage] - stages[stage] for stage in (Stage.DENOISE, Stage.COMMUNICATE)}
-        per_step = [(now - then) // settings.repeats for now, then in zip(_counters(group), counted, strict=True)]
-        found.append(
-            Steps(
-                alone=seconds["alone"],
-                together=seconds["together"],
-                apart=seconds["apart"],
-                communicate_share=spent[Stage.COMMUNICATE] / sum(spent.values()),
-                received_bytes=per_step[0],
-                exchanges=per_step[1],
-                reductions=per_step[2],
-            )
-        )
-    return found
+    return [_measure_length(settings, topology, measured, group, single, lonely, frames) for frames in settings.frames]
 
 
-def _row(settings: Settings, frames: int, ranks: list[Steps]) -> dict[str, Value]:
+def _measure_length(
+    settings: Settings,
+    topology: Topology,
+    measured: Measured,
+    group: Subject,
+    single: Subject,
+    lonely: Subject,
+    frames: int,
+) -> Steps:
+    scope = measured.model.limits.default_scope
+    latents, text = measured.inputs(frames, settings.texts)
+    video = latents[0].transpose(0, 1)
+    whole = video.repeat(settings.texts, 1, 1, 1)
+    own = video[group.begin(frames, scope)].repeat(settings.texts, 1, 1, 1)
+    single.begin(frames, scope)
+    lonely.begin(own.shape[0] // settings.texts, scope)
+    cpu: dict[str, list[float]] = {"alone": [], "together": []}
+    before: tuple[float, ...] = ()
+
+    def alone() -> None:
+        if topology.is_coordinator:
+            cpu["alone"].append(cpu_seconds(lambda: single.step(whole, text)))
+
+    def together() -> None:
+        cpu["together"].append(cpu_seconds(lambda: group.step(own, text)))
+
+    def on_turn(turn: int) -> None:
+        nonlocal before
+        if topology.is_coordinator:
+            say(f"{frames} frames, turn {turn} of {settings.repeats}")
+        if turn == 1:  # turn 0 does not count
+            before = _counters(group)
+
+    # Ranks wait for each other here, so time has to be the time that passes.
+    watch = wall_seconds if topology.device.type == "cpu" else stopwatch(topology.device, threads=settings.threads)
+
+    def watch_all(work: Callable[[], object]) -> float:
+        group.control.agree()  # all start together; the wait for it does not count
+        return watch(work)
+
+    seconds = take_turns(
+        {"alone": alone, "together": together, "apart": lambda: lonely.step(own, text)},
+        repeats=settings.repeats,
+        watch=watch_all,
+        on_turn=on_turn,
+    )
+    changes = [now - then for now, then in zip(_counters(group), before, strict=True)]
+    communicate, compute = changes[:2]
+    received_bytes, exchanges, reductions = (int(change) // settings.repeats for change in changes[2:])
+    return Steps(
+        alone=seconds["alone"],
+        together=seconds["together"],
+        apart=seconds["apart"],
+        alone_cpu=cpu["alone"][1:],  # all but turn 0
+        together_cpu=cpu["together"][1:],
+        communicate_share=communicate / (communicate + compute),
+        received_bytes=received_bytes,
+        exchanges=exchanges,
+        reductions=reductions,
+    )
+
+
+def _row(settings: Settings, frames: int, ranks: list[Steps], *, on_cpu: bool) -> dict[str, Value]:
     together = _slowest([rank.together for rank in ranks])
     apart = _slowest([rank.apart for rank in ranks])
     frame_forwards = frames * settings.texts
-    return {
+    row: dict[str, Value] = {
         "frames": frames,
         "one rank, ms/frame-forward": Spread.of(ranks[0].alone).scaled(1000 / frame_forwards),
         "group, ms/frame-forward": Spread.of(together).scaled(1000 / frame_forwards),
         "speed-up": ratio(ranks[0].alone, together),
+        "speed-up, best over best": min(ranks[0].alone) / min(together),
         "target": TARGETS.get(settings.ranks),
         "speed-up without exchange": ratio(ranks[0].alone, apart),
+        "speed-up in CPU time": None,
         "communication, % of a step": 100 * max(rank.communicate_share for rank in ranks),
         "MB received a step": max(rank.received_bytes for rank in ranks) / 1e6,
         "exchanges": ranks[0].exchanges,
         "reductions": ranks[0].reductions,
     }
+    if on_cpu:
+        busiest = _slowest([rank.together_cpu for rank in ranks])
+        row["speed-up in CPU time"] = ratio(ranks[0].alone_cpu, busiest)
+    return row
 
 
 def _slowest(ranks: list[list[float]]) -> list[float]:
@@ -143,6 +165,14 @@ def _slowest(ranks: list[list[float]]) -> list[float]:
     return [max(turn) for turn in zip(*ranks, strict=True)]
 
 
-def _counters(subject: Subject) -> tuple[int, int, int]:
-    exchange = subject.exchange
-    return exchange.received_bytes, exchange.exchange_count, exchange.reduction_count
+def _counters(subject: Subject) -> tuple[float, ...]:
+    """Seconds in communication and in the rest of a step, bytes received, exchanges and all-reduces, all so far."""
+    subject.clock.settle()
+    seconds, exchange = subject.clock.seconds, subject.exchange
+    return (
+        seconds[Stage.COMMUNICATE],
+        seconds[Stage.DENOISE],
+        exchange.received_bytes,
+        exchange.exchange_count,
+        exchange.reduction_count,
+    )

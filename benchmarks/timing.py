@@ -1,7 +1,8 @@
 """Times that can be compared: contenders take turns, and a ratio is taken within each turn.
 
 A machine that other work shares slows down for seconds at a time. What runs in the same turn meets the same weather, so
-ratios within turns are steadier than ratios of averages. Every other turn runs backwards, against slow drift.
+ratios within turns are steadier than ratios of averages. Every other turn runs backwards, against slow drift. For a
+single thread on a CPU there is something steadier still: its CPU time, without what other processes took of the core.
 """
 
 from __future__ import annotations
@@ -45,9 +46,15 @@ def ratio(samples: Sequence[float], baseline: Sequence[float]) -> Spread:
     return Spread.of([ours / theirs for ours, theirs in zip(samples, baseline, strict=True)])
 
 
-def stopwatch(device: torch.device) -> Stopwatch:
-    """A stopwatch for work on ``device``; a GPU's time is taken with events, and waits for it."""
-    return _cuda_seconds if device.type == "cuda" else _wall_seconds
+def stopwatch(device: torch.device, *, threads: int) -> Stopwatch:
+    """A stopwatch for work that waits for nobody, on ``device``.
+
+    A GPU's time is taken with events, after it has finished. On a CPU it is the CPU time of a single thread, which on a
+    machine of one's own is the time that passes; with more threads it is the time that passes.
+    """
+    if device.type == "cuda":
+        return _cuda_seconds
+    return wall_seconds if threads > 1 else cpu_seconds
 
 
 def take_turns(
@@ -79,10 +86,18 @@ def take_turns(
     return seconds
 
 
-def _wall_seconds(work: Callable[[], object]) -> float:
+def wall_seconds(work: Callable[[], object]) -> float:
+    """Seconds that pass on a CPU while ``work`` runs."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Seconds for which the calling thread has a CPU while ``work`` runs."""
+    started = time.thread_time()
+    work()
+    return time.thread_time() - started
 
 
 def _cuda_seconds(work: Callable[[], object]) -> float:
