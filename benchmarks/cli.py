@@ -122,6 +122,15 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), EXIT_USAGE)
     # Before torch is imported: spinning OpenMP threads of several ranks slow each other down on few cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return _measure(command, settings, arguments if wants_json else None)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _measure(command: str, settings: Settings, json_for: list[str] | None) -> int:
+    """Run a command and print what it found: tables, or JSON that repeats the arguments ``json_for``."""
+    # Imported late, so that --help and mistakes in the arguments are answered at once.
     import torch
 
     from benchmarks.report import as_json, describe, machine
@@ -131,18 +140,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         device = prepare_device(settings)
         reports = import_module(f"benchmarks.{command}").run(settings, device)
-        if wants_json:
-            print(as_json(arguments, settings, device, reports))
-        else:
-            print(describe(machine(device), settings), *(report.table() for report in reports), sep="\n\n")
     except (SettingsError, VinfCoreError) as error:
         return _fail(str(error), EXIT_USAGE)
     except torch.OutOfMemoryError as error:
         return _fail(f"out of GPU memory, try fewer --frames: {str(error).partition('.')[0]}", EXIT_FAILED)
     except RankFailedError as error:
         return _fail(str(error), EXIT_FAILED)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    if json_for is not None:
+        print(as_json(json_for, settings, device, reports))
+    else:
+        print(describe(machine(device), settings), *(report.table() for report in reports), sep="\n\n")
     return 0
 
 

@@ -17,10 +17,8 @@ import torch
 from benchmarks import engine, options
 from benchmarks.cli import main, parse_settings
 from benchmarks.settings import Settings
-from benchmarks.worlds import RankFailedError, run_ranks
 
 ROOT = Path(__file__).parents[2]
-BENCH = [sys.executable, "-m", "benchmarks.cli"]
 
 
 @pytest.mark.fast
@@ -71,21 +69,20 @@ def test_an_option_is_measured_with_and_without(monkeypatch: pytest.MonkeyPatch)
     assert [row["option"] for row in reports[-1].rows] == ["nothing"]
 
 
-def bench(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [*BENCH, *arguments, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["command"][2] == arguments[0]
-    assert found["machine"]["torch"]
-    return found
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    """Run a command as users do, and take its tables from the one line that it prints."""
+    assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found["command"] == ["vinf", "bench", *arguments, "--json"]
+    assert found["machine"]["torch"] == torch.__version__
+    reports: list[dict[str, Any]] = found["reports"]
+    return reports
 
 
 @pytest.mark.process
-def test_engine() -> None:
-    reports = bench("engine", "--frames", "4,32", "--repeats", "1", "--texts", "1")["reports"]
+def test_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = bench(capsys, "engine", "--frames", "4,32", "--repeats", "1", "--texts", "1")
     assert [len(report["rows"]) for report in reports] == [2, 5]
     for report in reports:
         for row in report["rows"]:
@@ -96,8 +93,8 @@ def test_engine() -> None:
 
 
 @pytest.mark.process
-def test_scale() -> None:
-    (row,) = bench("scale", "--frames", "8", "--repeats", "2", "--texts", "1")["reports"][0]["rows"]
+def test_scale(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = bench(capsys, "scale", "--frames", "8", "--repeats", "2", "--texts", "1")[0]["rows"]
     assert row["speed-up"]["median"] > 0
     assert 0 < row["communication, % of a step"] < 100
     assert row["MB received a step"] > 0
@@ -105,31 +102,32 @@ def test_scale() -> None:
 
 
 @pytest.mark.process
-def test_memory() -> None:
-    report = bench("memory", "--frames", "16,48", "--texts", "1")["reports"][0]
-    short, long = report["rows"]
-    assert 0 < short["engine MB"] < long["engine MB"]
-    assert 0 < short["stock MB"] < long["stock MB"]
+def test_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    report = bench(capsys, "memory", "--frames", "32", "--texts", "1")[0]
+    (row,) = report["rows"]
+    # The largest tensor alone, the first transformer's feed-forward, is 64 positions * 32 frames * 512 floats.
+    assert row["engine MB"] > 4
+    assert row["stock MB"] > 4
 
 
 @pytest.mark.process
-def test_communication_counts_what_it_computes_from_shapes() -> None:
-    shapes, counted = bench("communication", "--frames", "192,2304", "--ranks", "8")["reports"]
+def test_communication_counts_what_it_computes_from_shapes(capsys: pytest.CaptureFixture[str]) -> None:
+    shapes, counted = bench(capsys, "communication", "--frames", "192,2304", "--ranks", "8")
     assert shapes["rows"][0]["engine"] == shapes["rows"][1]["engine"]
     (row,) = counted["rows"]
     assert row["counted/shapes"] == 1.0
 
 
 @pytest.mark.process
-def test_decode() -> None:
-    (row,) = bench("decode", "--frames", "6", "--repeats", "1")["reports"][0]["rows"]
+def test_decode(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = bench(capsys, "decode", "--frames", "6", "--repeats", "1")[0]["rows"]
     assert row["time ratio"]["median"] > 0
 
 
 @pytest.mark.process
 def test_ctrl_c_ends_quietly_and_leaves_no_rank() -> None:
     running = subprocess.Popen(
-        [*BENCH, "scale", "--frames", "96", "--repeats", "1000"],
+        [sys.executable, "-m", "benchmarks.cli", "scale", "--frames", "96", "--repeats", "1000"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -147,15 +145,3 @@ def test_ctrl_c_ends_quietly_and_leaves_no_rank() -> None:
     finally:
         running.kill()
         running.stderr.close()
-
-
-@pytest.mark.process
-def test_a_rank_that_fails_is_reported_with_its_traceback() -> None:
-    with pytest.raises(RankFailedError, match=r"rank 1 of 2 failed(.|\n)*ZeroDivisionError"):
-        run_ranks(2, Settings(device="cpu"), fail_on_rank_1)
-
-
-def fail_on_rank_1(topology: Any, groups: Any, settings: Settings) -> int:
-    if topology.rank == 1:
-        raise ZeroDivisionError
-    return 0
