@@ -5,14 +5,15 @@ From shapes it takes seconds for any model, number of ranks and length, and need
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from benchmarks.models import build, latent_size, limits_of, outline
+from benchmarks.published import PublishedScheme
 from benchmarks.report import Report, Value, say
 from benchmarks.settings import Settings, SettingsError
-from benchmarks.subject import Subject, frames_received
+from benchmarks.subject import TIMESTEP, Subject, frames_received
 from benchmarks.traffic import (
     PUBLISHED_GLOBAL_FRAMES,
     PUBLISHED_PADDING,
@@ -21,6 +22,7 @@ from benchmarks.traffic import (
     weigh_frame,
 )
 from benchmarks.worlds import run_ranks
+from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 
@@ -89,28 +91,54 @@ def _from_shapes(settings: Settings, frame: FrameBytes) -> Report:
 
 def _counted(settings: Settings, frame: FrameBytes) -> Report:
     say(f"counting a step of {COUNTED_RANKS} real ranks, {COUNTED_FRAMES} frames")
-    counts = run_ranks(COUNTED_RANKS, settings, count_step, COUNTED_FRAMES)
+    engine, published = run_ranks(COUNTED_RANKS, settings, count_step, COUNTED_FRAMES)[-1]
     planned = sum(planned_step_bytes(settings, frame, frames=COUNTED_FRAMES, ranks=COUNTED_RANKS))
     report = Report(title=f"one step of {COUNTED_RANKS} real ranks on {COUNTED_FRAMES} frames, counted")
-    received, exchanges, reductions = counts[COUNTED_RANKS // 2]
-    report.rows.append(
+    report.rows = [
         {
-            "exchanges of frames": exchanges,
-            "all-reduces": reductions,
-            "MB received": received / 1e6,
+            "scheme": "engine",
+            "exchanges of frames": engine.exchanges,
+            "all-reduces": engine.reductions,
+            "MB received": engine.received_bytes / 1e6,
             "MB from shapes": planned / 1e6,
-            "counted/shapes": received / planned,
-        }
-    )
+            "counted/shapes": engine.received_bytes / planned,
+        },
+        {
+            "scheme": "published",
+            "exchanges of frames": published.exchanges,
+            "all-reduces": published.reductions,
+            "MB received": published.received_bytes / 1e6,
+        },
+    ]
     return report
 
 
-def count_step(topology: Topology, groups: Groups, settings: Settings, frames: int) -> tuple[int, int, int]:
-    """Run one step on this rank; return bytes received, exchanges and all-reduces."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Count:
+    """What one rank's exchange counted in one step."""
+
+    received_bytes: int
+    exchanges: int
+    reductions: int
+
+    @classmethod
+    def of(cls, exchange: Exchange) -> Count:
+        """Read the counters of an exchange that has served one step."""
+        return cls(
+            received_bytes=exchange.received_bytes,
+            exchanges=exchange.exchange_count,
+            reductions=exchange.reduction_count,
+        )
+
+
+def count_step(topology: Topology, groups: Groups, settings: Settings, frames: int) -> tuple[Count, Count]:
+    """Run one step of the engine and one of the published scheme on this rank; return what each exchanged."""
     measured = build(settings, topology.device)
-    subject = Subject(measured.twin(), topology, groups)
     latents, text = measured.inputs(frames, settings.texts)
+    subject = Subject(measured.twin(), topology, groups)
     own = subject.begin(frames, measured.model.limits.default_scope)
     subject.step(latents[0, :, own].transpose(0, 1).repeat(settings.texts, 1, 1, 1), text)
-    exchange = subject.exchange
-    return exchange.received_bytes, exchange.exchange_count, exchange.reduction_count
+    published = PublishedScheme(measured.twin().unet, topology, groups)
+    published.begin(frames // topology.world_size)
+    published.step(latents[:, :, own].repeat(settings.texts, 1, 1, 1, 1), TIMESTEP, text)
+    return Count.of(subject.exchange), Count.of(published.exchange)

@@ -16,7 +16,9 @@ import torch
 
 from benchmarks import engine, options
 from benchmarks.cli import main, parse_settings
+from benchmarks.models import latent_size, outline
 from benchmarks.settings import Settings
+from benchmarks.traffic import weigh_frame
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,8 +116,15 @@ def test_memory(capsys: pytest.CaptureFixture[str]) -> None:
 def test_communication_counts_what_it_computes_from_shapes(capsys: pytest.CaptureFixture[str]) -> None:
     shapes, counted = bench(capsys, "communication", "--frames", "192,2304", "--ranks", "8")
     assert shapes["rows"][0]["engine"] == shapes["rows"][1]["engine"]
-    (row,) = counted["rows"]
-    assert row["counted/shapes"] == 1.0
+    engine, published = counted["rows"]
+    assert engine["counted/shapes"] == 1.0
+    # Two ranks: padding from one side only, and half of the global frames.
+    height, width = latent_size(Settings())
+    frame = weigh_frame(outline(Settings()), height=height, width=width, texts=2, item_bytes=4)
+    expected = (8 + 8) * 2 * frame.attention + 4 * frame.convolution
+    assert published["MB received"] * 1e6 == pytest.approx(expected)
+    assert published["exchanges of frames"] == 4 * frame.attentions + frame.convolutions
+    assert published["all-reduces"] == 0
 
 
 @pytest.mark.process
