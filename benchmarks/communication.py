@@ -79,7 +79,7 @@ def _from_shapes(settings: Settings, frame: FrameBytes) -> Report:
     scope = limits_of(settings).default_scope
     report.notes = [
         f"engine: {scope.half_window} neighbours to each side and {scope.global_frames} global frames, hidden states; "
-        f"{settings.texts} texts, {settings.dtype}",
+        f"texts: {settings.texts}, {settings.dtype}",
         f"published scheme: {PUBLISHED_PADDING} to each side and {PUBLISHED_GLOBAL_FRAMES} global frames, keys and "
         f"values: {published.attention_halo / 1e9:.3g} halo + {published.attention_global / 1e9:.3g} global + "
         f"{published.convolution / 1e9:.3g} convolution",

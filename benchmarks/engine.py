@@ -55,7 +55,7 @@ def _compare(settings: Settings, measured: Measured, frames: int) -> Report:
     peak_rates = [multiply_flops / taken for taken in seconds.pop("peak")]
     limits = measured.model.limits
     keys = _keys(measured, frames)
-    report = Report(title=f"{frames} frames, {settings.texts} texts, one rank")
+    report = Report(title=f"{frames} frames, texts: {settings.texts}, one rank")
     for name, samples in seconds.items():
         per_frame = Spread.of(samples).scaled(1 / (frames * settings.texts))
         flops = _flops(settings, measured, frames, keys[name]) * frames * settings.texts

@@ -25,7 +25,7 @@ WARM_UP_FRAMES = 2
 
 def run(settings: Settings, device: torch.device) -> list[Report]:
     """Measure every length the settings name, the engine beside stock diffusers."""
-    report = Report(title=f"peak memory of a step over the loaded model, {settings.texts} texts, one rank")
+    report = Report(title=f"peak memory of a step over the loaded model, texts: {settings.texts}, one rank")
     peaks: dict[str, list[int]] = {"engine": [], "stock": []}
     for frames in settings.frames:
         say(f"{frames} frames")

@@ -36,9 +36,8 @@ class Report:
             cells = [list(line) for line in zip(*cells, strict=True)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
-        return "\n".join(
-            [self.title, "", *(line.rstrip() for line in lines), *([""] if self.notes else []), *self.notes]
-        )
+        blocks = ([self.title], [line.rstrip() for line in lines], self.notes)
+        return "\n\n".join("\n".join(block) for block in blocks if any(block))
 
 
 def as_json(command: Sequence[str], settings: Settings, device: torch.device, reports: Sequence[Report]) -> str:

@@ -54,7 +54,7 @@ def run(settings: Settings, device: torch.device) -> list[Report]:
     prepare_device(settings, 0, settings.ranks)  # enough devices for all of them?
     say(f"starting {settings.ranks} ranks")
     everyone: list[list[Steps]] = run_ranks(settings.ranks, settings, measure_steps)
-    report = Report(title=f"{settings.ranks} ranks beside one, dual scope, {settings.texts} texts")
+    report = Report(title=f"{settings.ranks} ranks beside one, dual scope, texts: {settings.texts}")
     for frames, ranks in zip(settings.frames, zip(*everyone, strict=True), strict=True):
         report.rows.append(_row(settings, frames, list(ranks), on_cpu=device.type == "cpu"))
     report.notes = [
