@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("vinf_core", "server/vinf_server", "client/vinf_client")
+SOURCES = ("vinf_core", "server/vinf_server", "client/vinf_client", "benchmarks")
 HEAVY = ("torch", "diffusers", "transformers", "vinf_core")
 
 MAY_TALK_TO_TORCH_DISTRIBUTED = ("vinf_core/distributed/", "server/vinf_server/agent_shim.py")

@@ -24,7 +24,7 @@ _OTHERS = {
     "serve": ("start a server: the front and its ranks", "server"),
     "worker": ("add this host's devices to a server", "server"),
     "models": ("list or fetch models", "server"),
-    "bench": ("measure a server or the ranks", "server"),
+    "bench": ("measure the engine beside stock diffusers", "server"),
     "eval": ("judge videos", "server"),
     "trace": ("record what the ranks do", "server"),
 }

@@ -1,0 +1,169 @@
+"""`vinf bench`: measures the engine; every figure is a ratio or comes with what it is to be compared with."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NoReturn
+
+from benchmarks.settings import DEVICES, DTYPES, EMBEDDED, RANDOM, Settings, SettingsError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One measurement and its defaults."""
+
+    help: str
+    frames: tuple[int, ...]
+    ranks: int = 1
+    repeats: int = 5
+
+
+COMMANDS = {
+    "engine": Command("one rank beside stock diffusers and the published scheme's costs", (16, 96)),
+    "scale": Command("two ranks beside one, and what share of a step is communication", (96,), ranks=2),
+    "memory": Command("peak memory at several lengths, and what one more frame costs", (48, 96, 192), repeats=1),
+    "communication": Command(
+        "what a rank receives in a step, from shapes and from counters", (192, 768, 2304), ranks=8
+    ),
+    "decode": Command("decoding in slices beside decoding everything at once", (48,)),
+}
+"""Modules of this package with a function ``run(settings, device)``, by the name users give."""
+
+EXAMPLES = """examples:
+  vinf bench engine
+  vinf bench engine --random-weights mid --frames 16,32 --repeats 3
+  vinf bench scale --ranks 2 --frames 96 --json
+  vinf bench communication --random-weights videocrafter2 --ranks 8 --frames 192,768,2304 --dtype float16
+  vinf bench memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
+
+exit codes: 0 measured · 1 a measurement failed · 2 a mistake in the arguments · 130 interrupted"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message.removeprefix('argument ')}\n")
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, except where there is none to show, and leaves the examples as they are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default not in (None, False) else action.help
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and flag."""
+    parser = _Parser(
+        prog="vinf bench",
+        description="Measure the engine on this machine. Times are taken in turns, and ratios within each turn.",
+        epilog=EXAMPLES,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=command.help, description=command.help, formatter_class=_Formatter, allow_abbrev=False
+        )
+        add = sub.add_argument
+        model = sub.add_mutually_exclusive_group()
+        model.add_argument("--model", choices=EMBEDDED, default=EMBEDDED[0], help="a model with its weights")
+        model.add_argument("--random-weights", choices=RANDOM, help="an architecture with random weights instead")
+        frames = ",".join(map(str, command.frames))
+        add("--frames", type=_lengths, default=frames, metavar="N[,N...]", help="lengths of the video to measure")
+        add("--width", type=int, metavar="PIXELS", help="of the pictures (default: the model's)")
+        add("--height", type=int, metavar="PIXELS", help="of the pictures (default: the model's)")
+        add("--dtype", choices=DTYPES, default="float32", help="what the model computes in")
+        add("--device", choices=DEVICES, default="auto", help="what it computes on")
+        add("--threads", type=int, default=1, metavar="N", help="threads of a rank on a CPU")
+        add("--texts", type=int, default=2, metavar="N", help="texts a step is computed for: 2 guided, 1 not")
+        add("--json", action="store_true", help="print one line of JSON instead of tables")
+        if name in ("scale", "communication"):
+            add("--ranks", type=int, default=command.ranks, metavar="N", help="processes in the group")
+        if name in ("engine", "scale", "decode"):
+            add("--repeats", type=int, default=command.repeats, metavar="N", help="turns that count")
+        if name == "engine":
+            add("--options", action="store_true", help="also measure the engine with each of its options off")
+    return parser
+
+
+def parse_settings(argv: list[str]) -> tuple[str, Settings, bool]:
+    """Read the arguments: the command, its settings, and whether the answer is JSON.
+
+    Raises:
+        SettingsError: a value outside its range.
+    """
+    arguments = vars(build_parser().parse_args(argv))
+    command, wants_json = arguments.pop("command"), arguments.pop("json")
+    random_weights = arguments.pop("random_weights")
+    if random_weights:
+        arguments["model"] = random_weights
+    if command == "scale" and arguments["ranks"] < 2:
+        raise SettingsError(f"--ranks: {arguments['ranks']} is less than 2, there is nothing to compare")
+    return command, Settings(**arguments), wants_json
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, and return the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        command, settings, wants_json = parse_settings(arguments)
+    except SettingsError as error:
+        return _fail(str(error), EXIT_USAGE)
+    # Before torch is imported: spinning OpenMP threads of several ranks slow each other down on few cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return _measure(command, settings, arguments if wants_json else None)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _measure(command: str, settings: Settings, json_for: list[str] | None) -> int:
+    """Run a command and print what it found: tables, or JSON that repeats the arguments ``json_for``."""
+    # Imported late, so that --help and mistakes in the arguments are answered at once.
+    import torch
+
+    from benchmarks.report import as_json, describe, machine
+    from benchmarks.worlds import RankFailedError, prepare_device
+    from vinf_core.errors import VinfCoreError
+
+    try:
+        device = prepare_device(settings)
+        reports = import_module(f"benchmarks.{command}").run(settings, device)
+    except (SettingsError, VinfCoreError) as error:
+        return _fail(str(error), EXIT_USAGE)
+    except torch.OutOfMemoryError as error:
+        return _fail(f"out of GPU memory, try fewer --frames: {str(error).partition('.')[0]}", EXIT_FAILED)
+    except RankFailedError as error:
+        return _fail(str(error), EXIT_FAILED)
+    if json_for is not None:
+        print(as_json(json_for, settings, device, reports))
+    else:
+        print(describe(machine(device), settings), *(report.table() for report in reports), sep="\n\n")
+    return 0
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers separated by commas") from None
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"vinf bench: error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""`vinf bench memory`: the peak of one step over what the loaded model holds, at several lengths.
+
+Every figure comes from a fresh process: a heap that has grown before would hide what a step needs.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from pathlib import Path
+
+import torch
+
+from benchmarks.engine import Contender, engine_call, stock_call
+from benchmarks.models import build
+from benchmarks.report import Report, Value, say
+from benchmarks.settings import Settings
+from benchmarks.subject import predicted_peak_bytes
+from benchmarks.worlds import run_ranks
+from vinf_core.distributed.groups import Groups
+from vinf_core.distributed.topology import Topology
+
+WARM_UP_FRAMES = 2
+
+
+def run(settings: Settings, device: torch.device) -> list[Report]:
+    """Measure every length the settings name, the engine beside stock diffusers."""
+    report = Report(title=f"peak memory of a step over the loaded model, texts: {settings.texts}, one rank")
+    peaks: dict[str, list[int]] = {"engine": [], "stock": []}
+    for frames in settings.frames:
+        say(f"{frames} frames")
+        predicted = None
+        for contender, found in peaks.items():
+            peak, expected = run_ranks(1, settings, measure_peak, contender, frames)[0]
+            found.append(peak)
+            predicted = expected if contender == "engine" else predicted
+        engine, stock = (found[-1] for found in peaks.values())
+        row: dict[str, Value] = {
+            "frames": frames,
+            "engine MB": engine / 1e6,
+            "engine MB/frame": engine / frames / 1e6,
+            "stock MB": stock / 1e6,
+            "engine/stock": engine / stock,
+            "predicted MB": None if predicted is None else predicted / 1e6,
+        }
+        report.rows.append(row)
+    if len(settings.frames) > 1:
+        slopes = {name: statistics.linear_regression(settings.frames, found).slope for name, found in peaks.items()}
+        report.notes.append(
+            f"one more frame costs {slopes['engine'] / 1e6:.3g} MB in the engine, "
+            f"{slopes['stock'] / 1e6:.3g} MB in stock diffusers"
+        )
+    if device.type == "cpu":
+        tuned = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
+        report.notes.append(f"largest resident set of the process; MALLOC settings: {tuned or 'none'}")
+    return [report]
+
+
+def measure_peak(
+    topology: Topology, groups: Groups, settings: Settings, contender: str, frames: int
+) -> tuple[int, int | None]:
+    """Run one step in this fresh process; return bytes over idle, and what the engine predicts."""
+    measured = build(settings, topology.device)
+
+    def call_for(count: int) -> Contender:
+        latents, text = measured.inputs(count, settings.texts)
+        if contender == "stock":
+            return stock_call(measured, latents, text)
+        return engine_call(measured, latents, text, measured.model.limits.default_scope)
+
+    call_for(WARM_UP_FRAMES)()  # libraries set themselves up in the first call
+    meter = _cuda_peak if topology.device.type == "cuda" else _resident_peak
+    return meter(call_for(frames)), predicted_peak_bytes(measured.model, frames, settings.texts)
+
+
+def _cuda_peak(call: Contender) -> int:
+    idle = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - idle
+
+
+def _resident_peak(call: Contender) -> int:
+    idle = _status_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is resident now
+    call()
+    return _status_bytes("VmHWM") - idle
+
+
+def _status_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024  # the kernel counts in KiB
+    raise OSError(f"/proc/self/status has no {field}")

@@ -1,0 +1,56 @@
+"""What a benchmark is asked to measure; checked once, and sent to every rank as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EMBEDDED = ("sprites",)
+"""Models that come with their weights."""
+
+RANDOM = ("mid", "videocrafter2")
+"""Architectures that are built with random weights: cost and memory do not depend on their values."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class SettingsError(ValueError):
+    """A value that cannot be measured; the message names the option and the values it takes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One benchmark's arguments."""
+
+    model: str = "sprites"
+    frames: tuple[int, ...] = (16, 96)
+    """Lengths to measure."""
+    width: int | None = None
+    """Pixels; None: the model's default."""
+    height: int | None = None
+    """Pixels; None: the model's default."""
+    ranks: int = 1
+    dtype: str = "float32"
+    device: str = "auto"
+    threads: int = 1
+    """Threads of a rank on a CPU."""
+    texts: int = 2
+    """Texts a step is computed for: 2 with guidance, 1 without."""
+    repeats: int = 5
+    options: bool = False
+    """Whether every option of the engine is also measured switched off."""
+
+    def __post_init__(self) -> None:
+        known = EMBEDDED + RANDOM
+        if self.model not in known:
+            raise SettingsError(f"model: {self.model!r} is not one of {', '.join(known)}")
+        if not self.frames or min(self.frames) < 1:
+            raise SettingsError("--frames: wants whole numbers of 1 or more, separated by commas")
+        for name in ("ranks", "threads", "repeats"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name}: {getattr(self, name)} is less than 1")
+        if self.texts not in (1, 2):
+            raise SettingsError(f"--texts: {self.texts} is not 1 (no guidance) or 2 (guidance)")
+        for name, allowed in (("dtype", DTYPES), ("device", DEVICES)):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"--{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")

@@ -1,0 +1,76 @@
+"""The engine as the benchmarks drive it: the one file here that knows how its parts fit together."""
+
+from __future__ import annotations
+
+import torch
+
+from vinf_core.context.clip_context import ClipContext
+from vinf_core.context.install import install
+from vinf_core.context.layout import Layout
+from vinf_core.context.partition import partition
+from vinf_core.distributed.control import ControlPlane
+from vinf_core.distributed.exchange import Exchange
+from vinf_core.distributed.groups import Groups
+from vinf_core.distributed.topology import Topology
+from vinf_core.events import StageClock
+from vinf_core.models.adapter import VideoModel
+from vinf_core.types import Stage, TemporalScope
+
+TIMESTEP = 500.0
+"""Of the calls that are measured; their cost does not depend on it."""
+
+ALONE = Groups(control=None, data=None)
+"""The groups of a world of one."""
+
+
+class Subject:
+    """A rank's engine around a model, without the denoising loop: one call of `step` is one pass of the denoiser."""
+
+    def __init__(self, model: VideoModel, topology: Topology, groups: Groups = ALONE) -> None:
+        self.clock = StageClock(topology.device)
+        self.exchange = Exchange(topology, groups.data, self.clock)
+        self.control = ControlPlane(topology, groups.control)
+        self._model = model
+        self._topology = topology
+        self._context = ClipContext(self.exchange)
+        install(model.unet, model.temporal_sites, self._context)
+
+    def begin(self, frames: int, scope: TemporalScope) -> slice:
+        """Plan a video of ``frames``; return which of them are this rank's."""
+        layout = _layout(frames, self._topology, scope, self._model.dtype)
+        self._context.begin_generation(layout)
+        return slice(layout.clip.start, layout.clip.stop)
+
+    @torch.inference_mode()
+    def step(self, latents: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Run the denoiser on this rank's clip.
+
+        Args:
+            latents: ``[B * f, C, h, w]``, the clip once for every text.
+            text: ``[B, tokens, dim]``.
+
+        Returns:
+            ``[B * f, C, h, w]``; on a GPU it may still be computing.
+        """
+        self._context.begin_step(TIMESTEP)
+        with self.clock.measure(Stage.DENOISE):
+            return self._model.predict(latents, TIMESTEP, text)
+
+
+def frames_received(frames: int, ranks: int, scope: TemporalScope) -> tuple[int, int]:
+    """Frames that a rank in the middle receives in one exchange of an attention, and of a temporal convolution."""
+    topology = Topology(rank=ranks // 2, world_size=ranks, device=torch.device("cpu"))
+    layout = _layout(frames, topology, scope, torch.float32)
+    plans = (layout.attention_plan, layout.convolution_plan)
+    attention, convolution = (sum(count for _, count in plan.receives) for plan in plans)
+    return attention, convolution
+
+
+def predicted_peak_bytes(model: VideoModel, frames: int, texts: int) -> int | None:
+    """What the engine expects a step to take beyond the weights; None while it makes no prediction."""
+    return None
+
+
+def _layout(frames: int, topology: Topology, scope: TemporalScope, dtype: torch.dtype) -> Layout:
+    clips = partition(frames, topology.world_size)
+    return Layout.build(clips, topology.rank, scope, dtype=dtype, device=topology.device)

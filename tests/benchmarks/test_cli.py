@@ -1,0 +1,156 @@
+"""Arguments of `vinf bench`, and one small real run of each command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import engine, options
+from benchmarks.cli import main, parse_settings
+from benchmarks.models import latent_size, outline
+from benchmarks.settings import Settings
+from benchmarks.traffic import weigh_frame
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["engine", "--frames", "16,x"], "'16,x' is not whole numbers separated by commas"),
+        (["engine", "--frames", "0"], "--frames: wants whole numbers of 1 or more"),
+        (["engine", "--dtype", "int8"], "float32"),
+        (["engine", "--model", "sora"], "sprites"),
+        (["engine", "--random-weights", "sora"], "videocrafter2"),
+        (["engine", "--texts", "3"], "--texts: 3 is not 1 (no guidance) or 2 (guidance)"),
+        (["engine", "--repeats", "0"], "--repeats: 0 is less than 1"),
+        (["engine", "--width", "70"], "--width: 70 is not a multiple of 16 in [32, 128]"),
+        (["scale", "--ranks", "1"], "--ranks: 1 is less than 2"),
+        (["scale", "--ranks", "3", "--frames", "2"], "--frames: 2 is less than one frame for each of 3 ranks"),
+        (["dance"], "engine"),
+        ([], "COMMAND"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_that_names_what_is_allowed(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as left:
+        code = int(left.code or 0)
+    printed = capsys.readouterr()
+    lines = [line for line in printed.err.splitlines() if not line.startswith("vinf bench: building")]
+    assert code == 2
+    assert not printed.out
+    assert len(lines) == 1, printed.err
+    assert message in lines[0]
+
+
+@pytest.mark.fast
+def test_random_weights_take_the_place_of_the_model() -> None:
+    command, settings, wants_json = parse_settings(["decode", "--random-weights", "mid", "--frames", "4,8", "--json"])
+    assert (command, settings.model, settings.frames, wants_json) == ("decode", "mid", (4, 8), True)
+
+
+@pytest.mark.fast
+def test_an_option_is_measured_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(options.OPTIONS, "nothing", nullcontext)
+    settings = Settings(frames=(2,), texts=1, repeats=1, options=True)
+    reports = engine.run(settings, torch.device("cpu"))
+    assert [row["option"] for row in reports[-1].rows] == ["nothing"]
+
+
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    """Run a command as users do, and take its tables from the one line that it prints."""
+    assert main([*arguments, "--json"]) == 0, capsys.readouterr().err
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found["command"] == ["vinf", "bench", *arguments, "--json"]
+    assert found["machine"]["torch"] == torch.__version__
+    reports: list[dict[str, Any]] = found["reports"]
+    return reports
+
+
+@pytest.mark.process
+def test_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = bench(capsys, "engine", "--frames", "4,32", "--repeats", "1", "--texts", "1")
+    assert [len(report["rows"]) for report in reports] == [2, 5]
+    for report in reports:
+        for row in report["rows"]:
+            assert row["ms/frame-forward"]["low"] > 0
+            assert row["% of peak"]["median"] > 0
+        assert report["rows"][1]["time ratio"]["median"] > 0
+        assert float(report["notes"][1].split(" by ")[1].split()[0]) < 1e-4, "not the same function as stock"
+
+
+@pytest.mark.process
+def test_scale(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = bench(capsys, "scale", "--frames", "8", "--repeats", "2", "--texts", "1")[0]["rows"]
+    assert row["speed-up"]["median"] > 0
+    assert 0 < row["communication, % of a step"] < 100
+    assert row["MB received a step"] > 0
+    assert row["exchanges"] > 0
+
+
+@pytest.mark.process
+def test_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    report = bench(capsys, "memory", "--frames", "32", "--texts", "1")[0]
+    (row,) = report["rows"]
+    # The largest tensor alone, the first transformer's feed-forward, is 64 positions * 32 frames * 512 floats.
+    assert row["engine MB"] > 4
+    assert row["stock MB"] > 4
+
+
+@pytest.mark.process
+def test_communication_counts_what_it_computes_from_shapes(capsys: pytest.CaptureFixture[str]) -> None:
+    shapes, counted = bench(capsys, "communication", "--frames", "192,2304", "--ranks", "8")
+    assert shapes["rows"][0]["engine"] == shapes["rows"][1]["engine"]
+    engine, published = counted["rows"]
+    assert engine["counted/shapes"] == 1.0
+    # Two ranks: padding from one side only, and half of the global frames.
+    height, width = latent_size(Settings())
+    frame = weigh_frame(outline(Settings()), height=height, width=width, texts=2, item_bytes=4)
+    expected = (8 + 8) * 2 * frame.attention + 4 * frame.convolution
+    assert published["MB received"] * 1e6 == pytest.approx(expected)
+    assert published["exchanges of frames"] == 4 * frame.attentions + frame.convolutions
+    assert published["all-reduces"] == 0
+
+
+@pytest.mark.process
+def test_decode(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = bench(capsys, "decode", "--frames", "6", "--repeats", "1")[0]["rows"]
+    assert row["time ratio"]["median"] > 0
+
+
+@pytest.mark.process
+def test_ctrl_c_ends_quietly_and_leaves_no_rank() -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.cli", "scale", "--frames", "96", "--repeats", "1000"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stderr is not None
+    try:
+        for line in running.stderr:
+            if "turn 0" in line:
+                break
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: the ranks get it too
+        rest = running.stderr.read()  # ends when the last process of the group has let go of it
+        assert running.wait(30) == 130
+        assert "Traceback" not in rest
+    finally:
+        running.kill()
+        running.stderr.close()
