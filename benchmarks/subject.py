@@ -33,7 +33,7 @@ class Subject:
         self._model = model
         self._topology = topology
         self._context = ClipContext(self.exchange)
-        install(model.unet, model.temporal_sites, self._context)
+        install(model.unet, model.temporal_sites, self._context, model.framewise_sites)
 
     def begin(self, frames: int, scope: TemporalScope) -> slice:
         """Plan a video of ``frames``; return which of them are this rank's."""
@@ -54,16 +54,18 @@ class Subject:
         """
         self._context.begin_step(TIMESTEP)
         with self.clock.measure(Stage.DENOISE):
-            return self._model.predict(latents, TIMESTEP, text)
+            return self._model.predict(latents, TIMESTEP, text[:, None])
 
 
-def frames_received(frames: int, ranks: int, scope: TemporalScope) -> tuple[int, int]:
-    """Frames that a rank in the middle receives in one exchange of an attention, and of a temporal convolution."""
+def frames_received(
+    frames: int, ranks: int, scope: TemporalScope, *, skip_negligible: bool = False
+) -> tuple[int, int, int]:
+    """Frames that a rank in the middle receives in one exchange: attention in either phase, temporal convolution."""
     topology = Topology(rank=ranks // 2, world_size=ranks, device=torch.device("cpu"))
-    layout = _layout(frames, topology, scope, torch.float32)
-    plans = (layout.attention_plan, layout.convolution_plan)
-    attention, convolution = (sum(count for _, count in plan.receives) for plan in plans)
-    return attention, convolution
+    layout = _layout(frames, topology, scope, torch.float32, skip_negligible)
+    plans = (layout.global_phase.frames, layout.local_phase.frames, layout.convolution_plan)
+    above, below, convolution = (sum(count for _, count in plan.receives) for plan in plans)
+    return above, below, convolution
 
 
 def predicted_peak_bytes(model: VideoModel, frames: int, texts: int) -> int | None:
@@ -71,6 +73,10 @@ def predicted_peak_bytes(model: VideoModel, frames: int, texts: int) -> int | No
     return None
 
 
-def _layout(frames: int, topology: Topology, scope: TemporalScope, dtype: torch.dtype) -> Layout:
+def _layout(
+    frames: int, topology: Topology, scope: TemporalScope, dtype: torch.dtype, skip_negligible: bool = False
+) -> Layout:
     clips = partition(frames, topology.world_size)
-    return Layout.build(clips, topology.rank, scope, dtype=dtype, device=topology.device)
+    return Layout.build(
+        clips, topology.rank, scope, skip_negligible=skip_negligible, dtype=dtype, device=topology.device
+    )
