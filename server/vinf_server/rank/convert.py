@@ -41,6 +41,8 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
                 phase_bias=wanted.temporal_scope.phase_bias,
             ),
         ),
+        clip_frame_counts=tuple(wanted.clip_frame_counts),
+        resume_step=wanted.resume_step,
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.server.fakes import create, frame_bytes, model_limits, until
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
+from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group
 from vinf_server.front.engine.intake import FrameIntake
@@ -31,7 +32,13 @@ def linked(generations, metrics, tmp_path):
         status = EngineStatus()
         status.group = Group(3, 2)
         dispatcher = Dispatcher(generations, frame_timeout_s=30)
-        servicer = EngineLink(status, dispatcher, FrameIntake(generations, dispatcher), WorkerMetrics(metrics))
+        servicer = EngineLink(
+            status,
+            dispatcher,
+            FrameIntake(generations, dispatcher),
+            CheckpointIntake(generations),
+            WorkerMetrics(metrics),
+        )
         address = f"unix:{tmp_path}/e.sock"
         server = await start_link_server(servicer, address)
         async with grpc.aio.insecure_channel(address) as channel:
