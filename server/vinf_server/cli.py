@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--rank-weights",
         default=None,
         metavar="W",
-        help="what the lengths of the ranks' clips go by: one number a rank, such as 2,1; measured, their own speeds in "
+        help="what the lengths of the ranks' clips go by: a number for each, such as 2,1; measured, their speeds in "
         "earlier generations; or even (default: measured, with --deterministic even)",
     )
     add("--max-waiting", type=int, default=64, metavar="N", help="generations that may wait")
