@@ -130,7 +130,7 @@ def test_checkpoints_take_a_bounded_share_of_the_time() -> None:
             checkpointer.save(scheduler, torch.zeros(1, 4, 2, 2), done)
             clock.seconds[Stage.CHECKPOINT] = 0.05 * (len(taken) + 1)
             taken.append(done)
-        assert clock.seconds[Stage.CHECKPOINT] <= max(0.05, CHECKPOINT_SHARE * 0.2 * done)
+        assert clock.seconds[Stage.CHECKPOINT] <= max(0.05, CHECKPOINT_SHARE * 0.2 * done + 1e-9)
     assert taken[0] == 1, "nothing is known about the cost of the first one"
     assert len(taken) == pytest.approx(1000 * 0.2 * CHECKPOINT_SHARE / 0.05, abs=1)
     store.has_room = False
