@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from vinf_core.diffusion.schedule import make_scheduler
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.errors import CheckpointError
-from vinf_core.events import StageClock, Verdict
+from vinf_core.events import Pixels, StageClock, Verdict
 from vinf_core.models.sprites import load
 from vinf_core.types import Clip, GenerationSpec, Solver, Stage
 
@@ -202,6 +203,47 @@ def test_resuming_on_any_number_of_ranks(
             assert error < tolerance, f"clips {counts} after step {step}: relative L2 error {error:.1e}"
             if counts == [10, 9] or step == 4:
                 assert torch.equal(got, expected), f"clips {counts} after step {step}: bits differ"
+
+
+@pytest.mark.process
+def test_what_only_needs_decoding_gives_the_same_frames_on_any_number_of_ranks(rank_pool: RankPool) -> None:
+    """All latents are stored before the first frame leaves, so a frame that was delivered never changes."""
+    what = spec(frame_count=19, step_count=2)
+    begun = rank_pool.run(2, whole_video_with_checkpoints, what, {}, 0)
+    expected = {index: pixels for frames, _, _ in begun for index, pixels in frames.items()}
+    assert all(stored == [2] for _, _, stored in begun), "frames left before the last checkpoint was stored"
+    records = {2: begun[0][1][2] | begun[1][1][2]}
+    assert sorted(records[2]) == sorted(expected) == list(range(19))
+    for world_size in (1, 2, 3):
+        parts = rank_pool.run(world_size, whole_video_with_checkpoints, what, records, 2)
+        got = {index: pixels for frames, _, _ in parts for index, pixels in frames.items()}
+        assert got.keys() == expected.keys()
+        for index, pixels in expected.items():
+            np.testing.assert_array_equal(got[index], pixels, err_msg=f"frame {index} on {world_size} ranks")
+
+
+def whole_video_with_checkpoints(
+    topology: Topology, groups: Groups, what: GenerationSpec, records: dict[int, dict[int, bytes]], resume_step: int
+) -> tuple[dict[int, Pixels], dict[int, dict[int, bytes]], list[int]]:
+    """Frames and records of this rank, and the steps stored when its first frame could leave."""
+    generator, control, _ = make_generator(topology, groups, torch.float32)
+    recorder, store = Recorder(), Store(dict(records))
+    stored: list[int] = []
+
+    def open_sink(generation_id: str) -> Recorder:
+        stored.extend(step for step in store.records if step == what.step_count)
+        return recorder
+
+    generator.generate(
+        "g",
+        what,
+        observer=recorder,
+        open_sink=open_sink,
+        agree=control.agree,
+        checkpoints=store,
+        resume_step=resume_step,
+    )
+    return recorder.frames, store.records, stored
 
 
 @pytest.mark.process
