@@ -15,7 +15,9 @@ import itertools
 import shutil
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -96,7 +98,7 @@ class CheckpointFolder:
 
     def discard(self, unfinished: UnfinishedPart) -> None:
         """Remove a part that was not kept; nothing happens to one that was."""
-        self._thread.submit(unfinished.discard)
+        self._clear(unfinished.discard)
 
     async def keep(self, unfinished: UnfinishedPart) -> bool:
         """Count a part whose bytes are all there; True when it completed a newer checkpoint than there was.
@@ -147,7 +149,7 @@ class CheckpointFolder:
         """Remove everything, when the generation has ended; parts still on their way are refused."""
         self.newest_step = 0
         self._parts.clear()
-        self._thread.submit(shutil.rmtree, self._path, ignore_errors=True)
+        self._clear(partial(shutil.rmtree, self._path, ignore_errors=True))
 
     def _covers_video(self, step: int) -> bool:
         position = 0
@@ -160,7 +162,12 @@ class CheckpointFolder:
     def _remove(self, parts: set[Part]) -> None:
         self._parts -= parts
         for part in parts:
-            self._thread.submit((self._path / part.file_name).unlink, missing_ok=True)
+            self._clear(partial((self._path / part.file_name).unlink, missing_ok=True))
+
+    def _clear(self, work: Callable[[], None]) -> None:
+        # Once the store is closed the server is about to end, and the next one clears the folder.
+        with suppress(RuntimeError):
+            self._thread.submit(work)
 
     async def _in_thread(self, function: Callable[..., _Result], *arguments: object) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -104,7 +104,7 @@ class EngineLinkServiceServicer:
 
     def FetchCheckpoint(self, request, context):
         """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
-        NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it.
+        NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,7 +60,7 @@ class EngineLinkServiceStub:
     """
     FetchCheckpoint: _grpc.UnaryStreamMultiCallable[_engine_link_service_pb2.FetchCheckpointRequest, _engine_link_service_pb2.FetchCheckpointResponse]
     """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
-    NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it.
+    NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
     """
 
 @_typing.type_check_only
@@ -90,7 +90,7 @@ class EngineLinkServiceAsyncStub(EngineLinkServiceStub):
     """
     FetchCheckpoint: _aio.UnaryStreamMultiCallable[_engine_link_service_pb2.FetchCheckpointRequest, _engine_link_service_pb2.FetchCheckpointResponse]  # type: ignore[assignment]
     """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
-    NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it.
+    NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
     """
 
 class EngineLinkServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -147,7 +147,7 @@ class EngineLinkServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_engine_link_service_pb2.FetchCheckpointResponse], _abc.AsyncIterator[_engine_link_service_pb2.FetchCheckpointResponse]]:
         """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
-        NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it.
+        NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
         """
 
 def add_EngineLinkServiceServicer_to_server(servicer: EngineLinkServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

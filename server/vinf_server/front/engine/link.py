@@ -122,6 +122,8 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
                 yield link_pb2.FetchCheckpointResponse(data=piece)
         except LookupError as error:
             await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        except OSError as error:
+            await context.abort(grpc.StatusCode.DATA_LOSS, f"the checkpoint cannot be read: {error}")
 
     async def _take_reports(self, group: Group, requests: AsyncIterator[link_pb2.AttachRequest]) -> None:
         try:
