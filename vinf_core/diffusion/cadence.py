@@ -36,24 +36,20 @@ class Checkpointer:
         self._store = store
         self._clock = clock
         self._clip = clip
-        self._last_cost = 0.0
-        self._cost_before = 0.0
-        self._spent_at_start = self._spent
+        self._spent_at_start = self._spent_before_last = self._spent
         self._steps_at_start = self._steps
         self._newest_step = newest_step
 
     def can_save(self, completed_steps: int) -> bool:
         """Whether this rank has something new to save, room for it and time for it."""
-        spent = self._spent - self._spent_at_start
-        if self._spent > self._cost_before:
-            # The clock has added up what the newest one cost.
-            self._last_cost, self._cost_before = self._spent - self._cost_before, self._spent
-        affordable = spent + self._last_cost <= CHECKPOINT_SHARE * (self._steps - self._steps_at_start)
+        # The next one will cost what the last one did.
+        expected = (self._spent - self._spent_at_start) + (self._spent - self._spent_before_last)
+        affordable = expected <= CHECKPOINT_SHARE * (self._steps - self._steps_at_start)
         return completed_steps > self._newest_step and affordable and self._store.has_room
 
     def save(self, scheduler: Any, latents: torch.Tensor, completed_steps: int) -> None:
         """Take a checkpoint and send it off; the loop goes on at once."""
-        self._cost_before = self._spent
+        self._spent_before_last = self._spent
         with self._clock.measure(Stage.CHECKPOINT):
             clip = self._clip
             self._store.save(

@@ -19,7 +19,7 @@ from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.balance import SpeedMeter
 from vinf_core.engine.limits import check_spec
-from vinf_core.errors import GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
+from vinf_core.errors import CheckpointError, GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
 from vinf_core.events import Agreement, FrameSink, Observer, StageClock
 from vinf_core.models.adapter import VideoModel
 from vinf_core.types import Clip, GenerationSpec, Stage
@@ -81,7 +81,10 @@ class Generator:
             CheckpointError: the checkpoint to go on from is damaged or of another specification.
         """
         resume = checkpointer = None
-        if checkpoints is not None:
+        if checkpoints is None:
+            if resume_step:
+                raise CheckpointError(f"resume_step: {resume_step}, but there is no store to fetch it from")
+        else:
             # A rank with an empty clip walks along with frame 0.
             resume = checkpoints.fetch(resume_step, layout.clip.frames or range(1)) if resume_step else None
             checkpointer = Checkpointer(checkpoints, self._clock, layout.clip, newest_step=resume_step)
