@@ -76,7 +76,7 @@ def predicted_peak_bytes(model: VideoModel, frames: int, texts: int) -> int | No
 def _layout(
     frames: int, topology: Topology, scope: TemporalScope, dtype: torch.dtype, skip_negligible: bool = False
 ) -> Layout:
-    clips = partition(frames, topology.world_size)
+    clips = partition(frames, [1] * topology.world_size)
     return Layout.build(
         clips, topology.rank, scope, skip_negligible=skip_negligible, dtype=dtype, device=topology.device
     )

@@ -4,6 +4,7 @@ VinfCoreError
 ├── InvalidSpecError        the caller's specification cannot be generated (also a ValueError)
 ├── ModelNotFoundError      no model of that name, or its files are missing (also a ValueError)
 ├── ConfigError             the engine cannot be set up like this (also a ValueError)
+├── CheckpointError         a checkpoint is damaged or of something else (also a ValueError)
 ├── GenerationCancelledError  every rank agreed to stop; the group goes on
 ├── NonFiniteLatentsError   the model produced NaN or infinity; the generation fails, the group goes on
 └── OutOfStepError          a rank missed a command or another rank failed: the rank must exit
@@ -24,6 +25,10 @@ class ModelNotFoundError(VinfCoreError, ValueError):
 
 class ConfigError(VinfCoreError, ValueError):
     """The engine cannot be set up as asked, for example more ranks than CUDA devices."""
+
+
+class CheckpointError(VinfCoreError, ValueError):
+    """A checkpoint cannot be resumed from; the message says what does not fit."""
 
 
 class GenerationCancelledError(VinfCoreError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
@@ -27,11 +28,25 @@ class Observer(Protocol):
         """A stage began (``step_seconds`` 0) or a denoising step ended."""
 
 
+class Verdict(IntEnum):
+    """What the ranks agreed on; true unless some rank waits."""
+
+    WAIT = 0
+    GO = 1
+    SAVE = 2
+    """Go on, and take a checkpoint first: every rank can."""
+
+
 class Agreement(Protocol):
     """Asks all ranks whether to go on; called at the same places on every rank."""
 
-    def __call__(self, ready: bool = True) -> bool:
-        """Return whether every rank is ready; raise on every rank alike to end the generation."""
+    def __call__(self, ready: bool = True, *, save: bool = False) -> Verdict:
+        """Return whether every rank is ready; raise on every rank alike to end the generation.
+
+        Args:
+            ready: whether this rank is.
+            save: whether this rank can take a checkpoint now; the verdict is SAVE only when every rank can.
+        """
 
 
 class FrameSink(Protocol):

@@ -22,6 +22,7 @@ class Stage(StrEnum):
     TEXT = "text"
     DENOISE = "denoise"
     COMMUNICATE = "communicate"
+    CHECKPOINT = "checkpoint"
     DECODE = "decode"
     DELIVER = "deliver"
 

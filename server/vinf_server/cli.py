@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from vinf_server.config import DEVICES, DTYPES, Address, ConfigError, ServeConfig, default_data_dir
+from vinf_server.config import DEVICES, DTYPES, Address, ConfigError, RankWeights, ServeConfig, default_data_dir
 from vinf_server.devices import count_visible_gpus
 
 EXIT_FAILED = 1
@@ -52,6 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", choices=DEVICES, default="auto", help="what the ranks compute on")
     add("--dtype", choices=DTYPES, default="float32", help="what the ranks compute in")
     add("--deterministic", action="store_true", help="bit-identical frames on a GPU, at some cost in speed")
+    add(
+        "--rank-weights",
+        default=None,
+        metavar="W",
+        help="what the lengths of the ranks' clips go by: a number for each, such as 2,1; measured, their speeds in "
+        "earlier generations; or even (default: measured, with --deterministic even)",
+    )
     add("--max-waiting", type=int, default=64, metavar="N", help="generations that may wait")
     add("--insecure", action="store_true", help="allow an address that other machines can reach, without encryption")
     add("--ready-file", type=Path, default=None, metavar="PATH", help="file to write once ready: addresses and pid")
@@ -65,6 +72,8 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
     """Read the arguments, look at the machine, and check both together."""
     arguments = build_parser().parse_args(argv)
     gpus = 0 if arguments.device == "cpu" else count_visible_gpus(os.environ)
+    # Measured speeds differ from run to run, and so would the last bits of a video.
+    weights = arguments.rank_weights or ("even" if arguments.deterministic else "measured")
     return ServeConfig(
         model=arguments.model,
         ranks=arguments.ranks if arguments.ranks is not None else gpus or _DEFAULT_CPU_RANKS,
@@ -74,6 +83,7 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         device=arguments.device,
         dtype=arguments.dtype,
         deterministic=arguments.deterministic,
+        rank_weights=RankWeights.parse(weights, flag="--rank-weights"),
         max_waiting=arguments.max_waiting,
         insecure=arguments.insecure,
         ready_file=arguments.ready_file,

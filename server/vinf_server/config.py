@@ -19,6 +19,10 @@ MAX_RANKS = 256
 """Far above any group that was ever tried; catches a typing mistake."""
 
 
+MIN_RANK_WEIGHT, MAX_RANK_WEIGHT = 0.001, 1000.0
+"""Farther apart than any two devices that are worth putting into one group."""
+
+
 class ConfigError(ValueError):
     """A flag has a value that cannot work; the message names the flag, the value and what is allowed."""
 
@@ -62,6 +66,36 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class RankWeights:
+    """What the ranks' clips are proportional to."""
+
+    source: Literal["measured", "even", "given"] = "measured"
+    """The ranks' own speeds in earlier generations, nothing (all clips are alike), or `given`."""
+
+    given: tuple[float, ...] = ()
+    """One number a rank."""
+
+    @classmethod
+    def parse(cls, text: str, *, flag: str) -> RankWeights:
+        """Read ``measured``, ``even``, or numbers with commas between."""
+        if text == "measured":
+            return cls("measured")
+        if text == "even":
+            return cls("even")
+        try:
+            given = tuple(float(word) for word in text.split(","))
+        except ValueError:
+            raise ConfigError(flag, f"{text!r} is not measured, even, or numbers with commas between") from None
+        for weight in given:
+            if not MIN_RANK_WEIGHT <= weight <= MAX_RANK_WEIGHT:  # false for NaN, too
+                raise ConfigError(flag, f"{weight:g} is not in [{MIN_RANK_WEIGHT:g}, {MAX_RANK_WEIGHT:g}]")
+        return cls("given", given)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.given)) if self.source == "given" else self.source
+
+
 def default_data_dir() -> Path:
     """Where the front keeps its frames and logs unless told otherwise."""
     state_home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
@@ -95,6 +129,9 @@ class ServeConfig:
 
     deterministic: bool = False
     """Bit-identical frames on a GPU, at some cost in speed."""
+
+    rank_weights: RankWeights = field(default_factory=RankWeights)
+    """What the ranks' clips are proportional to."""
 
     max_waiting: int = 64
     """Generations that may wait for the group."""
@@ -145,6 +182,10 @@ class ServeConfig:
             raise ConfigError("--device", f"{self.device!r} is not one of {', '.join(DEVICES)}")
         if self.dtype not in DTYPES:
             raise ConfigError("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if self.rank_weights.source == "given" and len(self.rank_weights.given) != self.ranks:
+            raise ConfigError(
+                "--rank-weights", f"{len(self.rank_weights.given)} numbers for {self.ranks} ranks; give one a rank"
+            )
         if not self.listen.is_loopback and not self.insecure:
             raise ConfigError(
                 "--listen",

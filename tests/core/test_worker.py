@@ -101,6 +101,13 @@ def test_a_specification_the_model_cannot_make_fails_alone(rank_pool: RankPool) 
     assert results[0][1] == [("wide", Outcome.FAILED, "INVALID_FIELD"), ("ok", Outcome.SUCCEEDED, "")]
 
 
+@pytest.mark.parametrize("counts", [(5, 5), (4, 4, 3), (12, -1)])
+def test_clips_that_do_not_fit_fail_alone(rank_pool: RankPool, counts: tuple[int, ...]) -> None:
+    orders: list[Command] = [Generate("odd", spec(), counts), Generate("ok", spec(), (7, 4)), Stop()]
+    results = rank_pool.run(2, serve, orders, {})
+    assert results[0][1] == [("odd", Outcome.FAILED, "INVALID_FIELD"), ("ok", Outcome.SUCCEEDED, "")]
+
+
 def vote(topology: Topology, groups: Groups, votes: list[str]) -> str:
     mine = votes[topology.rank]
     try:

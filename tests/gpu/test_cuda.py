@@ -10,6 +10,8 @@ import torch
 
 from tests.support.engine import Recorder
 from tests.support.server import Server
+from vinf_core.diffusion.checkpoint import capture, from_records, restore, to_records
+from vinf_core.diffusion.schedule import make_scheduler
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
@@ -67,3 +69,21 @@ def test_the_service_makes_the_cpus_video(tmp_path: Path) -> None:
             videos[device] = np.load(video).astype(int)
     worst = abs(videos["cpu"] - videos["cuda"]).max()
     assert worst <= 2, f"CUDA and CPU differ by {worst} of 255, expected at most 2"
+
+
+def test_a_checkpoint_is_a_snapshot_although_the_gpu_goes_on() -> None:
+    scheduler = make_scheduler(
+        Solver.DPM_SOLVER_PP_2M, load_model("sprites", torch.device("cpu"), torch.float32).scheduler_config, 6
+    )
+    latents = torch.randn(64, 4, 64, 64, device="cuda")
+    taken, expected = [], []
+    for index, timestep in enumerate(scheduler.timesteps):
+        latents = scheduler.step(latents * 0.5, timestep, latents, return_dict=False)[0]
+        taken.append(capture(scheduler, latents, completed_steps=index + 1, start_frame=0, count=48))
+        expected.append((latents[:48].clone(), scheduler.model_outputs[-1][:48].clone()))
+    for checkpoint, (state, output) in zip(taken, expected, strict=True):
+        records = list(to_records(checkpoint))
+        read = from_records(records, completed_steps=checkpoint.completed_steps, frames=range(48))
+        fresh = make_scheduler(Solver.DPM_SOLVER_PP_2M, scheduler.config, 6)
+        assert torch.equal(restore(fresh, read, torch.device("cuda")), state)
+        assert torch.equal(fresh.model_outputs[-1], output)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry
 
+from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.queue import GenerationQueue
@@ -136,8 +137,17 @@ def spool(tmp_path):
 
 
 @pytest.fixture
-def generations(spool, metrics):
-    return Generations(store=MemoryStore(), queue=GenerationQueue(3), spool=spool, metrics=metrics)
+def checkpoints(tmp_path):
+    store = CheckpointStore(tmp_path / "checkpoints")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def generations(spool, checkpoints, metrics):
+    return Generations(
+        store=MemoryStore(), queue=GenerationQueue(3), spool=spool, checkpoints=checkpoints, metrics=metrics
+    )
 
 
 @pytest.fixture

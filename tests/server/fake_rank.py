@@ -1,7 +1,8 @@
 """A scripted rank: speaks `vinf.engine.v1` as a real one does, makes frames out of numbers, and knows no model.
 
-Prompts are stage directions: "slow" waits between frames for a cancel, "hang" stops after the first frame,
-"fail" reports a failure, "short" forgets the last frame, "huge" does not fit into memory.
+Prompts are stage directions: "slow" waits between frames for a cancel, "hang" stops after the first frame unless it is
+resumed, "crash" kills the rank, "fail" reports a failure, "short" forgets the last frame, "huge" does not fit into
+memory.
 VINF_MODEL=unknown fails to start.
 """
 
@@ -85,6 +86,9 @@ def generate(stub, metadata, reports, frame_count, order, cancelled) -> None:
         with open(os.environ["VINF_FAILURE_FILE"], "w") as file:
             json.dump({"reason": "GPU_OUT_OF_MEMORY", "message": "tried to allocate 80 GiB"}, file)
         os._exit(4)
+    if "crash" in prompt:
+        os._exit(1)
+    hangs = "hang" in prompt and not order.clip_frame_counts
     first = order.frame_count // 2
     clips = [first, order.frame_count - first]
     reports.put(pb.AttachRequest(started=pb.StartedReport(generation_id=generation_id, clip_frame_counts=clips)))
@@ -102,8 +106,8 @@ def generate(stub, metadata, reports, frame_count, order, cancelled) -> None:
             if "fail" in prompt and index == 1:
                 outcome = pb.OUTCOME_FAILED
                 break
-            if ("slow" in prompt or "hang" in prompt) and index == 1:
-                while "hang" in prompt or generation_id not in cancelled:
+            if ("slow" in prompt or hangs) and index == 1:
+                while hangs or generation_id not in cancelled:
                     time.sleep(0.01)
                 outcome = pb.OUTCOME_CANCELLED
                 break

@@ -10,7 +10,7 @@ from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.v1 import generation_pb2
 from vinf_server.front.rpc.spec import SpecValidator
 
-VOCABULARY = ("a", "red", "blue", "circle", "square", "slow", "hang", "fail", "short", "huge")
+VOCABULARY = ("a", "red", "blue", "circle", "square", "slow", "hang", "fail", "short", "huge", "crash")
 
 
 def model_limits(**changes) -> pb.ModelLimits:

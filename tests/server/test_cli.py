@@ -30,6 +30,14 @@ def test_every_gpu_gets_a_rank(monkeypatch):
     assert parse_config(["--device", "cpu"]).ranks == 2
 
 
+def test_rank_weights(monkeypatch):
+    with_gpus(monkeypatch, 0)
+    assert str(parse_config([]).rank_weights) == "measured"
+    assert str(parse_config(["--deterministic"]).rank_weights) == "even"
+    assert str(parse_config(["--deterministic", "--rank-weights", "measured"]).rank_weights) == "measured"
+    assert parse_config(["--rank-weights", "2,0.5"]).rank_weights.given == (2, 0.5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -40,6 +48,10 @@ def test_every_gpu_gets_a_rank(monkeypatch):
         (["--listen", "127.0.0.1:65536"], "--listen: port 65536 is not in [0, 65535]"),
         (["--listen", "0.0.0.0:1"], "--listen: 0.0.0.0:1 can be reached from other machines"),
         (["--metrics", "nowhere"], "--metrics: 'nowhere' is not HOST:PORT"),
+        (["--ranks", "2", "--rank-weights", "2,1,1"], "--rank-weights: 3 numbers for 2 ranks; give one a rank"),
+        (["--rank-weights", "2,0"], "--rank-weights: 0 is not in [0.001, 1000]"),
+        (["--rank-weights", "nan,1"], "--rank-weights: nan is not in [0.001, 1000]"),
+        (["--rank-weights", "fast"], "--rank-weights: 'fast' is not measured, even, or numbers with commas between"),
         (["--max-waiting", "0"], "--max-waiting: 0 is not in [1, 100000]"),
         (["--beat-timeout", "nan"], "--beat-timeout: nan is not in [0.5, 3600] seconds"),
         (["--model", " "], "--model: is empty"),

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from vinf_core.errors import InvalidSpecError
 from vinf_core.types import Clip
 
 
-def partition(frame_count: int, world_size: int) -> tuple[Clip, ...]:
-    """Cut a video into one contiguous clip a rank, as even as possible, the longer ones first.
+def partition(frame_count: int, weights: Sequence[float]) -> tuple[Clip, ...]:
+    """Cut a video into one contiguous clip a rank, as near to the ranks' weights as whole frames allow.
 
-    With fewer frames than ranks the last clips are empty.
+    The largest remainders are rounded up, of equal ones those of lower ranks: with equal weights the longer clips come
+    first, and with fewer frames than ranks the last clips are empty. Exact arithmetic: the same on every machine.
+
+    Args:
+        frame_count: frames of the video.
+        weights: one positive number a rank, in rank order.
+
+    Raises:
+        InvalidSpecError: a weight that is no positive number.
     """
-    short, longer = divmod(frame_count, world_size)
-    return clips_of([short + (rank < longer) for rank in range(world_size)])
+    for rank, weight in enumerate(weights):
+        if not 0 < weight < float("inf"):
+            raise InvalidSpecError(f"weights[{rank}]: {weight} is not a finite number above 0")
+    shares = [Fraction(weight) for weight in weights]
+    quotas = [frame_count * share / sum(shares) for share in shares]
+    counts = [int(quota) for quota in quotas]
+    by_remainder = sorted(range(len(shares)), key=lambda rank: counts[rank] - quotas[rank])
+    for rank in by_remainder[: frame_count - sum(counts)]:
+        counts[rank] += 1
+    return clips_of(counts)
 
 
 def clips_of(counts: Sequence[int]) -> tuple[Clip, ...]:

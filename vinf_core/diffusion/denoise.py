@@ -8,9 +8,12 @@ from collections.abc import Callable
 import torch
 
 from vinf_core.context.clip_context import ClipContext
+from vinf_core.diffusion.cadence import Checkpointer
+from vinf_core.diffusion.checkpoint import Checkpoint, restore
 from vinf_core.diffusion.noise import frame_noise
 from vinf_core.diffusion.schedule import make_scheduler
-from vinf_core.events import Agreement, StageClock
+from vinf_core.errors import CheckpointError
+from vinf_core.events import Agreement, StageClock, Verdict
 from vinf_core.models.adapter import VideoModel
 from vinf_core.types import GenerationSpec, Stage
 
@@ -25,6 +28,8 @@ def denoise(
     clock: StageClock,
     agree: Agreement,
     on_step: Callable[[int, float], None],
+    resume: Checkpoint | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> torch.Tensor:
     """Turn noise into the latents of this rank's clip.
 
@@ -37,19 +42,32 @@ def denoise(
         clock: credits the time.
         agree: called before every step on every rank alike; raises to end the loop on all of them.
         on_step: told (steps done, seconds of the step) after every step.
+        resume: where to go on: this rank's frames, or frame 0 for an empty clip; None begins with noise.
+        checkpointer: takes checkpoints between steps when the ranks agree to, and one after the last step.
 
     Returns:
         ``[f, C, h, w]``, float32 or better: rounding the solver's state to half precision at each step would add up.
+
+    Raises:
+        CheckpointError: ``resume`` is of another specification.
     """
     clip = context.layout.clip
     scheduler = make_scheduler(spec.solver, model.scheduler_config, spec.step_count)
     # A rank with an empty clip walks along with one idle frame: every rank joins every reduction of every call.
     frames = clip.frames or range(1)
-    noise = frame_noise(spec.seed, frames, model.latent_shape(spec.width, spec.height))
+    shape = model.latent_shape(spec.width, spec.height)
     exact = torch.promote_types(model.dtype, torch.float32)
-    latents: torch.Tensor = noise.to(model.device, exact) * scheduler.init_noise_sigma
-    for index, timestep in enumerate(scheduler.timesteps):
-        agree()
+    latents: torch.Tensor
+    if resume is None:
+        latents = frame_noise(spec.seed, frames, shape).to(model.device, exact) * scheduler.init_noise_sigma
+    else:
+        _check_resume(resume, frames, shape, exact)
+        latents = restore(scheduler, resume, model.device)
+    first = resume.completed_steps if resume else 0
+    for index, timestep in enumerate(scheduler.timesteps[first:], first):
+        verdict = agree(save=checkpointer is not None and checkpointer.can_save(index))
+        if checkpointer is not None and verdict == Verdict.SAVE:
+            checkpointer.save(scheduler, latents, index)
         started = time.perf_counter()
         with clock.measure(Stage.DENOISE):
             context.begin_step(float(timestep))
@@ -62,4 +80,13 @@ def denoise(
         # The only wait for a GPU: between steps, so that cancelling takes effect within one.
         clock.settle()
         on_step(index + 1, time.perf_counter() - started)
+    if checkpointer is not None:
+        checkpointer.finish(scheduler, latents, spec.step_count, agree)
     return latents[: clip.count].to(exact)
+
+
+def _check_resume(resume: Checkpoint, frames: range, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    found = (resume.start_frame, tuple(resume.latents.shape), resume.latents.dtype)
+    expected = (frames.start, (len(frames), *shape), dtype)
+    if found != expected:
+        raise CheckpointError(f"resume: (first frame, shape, dtype) is {found}, the generation has {expected}")

@@ -15,14 +15,19 @@ import torch.distributed as dist
 
 from vinf_core.distributed.topology import Topology
 from vinf_core.errors import GenerationCancelledError, OutOfStepError
+from vinf_core.events import Verdict
 
 
 class _Vote(IntEnum):
     """What a rank brings to an agreement; the largest wins on every rank. A failed rank does not vote, it exits."""
 
-    GO = 0
-    WAIT = 1
-    CANCEL = 2
+    SAVE = 0
+    GO = 1
+    WAIT = 2
+    CANCEL = 3
+
+
+_VERDICTS = {_Vote.SAVE: Verdict.SAVE, _Vote.GO: Verdict.GO, _Vote.WAIT: Verdict.WAIT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +48,36 @@ class ControlPlane:
         self.round_count = 0
         """Agreements so far; a watcher sees from it that the rank lives."""
 
-    def agree(self, ready: bool = True, *, cancel: bool = False) -> bool:
+    @property
+    def world_size(self) -> int:
+        """Ranks in the group."""
+        return self._topology.world_size
+
+    def agree(self, ready: bool = True, *, save: bool = False, cancel: bool = False) -> Verdict:
         """Find out whether every rank is ready for the next step; call it on all ranks at the same place.
 
         A rank must never wait for anything but its peers between two agreements for long: it says that it is not ready,
         and asks again. So nobody takes a rank that waits for a slow reader for one that hangs.
 
+        Args:
+            ready: whether this rank is.
+            save: whether this rank can take a checkpoint now.
+            cancel: whether this rank wants to end the generation.
+
         Returns:
-            True when every rank is ready; on every rank the same.
+            WAIT unless every rank is ready, SAVE when every rank can take a checkpoint; on every rank the same.
 
         Raises:
             GenerationCancelledError: some rank wants to cancel; raised on every rank.
             OutOfStepError: a command came where none may.
         """
-        vote = _Vote.CANCEL if cancel else _Vote.GO if ready else _Vote.WAIT
+        vote = _Vote.CANCEL if cancel else _Vote.WAIT if not ready else _Vote.SAVE if save else _Vote.GO
         agreed, command = self._reduce(vote, False)
         if command:
             raise OutOfStepError("a command arrived in the middle of another one")
         if agreed == _Vote.CANCEL:
             raise GenerationCancelledError("cancelled at a step boundary")
-        return agreed == _Vote.GO
+        return _VERDICTS[_Vote(agreed)]
 
     def tick(self, payload: Any | None = None) -> Any | None:
         """Pass one idle beat; hand out rank 0's command if it has one.

@@ -13,6 +13,10 @@ class Generate:
 
     generation_id: str
     spec: GenerationSpec
+    clip_frame_counts: tuple[int, ...] = ()
+    """The clips that the generation was started with, one length a rank; empty: the ranks choose."""
+    resume_step: int = 0
+    """Steps done at the checkpoint to go on from; 0: from the start."""
 
 
 @dataclass(frozen=True, slots=True)

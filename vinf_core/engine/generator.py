@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,13 +12,16 @@ from vinf_core.context.install import install
 from vinf_core.context.layout import Layout
 from vinf_core.context.partition import partition
 from vinf_core.decode.decoder import decode_video
+from vinf_core.diffusion.cadence import Checkpointer
+from vinf_core.diffusion.checkpoint import CheckpointStore
 from vinf_core.diffusion.denoise import denoise
 from vinf_core.diffusion.timeline import ClipTimeline
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
+from vinf_core.engine.balance import SpeedMeter
 from vinf_core.engine.limits import check_spec
 from vinf_core.engine.prompt_cache import PromptCache
-from vinf_core.errors import GenerationCancelledError, NonFiniteLatentsError
+from vinf_core.errors import CheckpointError, GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
 from vinf_core.events import Agreement, FrameSink, Observer, StageClock
 from vinf_core.models.adapter import VideoModel
 from vinf_core.types import Clip, GenerationSpec, Stage
@@ -36,6 +40,7 @@ class Generator:
         """Frames this rank has decoded since it started; other threads may read it."""
         self.prompt_cache = PromptCache(model.encode_text)
         """Embeddings kept across generations; other threads may read its counts."""
+        self._meter = SpeedMeter(clock)
         install(model.unet, model.temporal_sites, self._context, model.framewise_sites)
 
     def plan(self, spec: GenerationSpec, clips: tuple[Clip, ...] | None = None) -> Layout:
@@ -43,13 +48,18 @@ class Generator:
 
         Args:
             spec: what to generate.
-            clips: lengths other than the even ones, in rank order; they must cover the video.
+            clips: other than the even ones, in rank order.
 
         Raises:
-            InvalidSpecError: the model cannot make it.
+            InvalidSpecError: the model cannot make it, or the clips are not one a rank or do not cover the video.
         """
         check_spec(spec, self.model.limits)
-        clips = clips or partition(spec.frame_count, self.topology.world_size)
+        clips = clips or partition(spec.frame_count, [1] * self.topology.world_size)
+        if len(clips) != self.topology.world_size or clips[-1].stop != spec.frame_count:
+            raise InvalidSpecError(
+                f"clip_frame_counts: {[clip.count for clip in clips]} are not {self.topology.world_size} lengths "
+                f"that sum to {spec.frame_count}"
+            )
         return Layout.build(
             clips,
             self.topology.rank,
@@ -66,20 +76,43 @@ class Generator:
         layout: Layout,
         observer: Observer,
         agree: Agreement,
+        *,
+        checkpoints: CheckpointStore | None = None,
+        resume_step: int = 0,
     ) -> torch.Tensor:
         """Encode the prompts and denoise: the final latents of this rank's clip, ``[f, C, h, w]``.
+
+        Args:
+            checkpoints: takes this rank's checkpoints, the last one before this method returns; None: none are taken.
+            resume_step: steps done at the checkpoint in ``checkpoints`` to go on from; 0: from the start.
 
         Raises:
             GenerationCancelledError, OutOfStepError: raised by ``agree``, on every rank alike.
             NonFiniteLatentsError: on every rank alike.
+            CheckpointError: the checkpoint to go on from is damaged or of another specification.
         """
+        resume = checkpointer = None
+        if checkpoints is None:
+            if resume_step:
+                raise CheckpointError(f"resume_step: {resume_step}, but there is no store to fetch it from")
+        else:
+            # A rank with an empty clip walks along with frame 0.
+            resume = checkpoints.fetch(resume_step, layout.clip.frames or range(1)) if resume_step else None
+            checkpointer = Checkpointer(checkpoints, self._clock, layout.clip, newest_step=resume_step)
         self._context.begin_generation(layout)
         try:
-            observer.progress(generation_id, Stage.TEXT, 0, 0.0)
+            observer.progress(generation_id, Stage.TEXT, resume_step, 0.0)
             with self._clock.measure(Stage.TEXT):
                 text = self.text(spec, layout.clip)
             self._clock.settle()
-            observer.progress(generation_id, Stage.DENOISE, 0, 0.0)
+            observer.progress(generation_id, Stage.DENOISE, resume_step, 0.0)
+            values = layout.clip.count * math.prod(self.model.latent_shape(spec.width, spec.height))
+            self._meter.begin_generation()
+
+            def on_step(step: int, seconds: float) -> None:
+                observer.progress(generation_id, Stage.DENOISE, step, seconds)
+                self._meter.step_ended(values)
+
             latents = denoise(
                 self.model,
                 self._context,
@@ -87,7 +120,9 @@ class Generator:
                 text,
                 clock=self._clock,
                 agree=agree,
-                on_step=lambda step, seconds: observer.progress(generation_id, Stage.DENOISE, step, seconds),
+                on_step=on_step,
+                resume=resume,
+                checkpointer=checkpointer,
             )
         finally:
             self._context.end_generation()
@@ -116,15 +151,29 @@ class Generator:
         observer: Observer,
         open_sink: Callable[[str], FrameSink],
         agree: Agreement,
+        clips: tuple[Clip, ...] | None = None,
+        checkpoints: CheckpointStore | None = None,
+        resume_step: int = 0,
     ) -> None:
         """Make the video; every rank calls it with the same arguments, and returns when its frames are delivered.
 
+        Args:
+            generation_id: of the generation.
+            spec: what to make.
+            observer: hears how it goes.
+            open_sink: makes the sink for this rank's frames.
+            agree: with the other ranks.
+            clips: see `plan`.
+            checkpoints, resume_step: see `latents`.
+
         Raises:
-            GenerationCancelledError, NonFiniteLatentsError: on every rank alike; the group can go on.
+            GenerationCancelledError, NonFiniteLatentsError, InvalidSpecError: on every rank alike; the group can go on.
         """
-        layout = self.plan(spec)
+        layout = self.plan(spec, clips)
         observer.started(generation_id, layout.clips)
-        latents = self.latents(generation_id, spec, layout, observer, agree)
+        latents = self.latents(
+            generation_id, spec, layout, observer, agree, checkpoints=checkpoints, resume_step=resume_step
+        )
         observer.progress(generation_id, Stage.DECODE, spec.step_count, 0.0)
         sink = open_sink(generation_id)
         try:
@@ -143,6 +192,11 @@ class Generator:
             sink.abandon()
             raise
         self._clock.settle()
+
+    @property
+    def speed(self) -> int:
+        """See `SpeedMeter.speed`."""
+        return self._meter.speed
 
     def _count_frames(self, count: int) -> None:
         self.decoded_frames += count

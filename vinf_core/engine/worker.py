@@ -10,7 +10,10 @@ from typing import Protocol
 
 import torch
 
+from vinf_core.context.partition import clips_of
+from vinf_core.diffusion.checkpoint import CheckpointStore
 from vinf_core.distributed.control import ControlPlane
+from vinf_core.engine.balance import RankWeights, choose_clips
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.generator import Generator
 from vinf_core.errors import GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
@@ -61,6 +64,9 @@ class Worker:
         control: ControlPlane,
         open_sink: Callable[[str], FrameSink],
         coordinator: Coordinator | None,
+        *,
+        open_checkpoints: Callable[[str], CheckpointStore] | None = None,
+        rank_weights: RankWeights = "even",
     ) -> None:
         """Make the worker of a rank.
 
@@ -69,11 +75,15 @@ class Worker:
             control: this rank's.
             open_sink: makes the sink for a generation's frames.
             coordinator: on rank 0 the source of orders, None elsewhere.
+            open_checkpoints: makes the store for a generation's checkpoints; None: none are taken.
+            rank_weights: what the clips' lengths go by.
         """
         self._generator = generator
         self._control = control
         self._open_sink = open_sink
         self._coordinator = coordinator
+        self._open_checkpoints = open_checkpoints
+        self._rank_weights = rank_weights
         self._observer: Observer = coordinator or _Silent()
 
     def serve(self) -> None:
@@ -95,7 +105,12 @@ class Worker:
                 command.spec,
                 observer=self._observer,
                 open_sink=self._open_sink,
-                agree=lambda ready=True: self._control.agree(ready, cancel=self._cancelled(command.generation_id)),
+                agree=lambda ready=True, *, save=False: self._control.agree(
+                    ready, save=save, cancel=self._cancelled(command.generation_id)
+                ),
+                clips=self._clips(command),
+                checkpoints=self._open_checkpoints(command.generation_id) if self._open_checkpoints else None,
+                resume_step=command.resume_step,
             )
         except GenerationCancelledError:
             outcome = Outcome.CANCELLED
@@ -107,6 +122,14 @@ class Worker:
         peaks = self._control.gather(peak_memory(self._generator.topology.device))
         if self._coordinator:
             self._coordinator.finished(command.generation_id, outcome, reason, message, peaks)
+
+    def _clips(self, command: Generate) -> tuple[Clip, ...]:
+        """The clips that the generation was started with; new ones for a new generation."""
+        if command.clip_frame_counts:
+            return clips_of(command.clip_frame_counts)
+        return choose_clips(
+            self._rank_weights, command.spec.frame_count, speed=self._generator.speed, control=self._control
+        )
 
     def _cancelled(self, generation_id: str) -> bool:
         return self._coordinator is not None and self._coordinator.cancel_requested(generation_id)

@@ -82,7 +82,9 @@ class _GenerationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Gener
     DESCRIPTOR: _descriptor.EnumDescriptor
     GENERATION_STATE_UNSPECIFIED: _GenerationState.ValueType  # 0
     GENERATION_STATE_PENDING: _GenerationState.ValueType  # 1
-    """Accepted and waiting for the group of ranks."""
+    """Accepted and waiting for the group of ranks; also again, first in the queue, after the group was lost while it
+    ran: frames in the spool stay, streams of readers wait, and it goes on from its newest checkpoint.
+    """
     GENERATION_STATE_RUNNING: _GenerationState.ValueType  # 2
     """The ranks work on it."""
     GENERATION_STATE_CANCELLING: _GenerationState.ValueType  # 3
@@ -99,7 +101,9 @@ class GenerationState(_GenerationState, metaclass=_GenerationStateEnumTypeWrappe
 
 GENERATION_STATE_UNSPECIFIED: GenerationState.ValueType  # 0
 GENERATION_STATE_PENDING: GenerationState.ValueType  # 1
-"""Accepted and waiting for the group of ranks."""
+"""Accepted and waiting for the group of ranks; also again, first in the queue, after the group was lost while it
+ran: frames in the spool stay, streams of readers wait, and it goes on from its newest checkpoint.
+"""
 GENERATION_STATE_RUNNING: GenerationState.ValueType  # 2
 """The ranks work on it."""
 GENERATION_STATE_CANCELLING: GenerationState.ValueType  # 3
@@ -539,9 +543,10 @@ class Generation(_message.Message):
 
     @_builtins.property
     def error(self) -> Global___GenerationError:
-        """Set when state is FAILED or CANCELLED. Reasons: CANCEL_REQUESTED (CancelGeneration), WORKER_LOST (a rank died or hung),
-        GPU_OUT_OF_MEMORY, OUTPUT_INVALID (NaN or infinity), FRAMES_MISSING (the ranks finished but frames did not arrive),
-        SPOOL_FAILED (the server could not store a frame), INTERNAL.
+        """Set when state is FAILED or CANCELLED. Reasons: CANCEL_REQUESTED (CancelGeneration), WORKER_LOST (ranks died or hung
+        three times with no newer checkpoint and no new frame in between), GPU_OUT_OF_MEMORY, OUTPUT_INVALID (NaN or
+        infinity), FRAMES_MISSING (the ranks finished but frames did not arrive), SPOOL_FAILED (the server could not store a
+        frame), INTERNAL.
         """
 
     @_builtins.property
@@ -554,7 +559,7 @@ class Generation(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the ranks began; unset before."""
+        """When the ranks began, for the first time; unset before."""
 
     @_builtins.property
     def first_frame_time(self) -> _timestamp_pb2.Timestamp:

@@ -15,7 +15,9 @@ import grpc
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from vinf_server.config import Address, ServeConfig
+from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.data_dir import DataDir
+from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.intake import FrameIntake
@@ -47,10 +49,15 @@ class Front:
         self._stop_requested = asyncio.Event()
         self._data_dir = DataDir(config.data_dir)
         self._spool = Spool(self._data_dir.spool)
+        self._checkpoints = CheckpointStore(self._data_dir.checkpoints)
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the page and no dashboard reads them
         self._metrics = Metrics(CollectorRegistry())
         self._generations = Generations(
-            store=MemoryStore(), queue=GenerationQueue(config.max_waiting), spool=self._spool, metrics=self._metrics
+            store=MemoryStore(),
+            queue=GenerationQueue(config.max_waiting),
+            spool=self._spool,
+            checkpoints=self._checkpoints,
+            metrics=self._metrics,
         )
         self._status = EngineStatus()
         self._dispatcher = Dispatcher(self._generations, frame_timeout_s=config.frame_timeout_s)
@@ -66,10 +73,15 @@ class Front:
             # Undone in the opposite order.
             stack.callback(self._data_dir.close)
             stack.callback(self._spool.close)
+            stack.callback(self._checkpoints.close)
             self._install_signal_handlers()
             self._start_metrics(stack)
             link = EngineLink(
-                self._status, self._dispatcher, FrameIntake(self._generations, self._dispatcher), self._worker_metrics
+                self._status,
+                self._dispatcher,
+                FrameIntake(self._generations, self._dispatcher),
+                CheckpointIntake(self._generations),
+                self._worker_metrics,
             )
             link_server = await start_link_server(link, f"unix:{self._data_dir.socket}")
             stack.push_async_callback(link_server.stop, None)

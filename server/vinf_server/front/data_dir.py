@@ -1,4 +1,4 @@
-"""The folder a front owns while it runs: spool, logs, and the private socket of the engine link."""
+"""The folder a front owns while it runs: spool, checkpoints, logs, and the private socket of the engine link."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ class DataDir:
             self._lock = self._take_lock()
             self.spool = self.root / "spool"
             self.logs = self.root / "logs"
-            shutil.rmtree(self.spool, ignore_errors=True)
+            self.checkpoints = self.root / "checkpoints"
+            for kept_for_this_run in (self.spool, self.checkpoints):
+                shutil.rmtree(kept_for_this_run, ignore_errors=True)
             for stale in self.root.glob("run-*"):
                 shutil.rmtree(stale, ignore_errors=True)
             self.spool.mkdir(mode=0o700, exist_ok=True)
+            self.checkpoints.mkdir(mode=0o700, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
             self.private = self._make_private_folder()
         except OSError as error:

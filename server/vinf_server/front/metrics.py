@@ -16,7 +16,7 @@ API_VERSION = "v1"
 FINISHED_REASONS = ("succeeded", "failed", "cancelled")
 FAILURE_REASONS = ("WORKER_LOST", "GPU_OUT_OF_MEMORY", "OUTPUT_INVALID", "FRAMES_MISSING", "SPOOL_FAILED", "INTERNAL")
 REJECTION_REASONS = ("queue_full", "draining", "not_ready", "invalid")
-STAGES = ("text", "denoise", "communicate", "decode", "deliver")
+STAGES = ("text", "denoise", "communicate", "checkpoint", "decode", "deliver")
 RESTART_CAUSES = ("exit", "signal", "hang", "oom")
 
 _FIRST_FRAME_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
@@ -101,6 +101,18 @@ class Metrics:
             buckets=_STEP_BUCKETS,
             registry=registry,
         )
+        self.checkpoints = Counter(
+            "vinf_checkpoints_total", "Checkpoints that are complete on disk.", model, registry=registry
+        )
+        self.checkpoint_bytes = Counter(
+            "vinf_checkpoint_bytes_total", "Bytes of checkpoints written to disk.", model, registry=registry
+        )
+        self.resumes = Counter(
+            "vinf_generation_resumes_total",
+            "Generations that went on after the ranks were lost.",
+            model,
+            registry=registry,
+        )
         self.generated_frames = Counter(
             "vinf_generated_frames_total", "Frames that reached the spool.", model, registry=registry
         )
@@ -160,6 +172,7 @@ class Metrics:
         for metric in (
             *(self.running, self.waiting, self.e2e_latency, self.queue_time, self.inference_time),
             *(self.first_frame, self.inter_frame, self.step_duration, self.generated_frames),
+            *(self.checkpoints, self.checkpoint_bytes, self.resumes),
         ):
             metric.labels(model_name)
 

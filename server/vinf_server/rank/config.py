@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from vinf_core.engine.balance import RankWeights
 from vinf_core.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,6 +30,8 @@ class RankConfig:
     device: str
     dtype: torch.dtype
     deterministic: bool
+    rank_weights: RankWeights
+    """What the clips' lengths go by."""
     failure_file: Path | None
     """Where a mistake in the configuration is explained before the rank exits."""
 
@@ -55,7 +58,17 @@ class RankConfig:
                 device=environment.get("VINF_DEVICE", "auto"),
                 dtype=DTYPES[dtype],
                 deterministic=environment.get("VINF_DETERMINISTIC", "0") == "1",
+                rank_weights=_read_weights(environment.get("VINF_RANK_WEIGHTS", "even")),
                 failure_file=Path(failure_file) if failure_file else None,
             )
         except KeyError as missing:
             raise ConfigError(f"{missing.args[0]} is not set: ranks are started by `vinf serve`") from missing
+
+
+def _read_weights(text: str) -> RankWeights:
+    """Read what the front has checked: ``measured``, ``even``, or one number a rank."""
+    if text == "measured":
+        return "measured"
+    if text == "even":
+        return "even"
+    return tuple(float(weight) for weight in text.split(","))

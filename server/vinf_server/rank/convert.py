@@ -51,6 +51,8 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
                 for segment in wanted.prompt_segments
             ),
         ),
+        clip_frame_counts=tuple(wanted.clip_frame_counts),
+        resume_step=wanted.resume_step,
     )
 
 

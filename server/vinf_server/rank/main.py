@@ -20,6 +20,7 @@ from vinf_core.errors import ConfigError, ModelNotFoundError
 from vinf_core.events import StageClock
 from vinf_core.models.registry import load_model
 from vinf_server.rank.beats import Heart
+from vinf_server.rank.checkpoints import LinkCheckpoints
 from vinf_server.rank.config import RankConfig
 from vinf_server.rank.convert import limits_to_proto
 from vinf_server.rank.coordinator import LinkCoordinator
@@ -90,7 +91,14 @@ def run(config: RankConfig) -> int:
             coordinator = LinkCoordinator(link)
             limits = limits_to_proto(model.limits)
             coordinator.attach(pb.ReadyReport(world_size=topology.world_size, model=limits))
-        Worker(generator, control, lambda gid: FrameSender(link, config.rank, gid), coordinator).serve()
+        Worker(
+            generator,
+            control,
+            lambda generation_id: FrameSender(link, config.rank, generation_id),
+            coordinator,
+            open_checkpoints=lambda generation_id: LinkCheckpoints(link, config.rank, generation_id),
+            rank_weights=config.rank_weights,
+        ).serve()
         link.leave()
         heart.stop()
         if coordinator:

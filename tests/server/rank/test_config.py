@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "VINF_MODEL": "sprites",
     "VINF_DTYPE": "bfloat16",
     "VINF_DETERMINISTIC": "1",
+    "VINF_RANK_WEIGHTS": "2.0,1.0,0.5",
     "VINF_FAILURE_FILE": "/run/failure.json",
 }
 
@@ -38,6 +39,9 @@ def test_environment_is_read() -> None:
     assert config.device == "auto"
     assert config.deterministic
     assert config.failure_file == Path("/run/failure.json")
+    assert config.rank_weights == (2, 1, 0.5)
+    for word in ("measured", "even"):
+        assert RankConfig.from_environment(ENVIRONMENT | {"VINF_RANK_WEIGHTS": word}).rank_weights == word
 
 
 def test_what_is_missing_or_wrong_is_named() -> None:
@@ -65,9 +69,12 @@ def test_orders_become_commands() -> None:
             pb.PromptSegment(start_frame_index=4, prompt="q", transition_frame_count=2),
             pb.PromptSegment(start_frame_index=9, prompt="r", cut=True),
         ],
+        clip_frame_counts=[2000, 304],
+        resume_step=12,
     )
     command = command_from_order(pb.AttachResponse(generate=order))
     assert isinstance(command, Generate)
+    assert (command.clip_frame_counts, command.resume_step) == ((2000, 304), 12)
     spec = command.spec
     assert (spec.prompt, spec.negative_prompt, spec.width, spec.height) == ("p", "n", 64, 32)
     assert (spec.frame_count, spec.seed, spec.step_count) == (2304, 2**63 - 1, 30)

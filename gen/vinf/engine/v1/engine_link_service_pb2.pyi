@@ -336,6 +336,8 @@ class GenerateOrder(_message.Message):
     SOLVER_FIELD_NUMBER: _builtins.int
     TEMPORAL_SCOPE_FIELD_NUMBER: _builtins.int
     PROMPT_SEGMENTS_FIELD_NUMBER: _builtins.int
+    CLIP_FRAME_COUNTS_FIELD_NUMBER: _builtins.int
+    RESUME_STEP_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     prompt: _builtins.str
     negative_prompt: _builtins.str
@@ -347,11 +349,21 @@ class GenerateOrder(_message.Message):
     guidance_scale: _builtins.float
     solver: _builtins.str
     """"ddim" or "dpm_solver_pp_2m"."""
+    resume_step: _builtins.int
+    """Steps done at the checkpoint to go on from, which FetchCheckpoint hands out; step_count: only decoding is left.
+    0: from the start.
+    """
     @_builtins.property
     def temporal_scope(self) -> Global___Scope: ...
     @_builtins.property
     def prompt_segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptSegment]:
         """By ascending start_frame_index; empty when prompt holds for the whole video."""
+
+    @_builtins.property
+    def clip_frame_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Frames of each rank's clip, in rank order, as they were when the generation was started for the first time; they
+        sum to frame_count. Empty: the ranks choose.
+        """
 
     def __init__(
         self,
@@ -368,10 +380,12 @@ class GenerateOrder(_message.Message):
         solver: _builtins.str = ...,
         temporal_scope: Global___Scope | None = ...,
         prompt_segments: _abc.Iterable[Global___PromptSegment] | None = ...,
+        clip_frame_counts: _abc.Iterable[_builtins.int] | None = ...,
+        resume_step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["temporal_scope", b"temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "frame_count", b"frame_count", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "resume_step", b"resume_step", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -557,7 +571,7 @@ class BeatRequest(_message.Message):
     """Prompts that had to be encoded since the process started."""
     @_builtins.property
     def busy_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Seconds spent by stage (text, denoise, communicate, decode, deliver) since the process started. Unit: seconds"""
+        """Seconds spent by stage (text, denoise, communicate, checkpoint, decode, deliver) since the process started. Unit: seconds"""
 
     def __init__(
         self,
@@ -705,3 +719,161 @@ class SendFramesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SendFramesResponse: _TypeAlias = SendFramesResponse  # noqa: Y015
+
+@_typing.final
+class SendCheckpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Records, in slices of at most 1 MiB."""
+    @_builtins.property
+    def part(self) -> Global___CheckpointPart:
+        """First message: whose state follows."""
+
+    @_builtins.property
+    def complete(self) -> Global___CheckpointComplete:
+        """Last message."""
+
+    def __init__(
+        self,
+        *,
+        part: Global___CheckpointPart | None = ...,
+        complete: Global___CheckpointComplete | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "data", b"data", "part", b"part", "payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "data", b"data", "part", b"part", "payload", b"payload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["part", "complete", "data"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+Global___SendCheckpointRequest: _TypeAlias = SendCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class CheckpointPart(_message.Message):
+    """One rank's share of a checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    rank: _builtins.int
+    step: _builtins.int
+    """Denoising steps done. Range: [1, step_count]"""
+    start_frame_index: _builtins.int
+    frame_count: _builtins.int
+    """At least 1: a rank with an empty clip sends nothing."""
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        step: _builtins.int = ...,
+        start_frame_index: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "generation_id", b"generation_id", "rank", b"rank", "start_frame_index", b"start_frame_index", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointPart: _TypeAlias = CheckpointPart  # noqa: Y015
+
+@_typing.final
+class CheckpointComplete(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    data_size_bytes: _builtins.int
+    """Bytes of all records with their lengths."""
+    def __init__(
+        self,
+        *,
+        data_size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_size_bytes", b"data_size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckpointComplete: _TypeAlias = CheckpointComplete  # noqa: Y015
+
+@_typing.final
+class SendCheckpointResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: _builtins.int
+    stored: _builtins.bool
+    """Whether the part is on disk; false when the generation was given up meanwhile or the disk refused it."""
+    def __init__(
+        self,
+        *,
+        stored: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendCheckpointResponse: _TypeAlias = SendCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class FetchCheckpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    step: _builtins.int
+    """Denoising steps done."""
+    start_frame_index: _builtins.int
+    frame_count: _builtins.int
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        step: _builtins.int = ...,
+        start_frame_index: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "generation_id", b"generation_id", "start_frame_index", b"start_frame_index", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchCheckpointRequest: _TypeAlias = FetchCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class FetchCheckpointResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Records as SendCheckpoint describes them, in slices of at most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchCheckpointResponse: _TypeAlias = FetchCheckpointResponse  # noqa: Y015

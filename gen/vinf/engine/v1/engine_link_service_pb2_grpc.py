@@ -50,6 +50,16 @@ class EngineLinkServiceStub:
                 request_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendFramesRequest.SerializeToString,
                 response_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendFramesResponse.FromString,
                 _registered_method=True)
+        self.SendCheckpoint = channel.stream_unary(
+                '/vinf.engine.v1.EngineLinkService/SendCheckpoint',
+                request_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendCheckpointRequest.SerializeToString,
+                response_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendCheckpointResponse.FromString,
+                _registered_method=True)
+        self.FetchCheckpoint = channel.unary_stream(
+                '/vinf.engine.v1.EngineLinkService/FetchCheckpoint',
+                request_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointRequest.SerializeToString,
+                response_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class EngineLinkServiceServicer:
@@ -81,6 +91,25 @@ class EngineLinkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendCheckpoint(self, request_iterator, context):
+        """SendCheckpoint carries one rank's frames as they are after one denoising step: `part` first, then the records in
+        slices, then `complete`. A stream that merely ends is dropped. The front answers when all of it is on disk.
+        Records: for each frame in order four bytes with its length (little-endian), then that many bytes, which only ranks
+        can read. The checkpoint of a step is complete when parts that cover the video have come; older ones are then
+        removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchCheckpoint(self, request, context):
+        """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
+        NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineLinkServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -98,6 +127,16 @@ def add_EngineLinkServiceServicer_to_server(servicer, server):
                     servicer.SendFrames,
                     request_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendFramesRequest.FromString,
                     response_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendFramesResponse.SerializeToString,
+            ),
+            'SendCheckpoint': grpc.stream_unary_rpc_method_handler(
+                    servicer.SendCheckpoint,
+                    request_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendCheckpointRequest.FromString,
+                    response_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendCheckpointResponse.SerializeToString,
+            ),
+            'FetchCheckpoint': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchCheckpoint,
+                    request_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointRequest.FromString,
+                    response_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +221,60 @@ class EngineLinkService:
             '/vinf.engine.v1.EngineLinkService/SendFrames',
             vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendFramesRequest.SerializeToString,
             vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendFramesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendCheckpoint(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/vinf.engine.v1.EngineLinkService/SendCheckpoint',
+            vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendCheckpointRequest.SerializeToString,
+            vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vinf.engine.v1.EngineLinkService/FetchCheckpoint',
+            vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointRequest.SerializeToString,
+            vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,17 @@ class EngineLinkServiceStub:
     a stream that merely ends belongs to a rank that died. The front answers when all of them are on disk.
     A frame written twice is the same frame: the second write changes nothing.
     """
+    SendCheckpoint: _grpc.StreamUnaryMultiCallable[_engine_link_service_pb2.SendCheckpointRequest, _engine_link_service_pb2.SendCheckpointResponse]
+    """SendCheckpoint carries one rank's frames as they are after one denoising step: `part` first, then the records in
+    slices, then `complete`. A stream that merely ends is dropped. The front answers when all of it is on disk.
+    Records: for each frame in order four bytes with its length (little-endian), then that many bytes, which only ranks
+    can read. The checkpoint of a step is complete when parts that cover the video have come; older ones are then
+    removed.
+    """
+    FetchCheckpoint: _grpc.UnaryStreamMultiCallable[_engine_link_service_pb2.FetchCheckpointRequest, _engine_link_service_pb2.FetchCheckpointResponse]
+    """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
+    NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
+    """
 
 @_typing.type_check_only
 class EngineLinkServiceAsyncStub(EngineLinkServiceStub):
@@ -69,6 +80,17 @@ class EngineLinkServiceAsyncStub(EngineLinkServiceStub):
     """SendFrames carries a rank's decoded frames of one generation, in any order. It is complete only after `complete`:
     a stream that merely ends belongs to a rank that died. The front answers when all of them are on disk.
     A frame written twice is the same frame: the second write changes nothing.
+    """
+    SendCheckpoint: _aio.StreamUnaryMultiCallable[_engine_link_service_pb2.SendCheckpointRequest, _engine_link_service_pb2.SendCheckpointResponse]  # type: ignore[assignment]
+    """SendCheckpoint carries one rank's frames as they are after one denoising step: `part` first, then the records in
+    slices, then `complete`. A stream that merely ends is dropped. The front answers when all of it is on disk.
+    Records: for each frame in order four bytes with its length (little-endian), then that many bytes, which only ranks
+    can read. The checkpoint of a step is complete when parts that cover the video have come; older ones are then
+    removed.
+    """
+    FetchCheckpoint: _aio.UnaryStreamMultiCallable[_engine_link_service_pb2.FetchCheckpointRequest, _engine_link_service_pb2.FetchCheckpointResponse]  # type: ignore[assignment]
+    """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
+    NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
     """
 
 class EngineLinkServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -103,6 +125,29 @@ class EngineLinkServiceServicer(metaclass=_abc_1.ABCMeta):
         """SendFrames carries a rank's decoded frames of one generation, in any order. It is complete only after `complete`:
         a stream that merely ends belongs to a rank that died. The front answers when all of them are on disk.
         A frame written twice is the same frame: the second write changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def SendCheckpoint(
+        self,
+        request_iterator: _MaybeAsyncIterator[_engine_link_service_pb2.SendCheckpointRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_link_service_pb2.SendCheckpointResponse, _abc.Awaitable[_engine_link_service_pb2.SendCheckpointResponse]]:
+        """SendCheckpoint carries one rank's frames as they are after one denoising step: `part` first, then the records in
+        slices, then `complete`. A stream that merely ends is dropped. The front answers when all of it is on disk.
+        Records: for each frame in order four bytes with its length (little-endian), then that many bytes, which only ranks
+        can read. The checkpoint of a step is complete when parts that cover the video have come; older ones are then
+        removed.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchCheckpoint(
+        self,
+        request: _engine_link_service_pb2.FetchCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_engine_link_service_pb2.FetchCheckpointResponse], _abc.AsyncIterator[_engine_link_service_pb2.FetchCheckpointResponse]]:
+        """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
+        NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
         """
 
 def add_EngineLinkServiceServicer_to_server(servicer: EngineLinkServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -8,6 +8,7 @@ because frames travel on other streams than reports and may arrive later.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 
 from google.rpc import code_pb2
@@ -16,7 +17,9 @@ from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.generations.generation import CANCELLING, Failure, Generation
-from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.generations import MAX_IDLE_LOSSES, Generations
+
+_log = logging.getLogger(__name__)
 
 SOLVER_NAMES = {
     generation_pb2.SOLVER_DDIM: "ddim",
@@ -54,14 +57,25 @@ class Dispatcher:
         self._pump()
 
     def group_lost(self, loss: Loss) -> None:
-        """No report will come any more: what was in work has failed."""
+        """No report will come any more: what was in work waits for the next group, unless that makes no sense."""
         self._group = None
         self._group_is_busy = False
-        if self._current is not None:
+        if self._current is None:
+            return
+        if self._current.state == CANCELLING:
+            self._end(None)
+        elif loss.reason == "WORKER_LOST" and self._generations.interrupt(self._current):
+            _log.warning(
+                "generation %s waits for the ranks to be started anew, and goes on after step %d: %s",
+                *(self._current.generation_id, self._current.checkpoints.newest_step, loss.message),
+            )
+            self._let_go()
+        else:
             metadata = {"cause": loss.cause, "nextFrameIndex": str(self._next_frame_index())}
             if loss.rank is not None:
                 metadata["rank"] = str(loss.rank)
-            message = f"{loss.message}; the group is started anew. Frames made so far stay readable"
+            again = "" if loss.reason != "WORKER_LOST" else f", {MAX_IDLE_LOSSES} times without any progress"
+            message = f"{loss.message}{again}; the group is started anew. Frames made so far stay readable"
             code = _FAILURE_CODES.get(loss.reason, code_pb2.UNAVAILABLE)
             self._end(Failure(code, loss.reason, message, metadata))
 
@@ -147,7 +161,7 @@ class Dispatcher:
             return
         self._current = generation
         self._group_is_busy = True
-        self._group.send(link_pb2.AttachResponse(generate=_order(generation)))
+        self._group.send(link_pb2.AttachResponse(generate=_order(generation, self._group.world_size)))
 
     def _succeed_or_wait(self) -> None:
         generation = self._current
@@ -179,10 +193,7 @@ class Dispatcher:
 
     def _end(self, failure: Failure | None) -> None:
         """End the generation in work: failed, or cancelled when there is no failure."""
-        generation, self._current = self._current, None
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        generation = self._let_go()
         if generation is None:
             return
         if failure is None:
@@ -191,14 +202,24 @@ class Dispatcher:
             self._generations.fail(generation, failure)
         self._pump()
 
+    def _let_go(self) -> Generation | None:
+        """Wait for nothing of the generation in work any more."""
+        generation, self._current = self._current, None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        return generation
+
     def _next_frame_index(self) -> int:
         assert self._current is not None
         return self._current.frames.complete_run(0, self._current.frames.frame_count)
 
 
-def _order(generation: Generation) -> link_pb2.GenerateOrder:
+def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
     spec = generation.resolved_spec
     scope = spec.temporal_scope
+    # What was begun with as many ranks goes on with the same clips, to the same bits; else the ranks choose new ones.
+    clips = generation.clip_frame_counts if len(generation.clip_frame_counts) == world_size else ()
     return link_pb2.GenerateOrder(
         generation_id=generation.generation_id,
         prompt=spec.prompt,
@@ -226,6 +247,8 @@ def _order(generation: Generation) -> link_pb2.GenerateOrder:
             )
             for segment in spec.prompt_segments
         ],
+        clip_frame_counts=clips,
+        resume_step=generation.checkpoints.newest_step,
     )
 
 

@@ -65,6 +65,7 @@ def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
         "VINF_MODEL": config.model,
         "VINF_DEVICE": config.device,
         "VINF_DTYPE": config.dtype,
+        "VINF_RANK_WEIGHTS": str(config.rank_weights),
         "VINF_DETERMINISTIC": str(int(config.deterministic)),
         "VINF_FRONT_PID": str(os.getpid()),
         "VINF_FAILURE_FILE": str(plan.failure_file),

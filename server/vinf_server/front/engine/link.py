@@ -10,6 +10,8 @@ import grpc
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.engine.v1 import engine_link_service_pb2_grpc as link_grpc
+from vinf_server.front.checkpoints import PartError
+from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group
 from vinf_server.front.engine.intake import FrameIntake
@@ -28,11 +30,17 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
     """Takes reports, beats and frames of the group of the moment; a stream that breaks means that the group is lost."""
 
     def __init__(
-        self, status: EngineStatus, dispatcher: Dispatcher, intake: FrameIntake, worker_metrics: WorkerMetrics
+        self,
+        status: EngineStatus,
+        dispatcher: Dispatcher,
+        intake: FrameIntake,
+        checkpoint_intake: CheckpointIntake,
+        worker_metrics: WorkerMetrics,
     ) -> None:
         self._status = status
         self._dispatcher = dispatcher
         self._intake = intake
+        self._checkpoint_intake = checkpoint_intake
         self._worker_metrics = worker_metrics
 
     async def Attach(  # noqa: N802
@@ -92,6 +100,30 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         stored = sum(self._intake.is_stored(generation_id, index) for index in sent)
         return link_pb2.SendFramesResponse(stored_frame_count=stored)
+
+    async def SendCheckpoint(  # noqa: N802
+        self, request_iterator: AsyncIterator[link_pb2.SendCheckpointRequest], context: Context
+    ) -> link_pb2.SendCheckpointResponse:
+        """One rank's part of a checkpoint, to disk."""
+        group = await self._check_epoch(context)
+        try:
+            stored = await self._checkpoint_intake.store(request_iterator, is_wanted=lambda: not group.lost.done())
+        except PartError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return link_pb2.SendCheckpointResponse(stored=stored)
+
+    async def FetchCheckpoint(  # noqa: N802
+        self, request: link_pb2.FetchCheckpointRequest, context: Context
+    ) -> AsyncIterator[link_pb2.FetchCheckpointResponse]:
+        """Some frames of the newest checkpoint of the generation in work."""
+        await self._check_epoch(context)
+        try:
+            async for piece in self._checkpoint_intake.read(request):
+                yield link_pb2.FetchCheckpointResponse(data=piece)
+        except LookupError as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        except OSError as error:
+            await context.abort(grpc.StatusCode.DATA_LOSS, f"the checkpoint cannot be read: {error}")
 
     async def _take_reports(self, group: Group, requests: AsyncIterator[link_pb2.AttachRequest]) -> None:
         try:

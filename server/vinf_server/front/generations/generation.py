@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vinf.v1 import generation_pb2
+from vinf_server.front.checkpoints import CheckpointFolder
 from vinf_server.front.frames.spool import SpoolFile
 from vinf_server.front.wakeup import Wakeup
 
@@ -24,10 +25,11 @@ CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
 TERMINAL = frozenset({SUCCEEDED, FAILED, CANCELLED})
 IN_WORK = frozenset({RUNNING, CANCELLING})
 
+# RUNNING goes back to PENDING when the ranks are lost.
 # CANCELLING may still succeed: the last frame can be made before the ranks see the order to stop.
 _ALLOWED: dict[State, frozenset[State]] = {
     PENDING: frozenset({RUNNING, FAILED, CANCELLED}),
-    RUNNING: frozenset({CANCELLING, SUCCEEDED, FAILED, CANCELLED}),
+    RUNNING: frozenset({PENDING, CANCELLING, SUCCEEDED, FAILED, CANCELLED}),
     CANCELLING: frozenset({SUCCEEDED, FAILED, CANCELLED}),
     SUCCEEDED: frozenset(),
     FAILED: frozenset(),
@@ -56,12 +58,17 @@ class Generation:
 
     resolved_spec: generation_pb2.GenerationSpec
     frames: SpoolFile
+    checkpoints: CheckpointFolder
     create_time_ns: int
     state: State = PENDING
     stage: Stage = generation_pb2.GENERATION_STAGE_QUEUED
     completed_steps: int = 0
     failure: Failure | None = None
     clip_frame_counts: tuple[int, ...] = ()
+    idle_loss_count: int = 0
+    """Times the ranks were lost with this generation in work since it last got anywhere."""
+    last_loss: tuple[int, int] = (0, 0)
+    """Steps of the newest checkpoint and frames in the spool when the ranks were last lost."""
     peak_memory_bytes: tuple[int, ...] = ()
     start_time_ns: int = 0
     first_frame_time_ns: int = 0

@@ -11,6 +11,7 @@ from typing import Protocol
 from google.rpc import code_pb2
 
 from vinf.v1 import generation_pb2
+from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.errors import GenerationNotFoundError, RequestIdReusedError, ServerDrainingError
 from vinf_server.front.frames.layout import frame_size_bytes
 from vinf_server.front.frames.spool import Spool
@@ -38,6 +39,9 @@ _log = logging.getLogger(__name__)
 
 MAX_SEED = 2**63 - 1
 
+MAX_IDLE_LOSSES = 3
+"""Groups a generation may lose without getting anywhere before it is held to be the cause."""
+
 _CANCEL_REQUESTED = Failure(code_pb2.CANCELLED, "CANCEL_REQUESTED", "cancelled by CancelGeneration")
 
 
@@ -54,10 +58,19 @@ class GenerationListener(Protocol):
 class Generations:
     """All generations of this server. Runs on the event loop and never blocks it."""
 
-    def __init__(self, *, store: GenerationStore, queue: GenerationQueue, spool: Spool, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        store: GenerationStore,
+        queue: GenerationQueue,
+        spool: Spool,
+        checkpoints: CheckpointStore,
+        metrics: Metrics,
+    ) -> None:
         self._store = store
         self._queue = queue
         self._spool = spool
+        self._checkpoints = checkpoints
         self._observe = GenerationMetrics(metrics, queue_capacity=queue.capacity)
         self._ids = IdSource()
         self._listener: GenerationListener | None = None
@@ -169,14 +182,36 @@ class Generations:
         if generation_id is None:
             return None
         generation = self.get(generation_id)
-        generation.start_time_ns = time.time_ns()
+        is_resumed = generation.start_time_ns != 0
+        generation.start_time_ns = generation.start_time_ns or time.time_ns()
         generation.stage = generation_pb2.GENERATION_STAGE_UNSPECIFIED
         self._in_work = generation
         generation.move_to(RUNNING)
-        self._observe.started(generation)
+        (self._observe.resumed if is_resumed else self._observe.started)(generation)
         self._queue_moved(generation.resolved_spec.model)
         _log.info("generation %s is running", generation_id)
         return generation
+
+    def interrupt(self, generation: Generation) -> bool:
+        """Let a running generation wait, first in the queue, for other ranks than those that were lost.
+
+        Returns False, and changes nothing, when it got nowhere on `MAX_IDLE_LOSSES` groups in a row: neither a newer
+        checkpoint nor one more frame.
+        """
+        got = (generation.checkpoints.newest_step, generation.frames.completed_count)
+        generation.idle_loss_count = generation.idle_loss_count + 1 if got == generation.last_loss else 0
+        generation.last_loss = got
+        if generation.idle_loss_count >= MAX_IDLE_LOSSES:
+            return False
+        generation.checkpoints.drop_incomplete()
+        generation.stage = generation_pb2.GENERATION_STAGE_QUEUED
+        generation.completed_steps = generation.checkpoints.newest_step
+        self._in_work = None
+        self._queue.put_back(generation.generation_id)
+        generation.move_to(PENDING)
+        self._observe.interrupted(generation)
+        self._queue_moved(generation.resolved_spec.model)
+        return True
 
     def in_work(self, generation_id: str) -> Generation | None:
         """The generation the ranks work on, if it has this id."""
@@ -195,6 +230,10 @@ class Generations:
         if step_seconds > 0:
             self._observe.step_ended(generation, step_seconds)
         generation.changed.notify()
+
+    def checkpoint_written(self, generation: Generation, size_bytes: int, *, complete: bool) -> None:
+        """One more part of a checkpoint is on disk; with it the checkpoint may have become complete."""
+        self._observe.checkpoint_written(generation, size_bytes, complete=complete)
 
     def frame_stored(self, generation: Generation) -> None:
         """One more frame is complete in the spool."""
@@ -235,6 +274,7 @@ class Generations:
             frames=self._spool.file(
                 generation_id, frame_count=resolved.frame_count, frame_size=frame_size_bytes(resolved)
             ),
+            checkpoints=self._checkpoints.folder(generation_id, frame_count=resolved.frame_count),
             create_time_ns=time.time_ns(),
         )
 
@@ -250,6 +290,7 @@ class Generations:
         generation.failure = failure
         generation.end_time_ns = time.time_ns()
         generation.frames.close()
+        generation.checkpoints.remove()
         generation.move_to(state)
         self._observe.finished(generation)
         if state == FAILED and failure is not None:

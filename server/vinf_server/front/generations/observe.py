@@ -25,6 +25,23 @@ class GenerationMetrics:
         self._metrics.running.labels(model).set(1)
         self._metrics.queue_time.labels(model).observe(_seconds(generation.create_time_ns, generation.start_time_ns))
 
+    def interrupted(self, generation: Generation) -> None:
+        """The ranks were lost; it waits for others."""
+        self._metrics.running.labels(generation.resolved_spec.model).set(0)
+
+    def resumed(self, generation: Generation) -> None:
+        """Other ranks go on with it."""
+        model = generation.resolved_spec.model
+        self._metrics.running.labels(model).set(1)
+        self._metrics.resumes.labels(model).inc()
+
+    def checkpoint_written(self, generation: Generation, size_bytes: int, *, complete: bool) -> None:
+        """One more part of a checkpoint is on disk."""
+        model = generation.resolved_spec.model
+        self._metrics.checkpoint_bytes.labels(model).inc(size_bytes)
+        if complete:
+            self._metrics.checkpoints.labels(model).inc()
+
     def step_ended(self, generation: Generation, step_seconds: float) -> None:
         """One more denoising step is done."""
         self._metrics.step_duration.labels(generation.resolved_spec.model).observe(step_seconds)

@@ -35,6 +35,10 @@ class GenerationQueue:
         self.check_room()
         self._ids.append(generation_id)
 
+    def put_back(self, generation_id: str) -> None:
+        """Let an id run next that was taken before; it has been admitted, so there is room for it."""
+        self._ids.appendleft(generation_id)
+
     def take(self) -> str | None:
         """Remove and return the next id; None when nobody waits."""
         return self._ids.popleft() if self._ids else None

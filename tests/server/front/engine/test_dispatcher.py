@@ -10,6 +10,7 @@ import pytest
 from tests.server.fakes import create, frame_bytes
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.v1 import generation_pb2
+from vinf_server.front.checkpoints import Part
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.intake import FrameIntake
@@ -191,20 +192,153 @@ def test_reported_failure(generations, reason, code, shown):
     run(scenario())
 
 
-def test_lost_group_fails_what_runs_and_keeps_what_waits(generations):
+LOST = Loss(message="rank 1 (pid 7) was lost", cause="connection", rank=1)
+
+
+async def save_checkpoint(generation, step):
+    unfinished = await generation.checkpoints.begin(Part(step, 0, generation.frames.frame_count))
+    assert await generation.checkpoints.keep(unfinished)
+
+
+def lose(engine):
+    engine.dispatcher.group_lost(LOST)
+    engine.group = Group(engine.group.epoch + 1, engine.group.world_size)
+
+
+def test_lost_group_interrupts_what_runs_and_the_next_one_goes_on(generations, sample):
     async def scenario():
         engine = Engine(generations).ready()
         generation, waiting = create(generations), create(generations)
+        order = engine.order().generate
+        assert (list(order.clip_frame_counts), order.resume_step) == ([], 0)
+        started = pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7])
+        engine.report(started=started)
+        start_time_ns = generation.start_time_ns
+        await save_checkpoint(generation, 3)
         await engine.frames(generation, 0, 1)
-        engine.dispatcher.group_lost(Loss(message="rank 1 (pid 7) was lost", cause="connection", rank=1))
+        lose(engine)
+        assert (generation.state, generation.completed_steps, generation.frames.completed_count) == (PENDING, 3, 2)
+        assert [generations.queue_position(g) for g in (generation, waiting)] == [0, 1]
+        assert sample("vinf_generations_running", model_name="scripted") == 0
+        engine.ready()
+        assert (generation.state, waiting.state) == (RUNNING, PENDING)
+        order = engine.order().generate
+        assert (order.generation_id, order.seed) == (generation.generation_id, generation.resolved_spec.seed)
+        assert (list(order.clip_frame_counts), order.resume_step) == ([9, 7], 3)
+        assert generation.start_time_ns == start_time_ns
+        assert sample("vinf_generation_resumes_total", model_name="scripted") == 1
+        assert sample("vinf_generation_queue_time_seconds_count", model_name="scripted") == 1
+        await engine.frames(generation, *range(16))
+        engine.finish(generation)
+        assert (generation.state, waiting.state) == (SUCCEEDED, RUNNING)
+
+    run(scenario())
+
+
+def test_another_number_of_ranks_chooses_its_own_clips(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        engine.report(started=pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7]))
+        await save_checkpoint(generation, 3)
+        lose(engine)
+        engine.group = Group(2, 3)
+        engine.ready()
+        order = engine.order().generate
+        assert (list(order.clip_frame_counts), order.resume_step) == ([], 3)
+
+    run(scenario())
+
+
+def test_three_losses_without_progress_fail_it(generations, tmp_path):
+    async def scenario():
+        engine = Engine(generations)
+        generation, waiting = create(generations), create(generations)
+        for progress in (lambda: save_checkpoint(generation, 2), lambda: engine.frames(generation, 0, 1)):
+            engine.ready()
+            await progress()
+            lose(engine)
+        for _ in range(2):
+            engine.ready()
+            lose(engine)
+            assert generation.state == PENDING
+        engine.ready()
+        lose(engine)
         assert (generation.state, generation.failure.reason, generation.failure.code) == (FAILED, "WORKER_LOST", 14)
-        assert "rank 1 (pid 7) was lost" in generation.failure.message
+        assert "rank 1 (pid 7) was lost, 3 times without any progress" in generation.failure.message
         assert "stay readable" in generation.failure.message
         assert generation.failure.metadata == {"cause": "connection", "rank": "1", "nextFrameIndex": "2"}
         assert waiting.state == PENDING
-        engine.group = Group(2, 2)
         engine.ready()
         assert waiting.state == RUNNING
+
+    run(scenario())
+
+
+def test_three_losses_before_any_progress_fail_it(generations):
+    async def scenario():
+        engine = Engine(generations)
+        generation = create(generations)
+        for state in (PENDING, PENDING, FAILED):
+            engine.ready()
+            lose(engine)
+            assert generation.state == state
+
+    run(scenario())
+
+
+def test_out_of_memory_fails_it_at_once(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        engine.dispatcher.group_lost(Loss(message="out of memory", cause="exit", reason="GPU_OUT_OF_MEMORY"))
+        assert (generation.state, generation.failure.reason, generation.failure.code) == (
+            FAILED,
+            "GPU_OUT_OF_MEMORY",
+            8,
+        )
+
+    run(scenario())
+
+
+def test_cancel_while_the_ranks_are_started_anew(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation, waiting = create(generations), create(generations)
+        lose(engine)
+        assert generations.cancel(generation.generation_id).state == CANCELLED
+        engine.ready()
+        assert waiting.state == RUNNING
+
+    run(scenario())
+
+
+def test_lost_group_while_cancelling_is_the_end(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        generations.cancel(generation.generation_id)
+        lose(engine)
+        assert generation.state == CANCELLED
+
+    run(scenario())
+
+
+def test_lost_group_while_only_frames_are_missing(generations):
+    async def scenario():
+        engine = Engine(generations, frame_timeout_s=0.02).ready()
+        generation = create(generations, frame_count=2)
+        await save_checkpoint(generation, 4)
+        await engine.frames(generation, 0)
+        engine.finish(generation)
+        lose(engine)
+        assert not await generation.changed.wait(timeout_s=0.1), "nothing may come of the frames' deadline"
+        assert generation.state == PENDING
+        engine.ready()
+        assert engine.order().generate.resume_step == 4
+        await engine.frames(generation, 0, 1)
+        engine.finish(generation)
+        assert generation.state == SUCCEEDED
 
     run(scenario())
 
@@ -213,7 +347,7 @@ def test_report_of_an_older_group_is_dropped(generations):
     async def scenario():
         engine = Engine(generations).ready()
         old = engine.group
-        engine.dispatcher.group_lost(Loss(message="gone", cause="exit"))
+        engine.dispatcher.group_lost(LOST)
         generation = create(generations)
         engine.group = Group(2, 2)
         engine.ready()

@@ -12,12 +12,15 @@ import pytest
 from tests.server.fakes import create, frame_bytes, model_limits, until
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
+from vinf_server.front.checkpoints import UnfinishedPart
+from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
+from vinf_server.front.generations.generation import RUNNING, Failure
 
 pytestmark = pytest.mark.fast
 
@@ -31,7 +34,13 @@ def linked(generations, metrics, tmp_path):
         status = EngineStatus()
         status.group = Group(3, 2)
         dispatcher = Dispatcher(generations, frame_timeout_s=30)
-        servicer = EngineLink(status, dispatcher, FrameIntake(generations, dispatcher), WorkerMetrics(metrics))
+        servicer = EngineLink(
+            status,
+            dispatcher,
+            FrameIntake(generations, dispatcher),
+            CheckpointIntake(generations),
+            WorkerMetrics(metrics),
+        )
         address = f"unix:{tmp_path}/e.sock"
         server = await start_link_server(servicer, address)
         async with grpc.aio.insecure_channel(address) as channel:
@@ -60,7 +69,7 @@ def beat(rank, **fields):
 def test_other_epochs_stay_outside(linked, metadata):
     async def scenario():
         async with linked() as link:
-            for call in (link.stub.Attach, link.stub.Beat, link.stub.SendFrames):
+            for call in (link.stub.Attach, link.stub.Beat, link.stub.SendFrames, link.stub.SendCheckpoint):
                 stream = call(metadata=metadata)
                 assert await stream.code() is grpc.StatusCode.FAILED_PRECONDITION
 
@@ -225,3 +234,80 @@ def test_rank_on_another_device_leaves_no_old_gauge(metrics, sample):
     workers.take_beat(1, beat(0, device="cuda:0"))
     assert sample("vinf_worker_up", rank="0", gpu="cpu") is None
     assert sample("vinf_worker_up", rank="0", gpu="cuda:0") == 1
+
+
+def checkpoint_messages(generation, step, start, count, *, size=None, complete=True):
+    body = b"".join((8).to_bytes(4, "little") + f"{step:4}{frame:4}".encode() for frame in range(start, start + count))
+    part = pb.CheckpointPart(
+        generation_id=generation.generation_id, step=step, start_frame_index=start, frame_count=count
+    )
+    yield pb.SendCheckpointRequest(part=part)
+    yield pb.SendCheckpointRequest(data=body[:7])
+    yield pb.SendCheckpointRequest(data=body[7:])
+    if complete:
+        size = len(body) if size is None else size
+        yield pb.SendCheckpointRequest(complete=pb.CheckpointComplete(data_size_bytes=size))
+
+
+async def fetch(link, generation, step, start, count):
+    request = pb.FetchCheckpointRequest(
+        generation_id=generation.generation_id, step=step, start_frame_index=start, frame_count=count
+    )
+    return b"".join([answer.data async for answer in link.stub.FetchCheckpoint(request, metadata=EPOCH)])
+
+
+def test_checkpoints_come_and_go_by_frame(linked, generations, sample):
+    async def scenario():
+        async with linked() as link:
+            generation = create(generations)
+            link.dispatcher.group_ready(link.group)
+
+            def send(*arguments, **options):
+                messages = checkpoint_messages(generation, *arguments, **options)
+                return link.stub.SendCheckpoint(messages, metadata=EPOCH)
+
+            assert not (await send(2, 0, 9, complete=False)).stored
+            assert (await send(2, 0, 9)).stored
+            assert (await send(2, 9, 7)).stored
+            assert generation.checkpoints.newest_step == 2
+            data = await fetch(link, generation, 2, 7, 4)
+            assert [data[n + 4 : n + 12] for n in range(0, len(data), 12)] == [
+                b"   2   7",
+                b"   2   8",
+                b"   2   9",
+                b"   2  10",
+            ]
+            for arguments in ((3, 0, 1), (2, 10, 7)):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await fetch(link, generation, *arguments)
+                assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+            for arguments, options in (((3, 9, 8), {}), ((3, 0, 9), {"size": 5})):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await send(*arguments, **options)
+                assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            generations.fail(generation, Failure(13, "INTERNAL", "x"))
+            assert not (await send(3, 0, 9)).stored
+            with pytest.raises(grpc.aio.AioRpcError):
+                await fetch(link, generation, 2, 0, 16)
+
+    run(scenario())
+    assert sample("vinf_checkpoints_total", model_name="scripted") == 1
+    assert sample("vinf_checkpoint_bytes_total", model_name="scripted") == 16 * 12
+
+
+def test_a_disk_that_refuses_a_checkpoint_costs_no_generation(linked, generations, monkeypatch):
+    async def scenario():
+        async with linked() as link:
+            generation = create(generations)
+            link.dispatcher.group_ready(link.group)
+
+            def full(*arguments):
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(UnfinishedPart, "write", full)
+            messages = checkpoint_messages(generation, 1, 0, 16)
+            assert not (await link.stub.SendCheckpoint(messages, metadata=EPOCH)).stored
+            assert generation.state == RUNNING
+            assert generation.checkpoints.newest_step == 0
+
+    run(scenario())

@@ -161,6 +161,7 @@ def test_ranks_are_told_all_they_need(tmp_path):
         "VINF_MODEL": "m",
         "VINF_DEVICE": "cpu",
         "VINF_DTYPE": "bfloat16",
+        "VINF_RANK_WEIGHTS": "measured",
         "VINF_DETERMINISTIC": "1",
         "VINF_FAILURE_FILE": str(tmp_path / "f"),
     }

@@ -1,0 +1,87 @@
+"""Clip lengths in proportion to what each rank can do.
+
+The weights are the operator's, or each rank's own speed over the earlier generations of this launch, the time it spent
+communicating left out. They are turned into whole frames before a generation starts, and never change within one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from vinf_core.context.partition import partition
+from vinf_core.distributed.control import ControlPlane
+from vinf_core.events import StageClock
+from vinf_core.types import Clip, Stage
+
+RankWeights = tuple[float, ...] | Literal["measured", "even"]
+"""One positive number a rank, or where to take them from."""
+
+SAME_SPEED = 0.1
+"""Measured speeds that differ by no more than this share are the same: noise must not move frames about."""
+
+
+def choose_clips(weights: RankWeights, frame_count: int, *, speed: int, control: ControlPlane) -> tuple[Clip, ...]:
+    """Cut a video into one clip a rank; call it on all ranks at the same place, all come to the same clips.
+
+    Args:
+        weights: the operator's numbers, or where to take them from.
+        frame_count: frames of the video.
+        speed: this rank's, in any unit that all ranks share; 0: not measured yet.
+        control: of the group.
+    """
+    if weights == "measured":
+        return partition(frame_count, settle_speeds(control.gather(speed)))
+    if weights == "even":
+        return partition(frame_count, [1] * control.world_size)
+    return partition(frame_count, weights)
+
+
+def settle_speeds(speeds: Sequence[int]) -> list[float]:
+    """Turn measured speeds into weights: ranks of about the same speed get the same one, their mean.
+
+    Args:
+        speeds: of each rank, in rank order; 0: not measured. When any is 0, all are the same.
+    """
+    if min(speeds) <= 0:
+        return [1.0] * len(speeds)
+    weights = [0.0] * len(speeds)
+    fastest_first = sorted(range(len(speeds)), key=lambda rank: -speeds[rank])
+    while fastest_first:
+        limit = speeds[fastest_first[0]] * (1 - SAME_SPEED)
+        alike = [rank for rank in fastest_first if speeds[rank] >= limit]
+        for rank in alike:
+            weights[rank] = sum(speeds[other] for other in alike) / len(alike)
+        fastest_first = fastest_first[len(alike) :]
+    return weights
+
+
+class SpeedMeter:
+    """How fast this rank computes, from the denoising steps of all generations so far."""
+
+    def __init__(self, clock: StageClock) -> None:
+        self._clock = clock
+        self._mark: float | None = None
+        self._values = 0
+        self._seconds = 0.0
+
+    def begin_generation(self) -> None:
+        """Leave the next step out: caches and kernels for new shapes warm up in it."""
+        self._mark = None
+
+    def step_ended(self, values: int) -> None:
+        """Count a step.
+
+        Args:
+            values: latent values of this rank's clip; a rank without any learns nothing about its speed.
+        """
+        now = self._clock.seconds[Stage.DENOISE]
+        if self._mark is not None and values:
+            self._values += values
+            self._seconds += now - self._mark
+        self._mark = now
+
+    @property
+    def speed(self) -> int:
+        """Latent values denoised by one step, a second of this rank's own computing; 0: not measured yet."""
+        return round(self._values / self._seconds) if self._seconds > 0 else 0
