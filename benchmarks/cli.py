@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -122,6 +123,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), EXIT_USAGE)
     # Before torch is imported: spinning OpenMP threads of several ranks slow each other down on few cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Explicitly: a shell that starts us in the background has SIGINT ignored, and Python would leave it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return _measure(command, settings, arguments if wants_json else None)
     except KeyboardInterrupt:

@@ -136,7 +136,7 @@ def test_decode(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.process
 def test_ctrl_c_ends_quietly_and_leaves_no_rank() -> None:
     running = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.cli", "scale", "--frames", "96", "--repeats", "1000"],
+        [sys.executable, "-m", "benchmarks.cli", "scale", "--frames", "16", "--repeats", "100000"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

@@ -63,19 +63,28 @@ class ClipConvolution(nn.Module):
 
     def _convolve(self, stage: int, piece: Piece, hidden: torch.Tensor, norm: Affine) -> torch.Tensor:
         """``[B, C, n, positions]`` of the frames within reach → the frames within a reach of one less."""
-        _, convolution = self._stage(stage)
-        activated = F.silu(norm.apply(hidden), inplace=True)
         have, want = piece.within(CONVOLUTION_REACH - stage), piece.within(CONVOLUTION_REACH - stage - 1)
         missing_before, missing_after = have.start == want.start, have.stop == want.stop
-        if missing_before != missing_after:
-            activated = F.pad(activated, (0, 0, int(missing_before), int(missing_after)))
-        # The same sums as the layer's own conv3d with a kernel of (3, 1, 1), by a kernel that CPUs have a fast one for.
-        return F.conv2d(
-            activated,
-            convolution.weight.squeeze(-1),
-            convolution.bias,
-            padding=(1, 0) if missing_before and missing_after else 0,
-        )
+        _, convolution = self._stage(stage)
+        out: torch.Tensor | None = None
+        for positions in self._context.slices.positions(hidden):
+            activated = F.silu(norm.apply(hidden[..., positions]), inplace=True)
+            if missing_before != missing_after:
+                activated = F.pad(activated, (0, 0, int(missing_before), int(missing_after)))
+            # The same sums as the layer's own conv3d with a kernel of (3, 1, 1), which CPUs have no fast kernel for.
+            part = F.conv2d(
+                activated,
+                convolution.weight.squeeze(-1),
+                convolution.bias,
+                padding=(1, 0) if missing_before and missing_after else 0,
+            )
+            if part.shape[-1] == hidden.shape[-1]:
+                return part
+            if out is None:
+                out = part.new_empty((*part.shape[:-1], hidden.shape[-1]))
+            out[..., positions] = part
+        assert out is not None
+        return out
 
     def _stage(self, stage: int) -> tuple[nn.GroupNorm, nn.Conv3d]:
         """One of the layer's four (norm, convolution) pairs."""

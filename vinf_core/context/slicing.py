@@ -5,6 +5,7 @@ Exact: a slice is a set of frames for modules that treat every frame alone, and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,12 @@ class Slices:
     def frames(self, hidden: torch.Tensor) -> int:
         """How many rows of ``[B * f, ...]`` make a slice."""
         return _count(hidden, self.frame_bytes)
+
+    def positions(self, hidden: torch.Tensor) -> Iterator[slice]:
+        """Cut the positions of ``[B, C, n, positions]`` into slices."""
+        step = -(-hidden.shape[-1] // max(1, -(-hidden.numel() * hidden.element_size() // self.frame_bytes)))
+        for start in range(0, hidden.shape[-1], step):
+            yield slice(start, start + step)
 
     def rows(self, hidden: torch.Tensor) -> int:
         """How many rows of ``[N, f, C]`` make a slice."""

@@ -53,13 +53,19 @@ class ClipTransformer(nn.Module):
         ]
         own = [(piece.scene_index, values) for piece, values in zip(layout.pieces, pieces, strict=True)]
         norms = scene_norms(own, len(layout.scenes), batch, inner.norm, exchange)
-        normed = [norm.apply(values) for norm, values in zip(norms, pieces, strict=True)]
-        tokens = (normed[0] if len(normed) == 1 else torch.cat(normed, dim=2)).permute(0, 3, 2, 1)
-        tokens = inner.proj_in(tokens.reshape(batch * positions, frames, channels))
+        width = inner.proj_in.out_features
+        tokens = hidden_states.new_empty((batch, positions, frames, width))
+        cuts = list(context.slices.positions(clip))
+        for cut in cuts:
+            normed = [norm.apply(values[..., cut]) for norm, values in zip(norms, pieces, strict=True)]
+            part = normed[0] if len(normed) == 1 else torch.cat(normed, dim=2)
+            tokens[:, cut] = inner.proj_in(part.permute(0, 3, 2, 1))
         for block in inner.transformer_blocks:
-            self._run_block(block, tokens)
-        restored = inner.proj_out(tokens).view(batch, positions, frames, channels).permute(0, 2, 3, 1)
-        return (hidden_states + restored.reshape(hidden_states.shape),)
+            self._run_block(block, tokens.view(batch * positions, frames, width))
+        out = clip.new_empty((batch, frames, channels, positions))
+        for cut in cuts:
+            torch.add(clip[..., cut], inner.proj_out(tokens[:, cut]).permute(0, 2, 3, 1), out=out[..., cut])
+        return (out.view(hidden_states.shape),)
 
     def _run_block(self, block: Any, tokens: torch.Tensor) -> None:
         """One BasicTransformerBlock on ``[N, f, C]``, in place."""

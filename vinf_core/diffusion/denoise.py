@@ -30,6 +30,7 @@ def denoise(
     on_step: Callable[[int, float], None],
     resume: Checkpoint | None = None,
     checkpointer: Checkpointer | None = None,
+    texts_at_once: int = 2,
 ) -> torch.Tensor:
     """Turn noise into the latents of this rank's clip.
 
@@ -43,6 +44,7 @@ def denoise(
         agree: called before every step on every rank alike; raises to end the loop on all of them.
         on_step: told (steps done, seconds of the step) after every step.
         resume: where to go on: this rank's frames, or frame 0 for an empty clip; None begins with noise.
+        texts_at_once: how many of the B texts are computed together; fewer take less memory and more messages.
         checkpointer: takes checkpoints between steps when the ranks agree to, and one after the last step.
 
     Returns:
@@ -72,7 +74,11 @@ def denoise(
         with clock.measure(Stage.DENOISE):
             context.begin_step(float(timestep))
             model_input = scheduler.scale_model_input(latents, timestep).to(model.dtype)
-            prediction = model.predict(model_input.repeat(text.shape[0], 1, 1, 1), float(timestep), text).to(exact)
+            predictions = [
+                model.predict(model_input.repeat(part.shape[0], 1, 1, 1), float(timestep), part).to(exact)
+                for part in torch.split(text, texts_at_once)
+            ]
+            prediction = predictions[0] if len(predictions) == 1 else torch.cat(predictions)
             if spec.guided:
                 without, with_prompt = prediction.chunk(2)
                 prediction = without + spec.guidance_scale * (with_prompt - without)

@@ -10,8 +10,10 @@ import torch
 from vinf_core.context.clip_context import ClipContext
 from vinf_core.context.install import install
 from vinf_core.context.layout import Layout
-from vinf_core.context.partition import partition
+from vinf_core.context.partition import clips_of, partition
+from vinf_core.context.slicing import Slices
 from vinf_core.decode.decoder import decode_video
+from vinf_core.decode.slices import SLICE_FRAMES
 from vinf_core.diffusion.cadence import Checkpointer
 from vinf_core.diffusion.checkpoint import CheckpointStore
 from vinf_core.diffusion.denoise import denoise
@@ -20,6 +22,7 @@ from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.balance import SpeedMeter
 from vinf_core.engine.limits import check_spec
+from vinf_core.engine.memory import MemoryModel
 from vinf_core.engine.prompt_cache import PromptCache
 from vinf_core.errors import CheckpointError, GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
 from vinf_core.events import Agreement, FrameSink, Observer, StageClock
@@ -36,6 +39,8 @@ class Generator:
         self._exchange = exchange
         self._clock = clock
         self._context = ClipContext(exchange)
+        self.memory: MemoryModel | None = None
+        """What a generation will need, once it was measured."""
         self.decoded_frames = 0
         """Frames this rank has decoded since it started; other threads may read it."""
         self.prompt_cache = PromptCache(model.encode_text)
@@ -123,6 +128,7 @@ class Generator:
                 on_step=on_step,
                 resume=resume,
                 checkpointer=checkpointer,
+                texts_at_once=self._texts_at_once(spec, layout),
             )
         finally:
             self._context.end_generation()
@@ -130,6 +136,13 @@ class Generator:
         if float(broken) > 0:
             raise NonFiniteLatentsError(f"{int(broken)} latent values are not finite after the last step")
         return latents
+
+    def _texts_at_once(self, spec: GenerationSpec, layout: Layout) -> int:
+        texts = 2 if spec.guided else 1
+        if self.memory is None:
+            return texts
+        longest = max(clip.count for clip in layout.clips)  # ranks exchange alike, so all do as the longest must
+        return self.memory.texts_at_once(longest, spec.width * spec.height, texts)
 
     def text(self, spec: GenerationSpec, clip: Clip) -> torch.Tensor:
         """Encode what a clip's frames see: ``[B, f or 1, tokens, dim]`` as `denoise` takes it."""
@@ -204,3 +217,35 @@ class Generator:
     def warm_up(self) -> None:
         """Set up the data group's communicator before any timed command."""
         self._exchange.barrier()
+
+    @property
+    def slices(self) -> Slices:
+        """How much the denoiser computes at once."""
+        return self._context.slices
+
+    @torch.inference_mode()
+    def probe(self, clip_frames: int) -> None:
+        """Run the denoiser once on ``clip_frames`` frames a rank, one text; every rank calls it at the same place."""
+        model = self.model
+        clips = clips_of([clip_frames] * self.topology.world_size)
+        layout = Layout.build(
+            clips, self.topology.rank, model.limits.default_scope, dtype=model.dtype, device=model.device
+        )
+        shape = model.latent_shape(model.limits.default_width, model.limits.default_height)
+        self._context.begin_generation(layout)
+        try:
+            self._context.begin_step(0.0)
+            text = model.encode_text([""])[None]
+            model.predict(torch.zeros(clip_frames, *shape, device=model.device, dtype=model.dtype), 0.0, text)
+        finally:
+            self._context.end_generation()
+
+    @torch.inference_mode()
+    def probe_decode(self) -> None:
+        """Decode one slice."""
+        shape = self.model.latent_shape(self.model.limits.default_width, self.model.limits.default_height)
+        self.model.decode(torch.zeros(SLICE_FRAMES, *shape, device=self.model.device))
+
+    def settle(self) -> None:
+        """Wait until the device has done what it was asked to."""
+        self._clock.settle()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
-
-import torch
 
 from vinf_core.context.partition import clips_of
 from vinf_core.diffusion.checkpoint import CheckpointStore
@@ -16,6 +12,7 @@ from vinf_core.distributed.control import ControlPlane
 from vinf_core.engine.balance import RankWeights, choose_clips
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.generator import Generator
+from vinf_core.engine.probe import peak_memory, reset_peak_memory
 from vinf_core.errors import GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
 from vinf_core.events import FrameSink, Observer
 from vinf_core.types import Clip, Stage
@@ -133,17 +130,3 @@ class Worker:
 
     def _cancelled(self, generation_id: str) -> bool:
         return self._coordinator is not None and self._coordinator.cancel_requested(generation_id)
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Begin a new measurement of `peak_memory` where the device can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most memory held so far, in bytes: by the allocator on a GPU, by the process on a CPU (since it started)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -5,12 +5,16 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Generic, TypeVar
 
 from vinf_client.cli.common import EXIT_INTERRUPTED
 
 EXIT_TERMINATED = 143
+
+_POLL = 0.1
+"""Seconds; Python runs handlers in the main thread, but the system may interrupt any other one instead of it."""
 
 Result = TypeVar("Result")
 
@@ -66,10 +70,11 @@ class Interruptible(Generic[Result]):
         try:
             thread = threading.Thread(target=self._run_work, name="vinf-work", daemon=True)
             thread.start()
-            received = self._events.get()
+            received = self._wait()
             if received is not None:
                 self._stop()
-            thread.join()
+            while thread.is_alive():
+                thread.join(_POLL)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -78,6 +83,12 @@ class Interruptible(Generic[Result]):
         if received is not None:  # what the work met on its way out is of no interest
             raise KeyboardInterrupt if received == signal.SIGINT else TerminatedError
         raise self._error
+
+    def _wait(self) -> signal.Signals | None:
+        """Wait for a signal, or for None: the end of the work."""
+        while True:
+            with suppress(queue.Empty):
+                return self._events.get(timeout=_POLL)
 
     def _run_work(self) -> None:
         try:

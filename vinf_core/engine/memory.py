@@ -1,0 +1,36 @@
+"""What a generation will need: measured once at start-up, predicted for each one from plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryModel:
+    """Memory of the worst rank as a function of frames and picture size; the same on every rank."""
+
+    budget_bytes: int
+    """What a rank may use."""
+    fixed_bytes: int
+    """Weights, libraries and what a pass of the denoiser takes whatever the length."""
+    bytes_per_frame_pixel: float
+    """What each frame of the clip adds for each pixel of the picture, one text at a time."""
+    decode_fixed_bytes: int
+    """What is held while a slice is decoded, apart from what grows with the picture."""
+    decode_bytes_per_pixel: float
+    """What decoding a slice adds for each pixel of the picture."""
+    largest_clip_share: float
+    """Share of the frames in the longest clip, 1 / N on N equal ranks."""
+
+    def denoise_bytes(self, clip_frames: int, pixels: int, texts: int = 1) -> int:
+        """Predict a rank's peak while denoising ``clip_frames`` frames of ``pixels`` each, ``texts`` at once."""
+        return round(self.fixed_bytes + self.bytes_per_frame_pixel * clip_frames * pixels * texts)
+
+    def decode_bytes(self, pixels: int) -> int:
+        """Predict a rank's peak while decoding."""
+        return round(self.decode_fixed_bytes + self.decode_bytes_per_pixel * pixels)
+
+    def texts_at_once(self, clip_frames: int, pixels: int, texts: int) -> int:
+        """Say whether all texts of a step fit into the budget together, else 1: one after the other, slower."""
+        fits = self.denoise_bytes(clip_frames, pixels, texts) <= self.budget_bytes
+        return texts if fits else 1

@@ -1,0 +1,126 @@
+"""Measures at start-up what memory the engine takes on this device, and warms its kernels up on the way.
+
+The peak of a pass of the denoiser is a line over the frames of the clip, once the slices (`context.slicing`) are full:
+two passes of different lengths tell it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from vinf_core.distributed.control import ControlPlane
+from vinf_core.engine.generator import Generator
+from vinf_core.engine.memory import MemoryModel
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+_FEW_FRAMES = 16
+_PROBE_FRAMES = 256
+"""Longest pass; small models need as many to fill their slices, and to stand out of the allocator's noise."""
+_PROBE_SECONDS = 2.0
+"""Longest pass, in time: large models give a clear signal with few frames."""
+
+
+def measure_memory(
+    generator: Generator, control: ControlPlane, *, budget_bytes: int, largest_clip_share: float
+) -> MemoryModel | None:
+    """Measure on every rank at the same place; every rank gets the same numbers, those of the worst.
+
+    Args:
+        generator: this rank's.
+        control: this rank's.
+        budget_bytes: what this rank may use.
+        largest_clip_share: see `MemoryModel`.
+
+    Returns:
+        None where the system does not tell the peak of a process.
+    """
+    device = generator.topology.device
+    if min(control.gather(int(can_measure(device)))) == 0:
+        return None
+    limits = generator.model.limits
+    pixels = limits.default_width * limits.default_height
+    generator.probe(_FEW_FRAMES)  # kernels are chosen and caches filled
+    started = time.perf_counter()
+    generator.probe(_FEW_FRAMES)
+    generator.settle()
+    slowest = max(control.gather(round(1e6 * (time.perf_counter() - started)))) / 1e6
+    many = max(2 * _FEW_FRAMES, min(_PROBE_FRAMES, int(_FEW_FRAMES * _PROBE_SECONDS / max(slowest, 1e-6))))
+    few = many // 2
+    low, high = (_peak_of(partial(generator.probe, frames), device) for frames in (few, many))
+    slope = max(0.0, (high - low) / ((many - few) * pixels))
+    fixed = high - slope * many * pixels
+    idle = _peak_of(lambda: None, device)
+    decode = _peak_of(generator.probe_decode, device)
+    return MemoryModel(
+        budget_bytes=min(control.gather(budget_bytes)),
+        fixed_bytes=max(control.gather(round(fixed))),
+        bytes_per_frame_pixel=max(control.gather(round(1e6 * slope))) / 1e6,
+        decode_fixed_bytes=max(control.gather(idle)),
+        decode_bytes_per_pixel=max(control.gather(round(1e6 * max(0, decode - idle) / pixels))) / 1e6,
+        largest_clip_share=largest_clip_share,
+    )
+
+
+def default_budget(device: torch.device, local_world_size: int) -> int:
+    """What a rank may use unless told otherwise: a GPU's memory, or its share of the machine's, less a tenth."""
+    if device.type == "cuda":
+        return int(0.9 * torch.cuda.get_device_properties(device).total_memory)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no such file, or "max"
+        machine = min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return int(0.9 * machine / local_world_size)
+
+
+def can_measure(device: torch.device) -> bool:
+    """Whether `peak_memory` can begin anew."""
+    return device.type == "cuda" or (os.access(_CLEAR, os.W_OK) and "VmHWM" in _STATUS.read_text())
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin a new measurement of `peak_memory` where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif can_measure(device):
+        _CLEAR.write_text("5")  # man 5 proc: resets the peak resident set size
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most memory held since `reset_peak_memory`, in bytes: by the allocator on a GPU, by the process on a CPU.
+
+    Where the system cannot begin anew: since the process started.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if can_measure(device):
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _peak_of(work: Callable[[], object], device: torch.device) -> int:
+    """Run ``work``; return the most memory held meanwhile."""
+    if device.type == "cpu":
+        _give_back_free_memory()
+    reset_peak_memory(device)
+    work()
+    return peak_memory(device)
+
+
+def _give_back_free_memory() -> None:
+    """What the allocator keeps for later would count as held."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
