@@ -89,6 +89,7 @@ def server_info(message: info_pb.ServerInfo) -> ServerInfo:
             max_step_count=limits.max_step_count,
             max_guidance_scale=limits.max_guidance_scale,
             max_global_frames=limits.max_global_frames,
+            rank_memory_budget_bytes=limits.rank_memory_budget_bytes,
         ),
         ranks=tuple(_rank(rank) for rank in message.ranks),
         waiting_generation_count=message.waiting_generation_count,
@@ -166,6 +167,7 @@ def _model(message: info_pb.ModelInfo) -> Model:
         max_prompt_chars=message.max_prompt_chars,
         max_prompt_words=message.max_prompt_words,
         vocabulary=tuple(message.vocabulary),
+        max_frame_count_at_default_size=message.max_frame_count_at_default_size,
     )
 
 

@@ -107,7 +107,10 @@ class VinfError(Exception):
 
 
 class InvalidRequestError(VinfError, ValueError):
-    """The request breaks rules; mend every entry of `violations` and send it again."""
+    """The request breaks rules; mend every entry of `violations` and send it again.
+
+    With reason SPEC_TOO_LARGE only the ranks' memory is in the way: ``metadata["maxFrameCount"]`` frames would fit.
+    """
 
     def __init__(self, message: str, *, violations: Sequence[Violation] = (), **details: object) -> None:
         super().__init__(message, **details)  # type: ignore[arg-type]

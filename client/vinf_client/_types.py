@@ -157,6 +157,7 @@ class Model:
     max_prompt_chars: int
     max_prompt_words: int
     vocabulary: tuple[str, ...]
+    max_frame_count_at_default_size: int  # that fit into the ranks' memory; 0: not even one, or nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ class Limits:
     max_step_count: int
     max_guidance_scale: float
     max_global_frames: int
+    rank_memory_budget_bytes: int  # what each rank may hold; 0: unknown, nothing is refused for its size
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from vinf_server.config import DEVICES, DTYPES, Address, ConfigError, RankWeights, ServeConfig, default_data_dir
+from vinf_server.config import (
+    DEVICES,
+    DTYPES,
+    Address,
+    ConfigError,
+    RankWeights,
+    ServeConfig,
+    default_data_dir,
+    parse_memory_budget,
+)
 from vinf_server.devices import count_visible_gpus
 
 EXIT_FAILED = 1
@@ -57,7 +66,21 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         metavar="W",
         help="what the lengths of the ranks' clips go by: a number for each, such as 2,1; measured, their speeds in "
-        "earlier generations; or even (default: measured, with --deterministic even)",
+        "earlier generations; even; or auto, even where all devices have the same name and measured otherwise "
+        "(default: auto, with --deterministic even)",
+    )
+    add(
+        "--memory-budget",
+        default="auto",
+        metavar="SIZE",
+        help="memory that each rank may hold, such as 8GiB, 500MB or a number of bytes, in [64MiB, 16TiB]; auto: what "
+        "its device has. A generation that would take more is refused",
+    )
+    add(
+        "--skip-negligible-context",
+        action="store_true",
+        help="leave out, and do not send, the context that a phase damps by a phase bias of 8 or more: less work, and "
+        "attention weights change by less than e^-bias for each frame left out (default: off, exact)",
     )
     add("--max-waiting", type=int, default=64, metavar="N", help="generations that may wait")
     add("--insecure", action="store_true", help="allow an address that other machines can reach, without encryption")
@@ -73,7 +96,7 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
     arguments = build_parser().parse_args(argv)
     gpus = 0 if arguments.device == "cpu" else count_visible_gpus(os.environ)
     # Measured speeds differ from run to run, and so would the last bits of a video.
-    weights = arguments.rank_weights or ("even" if arguments.deterministic else "measured")
+    weights = arguments.rank_weights or ("even" if arguments.deterministic else "auto")
     return ServeConfig(
         model=arguments.model,
         ranks=arguments.ranks if arguments.ranks is not None else gpus or _DEFAULT_CPU_RANKS,
@@ -84,6 +107,8 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         dtype=arguments.dtype,
         deterministic=arguments.deterministic,
         rank_weights=RankWeights.parse(weights, flag="--rank-weights"),
+        memory_budget=parse_memory_budget(arguments.memory_budget, flag="--memory-budget"),
+        skip_negligible=arguments.skip_negligible_context,
         max_waiting=arguments.max_waiting,
         insecure=arguments.insecure,
         ready_file=arguments.ready_file,

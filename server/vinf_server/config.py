@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +19,16 @@ DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 MAX_RANKS = 256
 """Far above any group that was ever tried; catches a typing mistake."""
 
-
 MIN_RANK_WEIGHT, MAX_RANK_WEIGHT = 0.001, 1000.0
 """Farther apart than any two devices that are worth putting into one group."""
+
+MIN_MEMORY_BUDGET, MAX_MEMORY_BUDGET = 64 << 20, 16 << 40
+"""Bytes: less holds no model, more no device; either is a typing mistake."""
+
+_SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) *([A-Za-z]{0,3})")
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+"""Bytes in one, by its name in lower case."""
 
 
 class ConfigError(ValueError):
@@ -70,15 +78,18 @@ class Address:
 class RankWeights:
     """What the ranks' clips are proportional to."""
 
-    source: Literal["measured", "even", "given"] = "measured"
-    """The ranks' own speeds in earlier generations, nothing (all clips are alike), or `given`."""
+    source: Literal["auto", "measured", "even", "given"] = "auto"
+    """The ranks' own speeds in earlier generations, nothing (all clips are alike), or `given`; auto is even where all
+    devices have the same name, so that the group repeats a video bit for bit, and measured otherwise."""
 
     given: tuple[float, ...] = ()
     """One number a rank."""
 
     @classmethod
     def parse(cls, text: str, *, flag: str) -> RankWeights:
-        """Read ``measured``, ``even``, or numbers with commas between."""
+        """Read ``auto``, ``measured``, ``even``, or numbers with commas between."""
+        if text == "auto":
+            return cls("auto")
         if text == "measured":
             return cls("measured")
         if text == "even":
@@ -86,7 +97,7 @@ class RankWeights:
         try:
             given = tuple(float(word) for word in text.split(","))
         except ValueError:
-            raise ConfigError(flag, f"{text!r} is not measured, even, or numbers with commas between") from None
+            raise ConfigError(flag, f"{text!r} is not auto, measured, even, or numbers with commas between") from None
         for weight in given:
             if not MIN_RANK_WEIGHT <= weight <= MAX_RANK_WEIGHT:  # false for NaN, too
                 raise ConfigError(flag, f"{weight:g} is not in [{MIN_RANK_WEIGHT:g}, {MAX_RANK_WEIGHT:g}]")
@@ -94,6 +105,17 @@ class RankWeights:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.given)) if self.source == "given" else self.source
+
+
+def parse_memory_budget(text: str, *, flag: str) -> int | None:
+    """Read ``8GiB``, ``500MB``, ``8589934592`` (bytes); None for ``auto``."""
+    if text == "auto":
+        return None
+    match = _SIZE.fullmatch(text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise ConfigError(flag, f"{text!r} is not auto or a size such as 8GiB, 500MB or 8589934592")
+    return int(Fraction(match[1]) * unit)
 
 
 def default_data_dir() -> Path:
@@ -132,6 +154,12 @@ class ServeConfig:
 
     rank_weights: RankWeights = field(default_factory=RankWeights)
     """What the ranks' clips are proportional to."""
+
+    memory_budget: int | None = None
+    """Bytes that a rank may hold; None: what its device has."""
+
+    skip_negligible: bool = False
+    """Leave out context that a phase damps to nearly nothing; otherwise attention is exact."""
 
     max_waiting: int = 64
     """Generations that may wait for the group."""
@@ -185,6 +213,11 @@ class ServeConfig:
         if self.rank_weights.source == "given" and len(self.rank_weights.given) != self.ranks:
             raise ConfigError(
                 "--rank-weights", f"{len(self.rank_weights.given)} numbers for {self.ranks} ranks; give one a rank"
+            )
+        if self.memory_budget is not None and not MIN_MEMORY_BUDGET <= self.memory_budget <= MAX_MEMORY_BUDGET:
+            raise ConfigError(
+                "--memory-budget",
+                f"{self.memory_budget} bytes are not in [{MIN_MEMORY_BUDGET >> 20}MiB, {MAX_MEMORY_BUDGET >> 40}TiB]",
             )
         if not self.listen.is_loopback and not self.insecure:
             raise ConfigError(

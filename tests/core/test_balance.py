@@ -11,7 +11,14 @@ from vinf_core.context.partition import partition
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
-from vinf_core.engine.balance import RankWeights, SpeedMeter, choose_clips, settle_speeds
+from vinf_core.engine.balance import (
+    AskedWeights,
+    RankWeights,
+    SpeedMeter,
+    choose_clips,
+    settle_speeds,
+    settle_weights,
+)
 from vinf_core.errors import InvalidSpecError
 from vinf_core.events import StageClock
 from vinf_core.types import Stage
@@ -81,6 +88,25 @@ def test_every_rank_comes_to_the_same_clips(
     rank_pool: RankPool, weights: RankWeights, speeds: list[int], expected: list[int]
 ) -> None:
     assert rank_pool.run(2, choose, weights, speeds) == [expected, expected]
+
+
+def settle(topology: Topology, groups: Groups, asked: AskedWeights, devices: list[str]) -> RankWeights:
+    control = ControlPlane(topology, groups.control)
+    return settle_weights(asked, device_name=devices[topology.rank], control=control)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("asked", ["measured", "even", (2.0,)])
+def test_what_was_asked_for_stays(asked: AskedWeights) -> None:
+    assert settle(Topology.single(), Groups(control=None, data=None), asked, ["a"]) == asked
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("devices", "expected"), [(["H100", "H100", "H100"], "even"), (["H100", "H100", "A100"], "measured")]
+)
+def test_auto_measures_only_devices_that_differ(rank_pool: RankPool, devices: list[str], expected: str) -> None:
+    assert rank_pool.run(3, settle, "auto", devices) == [expected] * 3
 
 
 @pytest.mark.process

@@ -3,7 +3,7 @@
 Prompts are stage directions: "slow" waits between frames for a cancel, "hang" stops after the first frame unless it is
 resumed, "crash" kills the rank, "fail" reports a failure, "short" forgets the last frame, "huge" does not fit into
 memory.
-VINF_MODEL=unknown fails to start.
+VINF_MODEL=unknown fails to start. A frame takes as much of VINF_MEMORY_BUDGET as `memory_model` says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 
 import grpc
 
-from tests.server.fakes import frame_bytes, model_limits
+from tests.server.fakes import frame_bytes, memory_model, model_limits
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
 
@@ -42,7 +42,9 @@ def main() -> None:
     threading.Thread(target=lambda: stub.Beat(beats(rank, frame_count), metadata=metadata), daemon=True).start()
     if rank == 0:
         reports: queue.SimpleQueue = queue.SimpleQueue()
-        reports.put(pb.AttachRequest(ready=pb.ReadyReport(world_size=world_size, model=model_limits())))
+        memory = memory_model(budget_bytes=int(os.environ["VINF_MEMORY_BUDGET"]), largest_clip_share=0.5)
+        ready = pb.ReadyReport(world_size=world_size, model=model_limits(), memory=memory)
+        reports.put(pb.AttachRequest(ready=ready))
         follow_orders(stub, metadata, reports, frame_count)
     else:
         while not os.path.exists(stop_file):

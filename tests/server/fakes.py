@@ -39,6 +39,23 @@ def model_limits(**changes) -> pb.ModelLimits:
     return pb.ModelLimits(**(values | changes))
 
 
+def memory_model(*, budget_bytes: int = 0, **changes) -> pb.MemoryModel:
+    """A rank on which a clip's frame of 64 x 64 pixels takes one MiB, on top of 32."""
+    values = {
+        "fixed_bytes": 32 << 20,
+        "bytes_per_frame_pixel": 256.0,
+        "decode_fixed_bytes": 16 << 20,
+        "decode_bytes_per_pixel": 1024.0,
+        "largest_clip_share": 1.0,
+    }
+    return pb.MemoryModel(budget_bytes=budget_bytes, **(values | changes))
+
+
+def room_for(frame_count: float, **changes) -> pb.MemoryModel:
+    """A rank that holds as many frames of 64 x 64 pixels, and no more."""
+    return memory_model(budget_bytes=(32 << 20) + int(frame_count * (1 << 20)), **changes)
+
+
 def frame_bytes(seed: int, index: int, size: int) -> bytes:
     """The pixels of a frame: every one depends on the seed and on its index."""
     return np.random.default_rng([seed % 2**32, index]).integers(0, 256, size, dtype=np.uint8).tobytes()

@@ -32,10 +32,34 @@ def test_every_gpu_gets_a_rank(monkeypatch):
 
 def test_rank_weights(monkeypatch):
     with_gpus(monkeypatch, 0)
-    assert str(parse_config([]).rank_weights) == "measured"
+    assert str(parse_config([]).rank_weights) == "auto"
     assert str(parse_config(["--deterministic"]).rank_weights) == "even"
     assert str(parse_config(["--deterministic", "--rank-weights", "measured"]).rank_weights) == "measured"
     assert parse_config(["--rank-weights", "2,0.5"]).rank_weights.given == (2, 0.5)
+
+
+def test_engine_switches(monkeypatch):
+    with_gpus(monkeypatch, 0)
+    assert (parse_config([]).memory_budget, parse_config([]).skip_negligible) == (None, False)
+    assert parse_config(["--skip-negligible-context"]).skip_negligible
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("auto", None),
+        ("8GiB", 8 << 30),
+        ("1.5 gib", 3 << 29),
+        ("500MB", 500_000_000),
+        ("67108864", 64 << 20),
+        ("65536KiB", 64 << 20),
+        ("17592186044416B", 16 << 40),
+        ("16TiB", 16 << 40),
+    ],
+)
+def test_memory_budget(monkeypatch, text, size):
+    with_gpus(monkeypatch, 0)
+    assert parse_config(["--memory-budget", text]).memory_budget == size
 
 
 @pytest.mark.parametrize(
@@ -51,7 +75,17 @@ def test_rank_weights(monkeypatch):
         (["--ranks", "2", "--rank-weights", "2,1,1"], "--rank-weights: 3 numbers for 2 ranks; give one a rank"),
         (["--rank-weights", "2,0"], "--rank-weights: 0 is not in [0.001, 1000]"),
         (["--rank-weights", "nan,1"], "--rank-weights: nan is not in [0.001, 1000]"),
-        (["--rank-weights", "fast"], "--rank-weights: 'fast' is not measured, even, or numbers with commas between"),
+        (
+            ["--rank-weights", "fast"],
+            "--rank-weights: 'fast' is not auto, measured, even, or numbers with commas between",
+        ),
+        (["--memory-budget", "8G"], "--memory-budget: '8G' is not auto or a size such as 8GiB, 500MB or 8589934592"),
+        (["--memory-budget", "GiB"], "--memory-budget: 'GiB' is not auto or a size"),
+        (["--memory-budget=-1"], "--memory-budget: '-1' is not auto or a size"),
+        (["--memory-budget", "nan"], "--memory-budget: 'nan' is not auto or a size"),
+        (["--memory-budget", "0"], "--memory-budget: 0 bytes are not in [64MiB, 16TiB]"),
+        (["--memory-budget", "67108863"], "--memory-budget: 67108863 bytes are not in [64MiB, 16TiB]"),
+        (["--memory-budget", "16.5TiB"], "--memory-budget: 18141941858304 bytes are not in [64MiB, 16TiB]"),
         (["--max-waiting", "0"], "--max-waiting: 0 is not in [1, 100000]"),
         (["--beat-timeout", "nan"], "--beat-timeout: nan is not in [0.5, 3600] seconds"),
         (["--model", " "], "--model: is empty"),

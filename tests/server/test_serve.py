@@ -121,6 +121,29 @@ def test_created_watched_streamed(front):
     assert generation.progress.completed_step_count == 4
 
 
+def test_memory_budget_decides_what_is_admitted(front_process):
+    client = Client(front_process(*QUICK_AGENT, "--memory-budget", "64MiB").wait_ready())
+    info = client.info()
+    assert info.limits.rank_memory_budget_bytes == 64 << 20
+    assert info.models[0].max_frame_count_at_default_size == 64
+    assert client.watch(client.create(frame_count=64))[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    command = (sys.executable, "-m", "vinf_client.cli", "generate", "a red circle", "-o", "x.npy", "--frames", "65")
+    done = subprocess.run(
+        [*command, "--server", client.ready["listen"]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "vinf generate: --frames: must be in [1, 64] frames at 64 x 64 pixels, got 65; "
+        "a rank would need 65.00 MiB of memory and has 64.00 MiB"
+    ]
+    client.channel.close()
+
+
 def test_cancelled_between_frames_keeps_what_there_is(front):
     client = front.client
     generation_id = client.create("a slow red circle", seed=12)

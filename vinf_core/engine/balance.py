@@ -6,6 +6,7 @@ communicating left out. They are turned into whole frames before a generation st
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,8 +18,28 @@ from vinf_core.types import Clip, Stage
 RankWeights = tuple[float, ...] | Literal["measured", "even"]
 """One positive number a rank, or where to take them from."""
 
+AskedWeights = RankWeights | Literal["auto"]
+"""What an operator may ask for; `settle_weights` finds out what auto means."""
+
 SAME_SPEED = 0.1
 """Measured speeds that differ by no more than this share are the same: noise must not move frames about."""
+
+
+def settle_weights(asked: AskedWeights, *, device_name: str, control: ControlPlane) -> RankWeights:
+    """Turn auto into even clips where all ranks have the same kind of device, and into measured speeds otherwise.
+
+    Speeds differ a little from run to run, and with them the clips and the last bits of a video; ranks that are alike
+    gain nothing from that. Call it on all ranks at the same place, once: all come to the same answer.
+
+    Args:
+        asked: by the operator, of all ranks alike.
+        device_name: of this rank's device, without its number.
+        control: of the group.
+    """
+    if asked != "auto":
+        return asked
+    names = control.gather(zlib.crc32(device_name.encode()))
+    return "even" if len(set(names)) == 1 else "measured"
 
 
 def choose_clips(weights: RankWeights, frame_count: int, *, speed: int, control: ControlPlane) -> tuple[Clip, ...]:
@@ -35,6 +56,15 @@ def choose_clips(weights: RankWeights, frame_count: int, *, speed: int, control:
     if weights == "even":
         return partition(frame_count, [1] * control.world_size)
     return partition(frame_count, weights)
+
+
+def largest_clip_share(weights: RankWeights, world_size: int) -> float:
+    """Return the longest clip's share of a video's frames; for measured weights a guess on the safe side."""
+    if weights == "even":
+        return 1 / world_size
+    if weights == "measured":
+        return min(1.0, 2 / world_size)
+    return max(weights) / sum(weights)
 
 
 def settle_speeds(speeds: Sequence[int]) -> list[float]:

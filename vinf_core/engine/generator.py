@@ -33,9 +33,27 @@ from vinf_core.types import Clip, GenerationSpec, Stage
 class Generator:
     """Owns a rank's model and its way to the other ranks; serves generation after generation."""
 
-    def __init__(self, model: VideoModel, topology: Topology, exchange: Exchange, clock: StageClock) -> None:
+    def __init__(
+        self,
+        model: VideoModel,
+        topology: Topology,
+        exchange: Exchange,
+        clock: StageClock,
+        *,
+        skip_negligible: bool = False,
+    ) -> None:
+        """Install clip parallelism in a model.
+
+        Args:
+            model: changed in place.
+            topology: who this rank is.
+            exchange: this rank's.
+            clock: takes the seconds of each stage.
+            skip_negligible: see `Layout.build`; the same on every rank.
+        """
         self.model = model
         self.topology = topology
+        self._skip_negligible = skip_negligible
         self._exchange = exchange
         self._clock = clock
         self._context = ClipContext(exchange)
@@ -70,6 +88,7 @@ class Generator:
             self.topology.rank,
             spec.scope,
             scenes=spec.scenes,
+            skip_negligible=self._skip_negligible,
             dtype=self.model.dtype,
             device=self.model.device,
         )

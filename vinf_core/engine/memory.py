@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryModel:
-    """Memory of the worst rank as a function of frames and picture size; the same on every rank."""
+    """Predicts what the worst rank holds, so that what does not fit is never started; the same on every rank.
+
+    A generation of F frames of W x H pixels fits when `denoise_bytes` of ``ceil(F * largest_clip_share)`` frames, one text
+    at a time, and `decode_bytes` are at most ``budget_bytes``.
+    """
 
     budget_bytes: int
     """What a rank may use."""

@@ -21,6 +21,7 @@ import torch
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.engine.generator import Generator
 from vinf_core.engine.memory import MemoryModel
+from vinf_core.errors import ConfigError
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -45,6 +46,9 @@ def measure_memory(
 
     Returns:
         None where the system does not tell the peak of a process.
+
+    Raises:
+        ConfigError: not even one frame fits; on every rank alike.
     """
     device = generator.topology.device
     if min(control.gather(int(can_measure(device)))) == 0:
@@ -63,7 +67,7 @@ def measure_memory(
     fixed = high - slope * many * pixels
     idle = _peak_of(lambda: None, device)
     decode = _peak_of(generator.probe_decode, device)
-    return MemoryModel(
+    model = MemoryModel(
         budget_bytes=min(control.gather(budget_bytes)),
         fixed_bytes=max(control.gather(round(fixed))),
         bytes_per_frame_pixel=max(control.gather(round(1e6 * slope))) / 1e6,
@@ -71,6 +75,13 @@ def measure_memory(
         decode_bytes_per_pixel=max(control.gather(round(1e6 * max(0, decode - idle) / pixels))) / 1e6,
         largest_clip_share=largest_clip_share,
     )
+    smallest = max(model.denoise_bytes(1, pixels), model.decode_bytes(pixels))
+    if smallest > model.budget_bytes:
+        raise ConfigError(
+            f"memory budget: {model.budget_bytes} bytes are less than the {smallest} bytes that a rank needs for one "
+            f"frame of {limits.default_width}x{limits.default_height} pixels"
+        )
+    return model
 
 
 def default_budget(device: torch.device, local_world_size: int) -> int:

@@ -1,7 +1,7 @@
 """`vinf info`: what a server is and can do."""
 
 from vinf_client._client import Client
-from vinf_client._types import Model, Rank, ServerInfo
+from vinf_client._types import Limits, Model, Rank, ServerInfo
 from vinf_client.cli.common import Parser, print_json, run, server_of
 
 
@@ -31,11 +31,11 @@ def _lines(info: ServerInfo, server: str) -> list[str]:
         f"(at most {info.limits.max_waiting_generation_count})",
     ]
     for model in info.models:
-        lines += _model_lines(model, default=model is info.models[0], max_steps=info.limits.max_step_count)
+        lines += _model_lines(model, info.limits, default=model is info.models[0])
     return lines + [_rank_line(rank) for rank in info.ranks]
 
 
-def _model_lines(model: Model, *, default: bool, max_steps: int) -> list[str]:
+def _model_lines(model: Model, limits: Limits, *, default: bool) -> list[str]:
     scope = model.default_temporal_scope
     width = f"{model.default_width} [{model.min_width}, {model.max_width}]"
     height = f"{model.default_height} [{model.min_height}, {model.max_height}]"
@@ -44,11 +44,17 @@ def _model_lines(model: Model, *, default: bool, max_steps: int) -> list[str]:
         f"  size            width {width}, height {height}, multiples of {model.size_multiple}",
         f"  frames          {model.default_frame_count} [1, {model.max_frame_count}], "
         f"trained on {model.trained_frame_count}, at {float(model.default_frame_rate):g} frames/s",
-        f"  steps           {model.default_step_count} [1, {max_steps}], solver {model.default_solver.value}, "
-        f"guidance {model.default_guidance_scale:g}",
+        f"  steps           {model.default_step_count} [1, {limits.max_step_count}], "
+        f"solver {model.default_solver.value}, guidance {model.default_guidance_scale:g}",
         f"  temporal scope  window {scope.local_window_frames}, global frames {scope.global_frames}, "
         f"phase timestep {scope.phase_timestep}, phase bias {scope.phase_bias:g}",
     ]
+    if limits.rank_memory_budget_bytes:
+        most = model.max_frame_count_at_default_size
+        lines.append(
+            f"  memory          {limits.rank_memory_budget_bytes / 2**30:.1f} GiB a rank, room for "
+            f"{f'{most} frames' if most else 'no frame'} of {model.default_width} x {model.default_height}"
+        )
     if model.vocabulary:
         words = f", at most {model.max_prompt_words} of them" if model.max_prompt_words else ""
         lines.append(f"  prompt          these words only{words}: {' '.join(model.vocabulary)}")

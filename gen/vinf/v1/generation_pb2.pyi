@@ -327,7 +327,9 @@ class GenerationSpec(_message.Message):
     """
     frame_count: _builtins.int
     """Default: 0 = ModelInfo.default_frame_count | Range: [1, ModelInfo.max_frame_count] | Unit: frames
-    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    Violation: INVALID_ARGUMENT / INVALID_FIELD. More frames than fit into a rank's memory at this width and height:
+    INVALID_ARGUMENT / SPEC_TOO_LARGE, with metadata maxFrameCount, the most that fit; 0: not even one does, and the
+    violation is that of the larger of width and height.
     """
     seed: _builtins.int
     """Default: 0 = the server picks one and shows it in resolved_spec | Range: [0, 2^63 - 1] | Unit: none

@@ -150,6 +150,7 @@ class ModelInfo(_message.Message):
     MAX_PROMPT_CHARS_FIELD_NUMBER: _builtins.int
     MAX_PROMPT_WORDS_FIELD_NUMBER: _builtins.int
     VOCABULARY_FIELD_NUMBER: _builtins.int
+    MAX_FRAME_COUNT_AT_DEFAULT_SIZE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name for GenerationSpec.model."""
     default_width: _builtins.int
@@ -182,6 +183,11 @@ class ModelInfo(_message.Message):
     """Unit: Unicode code points"""
     max_prompt_words: _builtins.int
     """0 = no such limit. Unit: words"""
+    max_frame_count_at_default_size: _builtins.int
+    """The most frames, up to max_frame_count, that fit into the ranks' memory at the default width and height; larger
+    pictures leave room for fewer. 0 = not even one, or unknown: ServerLimits.rank_memory_budget_bytes tells.
+    Unit: frames
+    """
     @_builtins.property
     def default_frame_rate(self) -> _generation_pb2.Rational:
         """Unit: frames per second"""
@@ -216,10 +222,11 @@ class ModelInfo(_message.Message):
         max_prompt_chars: _builtins.int = ...,
         max_prompt_words: _builtins.int = ...,
         vocabulary: _abc.Iterable[_builtins.str] | None = ...,
+        max_frame_count_at_default_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_frame_rate", b"default_frame_rate", "default_temporal_scope", b"default_temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate", b"default_frame_rate", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "max_frame_count", b"max_frame_count", "max_height", b"max_height", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_width", b"min_width", "name", b"name", "size_multiple", b"size_multiple", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate", b"default_frame_rate", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "max_frame_count", b"max_frame_count", "max_frame_count_at_default_size", b"max_frame_count_at_default_size", "max_height", b"max_height", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_width", b"min_width", "name", b"name", "size_multiple", b"size_multiple", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,6 +243,7 @@ class ServerLimits(_message.Message):
     MAX_STEP_COUNT_FIELD_NUMBER: _builtins.int
     MAX_GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     MAX_GLOBAL_FRAMES_FIELD_NUMBER: _builtins.int
+    RANK_MEMORY_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
     max_waiting_generation_count: _builtins.int
     """Generations that may wait. Unit: generations"""
     max_data_bytes: _builtins.int
@@ -246,6 +254,10 @@ class ServerLimits(_message.Message):
     """Largest guidance_scale. Unit: none"""
     max_global_frames: _builtins.int
     """Largest TemporalScope.global_frames. Unit: frames"""
+    rank_memory_budget_bytes: _builtins.int
+    """What a rank's memory may hold of the model and a generation; where ranks differ, that of the one with the least room.
+    0 = unknown: nothing is refused for its size before it runs. Unit: bytes
+    """
     def __init__(
         self,
         *,
@@ -254,10 +266,11 @@ class ServerLimits(_message.Message):
         max_step_count: _builtins.int = ...,
         max_guidance_scale: _builtins.float = ...,
         max_global_frames: _builtins.int = ...,
+        rank_memory_budget_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_data_bytes", b"max_data_bytes", "max_global_frames", b"max_global_frames", "max_guidance_scale", b"max_guidance_scale", "max_step_count", b"max_step_count", "max_waiting_generation_count", b"max_waiting_generation_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_data_bytes", b"max_data_bytes", "max_global_frames", b"max_global_frames", "max_guidance_scale", b"max_guidance_scale", "max_step_count", b"max_step_count", "max_waiting_generation_count", b"max_waiting_generation_count", "rank_memory_budget_bytes", b"rank_memory_budget_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

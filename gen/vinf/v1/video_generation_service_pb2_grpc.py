@@ -75,9 +75,10 @@ class VideoGenerationServiceServicer:
         """CreateGeneration checks the whole specification, admits it to the queue and returns at once, in state PENDING.
         Idempotent when request_id is set: the same id with the same specification returns the same generation.
         An RPC deadline never cancels the generation; CancelGeneration does.
-        Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), NOT_FOUND / MODEL_NOT_FOUND,
-        RESOURCE_EXHAUSTED / QUEUE_FULL (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have
-        reported for the first time, UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
+        Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), INVALID_ARGUMENT / SPEC_TOO_LARGE (nothing is
+        wrong but that it does not fit into a rank's memory), NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED / QUEUE_FULL
+        (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have reported for the first time,
+        UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

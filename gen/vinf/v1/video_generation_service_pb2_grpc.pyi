@@ -40,9 +40,10 @@ class VideoGenerationServiceStub:
     """CreateGeneration checks the whole specification, admits it to the queue and returns at once, in state PENDING.
     Idempotent when request_id is set: the same id with the same specification returns the same generation.
     An RPC deadline never cancels the generation; CancelGeneration does.
-    Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), NOT_FOUND / MODEL_NOT_FOUND,
-    RESOURCE_EXHAUSTED / QUEUE_FULL (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have
-    reported for the first time, UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
+    Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), INVALID_ARGUMENT / SPEC_TOO_LARGE (nothing is
+    wrong but that it does not fit into a rank's memory), NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED / QUEUE_FULL
+    (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have reported for the first time,
+    UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
     """
     GetGeneration: _grpc.UnaryUnaryMultiCallable[_video_generation_service_pb2.GetGenerationRequest, _video_generation_service_pb2.GetGenerationResponse]
     """GetGeneration returns a snapshot. Idempotent. Errors: NOT_FOUND / GENERATION_NOT_FOUND."""
@@ -76,9 +77,10 @@ class VideoGenerationServiceAsyncStub(VideoGenerationServiceStub):
     """CreateGeneration checks the whole specification, admits it to the queue and returns at once, in state PENDING.
     Idempotent when request_id is set: the same id with the same specification returns the same generation.
     An RPC deadline never cancels the generation; CancelGeneration does.
-    Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), NOT_FOUND / MODEL_NOT_FOUND,
-    RESOURCE_EXHAUSTED / QUEUE_FULL (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have
-    reported for the first time, UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
+    Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), INVALID_ARGUMENT / SPEC_TOO_LARGE (nothing is
+    wrong but that it does not fit into a rank's memory), NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED / QUEUE_FULL
+    (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have reported for the first time,
+    UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
     """
     GetGeneration: _aio.UnaryUnaryMultiCallable[_video_generation_service_pb2.GetGenerationRequest, _video_generation_service_pb2.GetGenerationResponse]  # type: ignore[assignment]
     """GetGeneration returns a snapshot. Idempotent. Errors: NOT_FOUND / GENERATION_NOT_FOUND."""
@@ -115,9 +117,10 @@ class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """CreateGeneration checks the whole specification, admits it to the queue and returns at once, in state PENDING.
         Idempotent when request_id is set: the same id with the same specification returns the same generation.
         An RPC deadline never cancels the generation; CancelGeneration does.
-        Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), NOT_FOUND / MODEL_NOT_FOUND,
-        RESOURCE_EXHAUSTED / QUEUE_FULL (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have
-        reported for the first time, UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
+        Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), INVALID_ARGUMENT / SPEC_TOO_LARGE (nothing is
+        wrong but that it does not fit into a rank's memory), NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED / QUEUE_FULL
+        (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have reported for the first time,
+        UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

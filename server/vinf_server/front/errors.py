@@ -2,6 +2,7 @@
 
     VinfError
     ├── InvalidFieldsError        fields outside their documented range, all of them
+    │   └── SpecTooLargeError     nothing else is wrong, but a rank's memory would not hold it
     ├── MalformedRequestError     bytes that are no such message
     ├── ModelNotFoundError        a model this server does not have
     ├── GenerationNotFoundError   an id this server does not know
@@ -43,6 +44,28 @@ class InvalidFieldsError(VinfError, ValueError):
         listed = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
         super().__init__(listed, fieldCount=str(len(violations)))
         self.violations = tuple(violations)
+
+
+class SpecTooLargeError(InvalidFieldsError):
+    """The generation would take more memory than a rank has."""
+
+    def __init__(
+        self, violation: Violation, *, max_frame_count: int, predicted_bytes: int, memory_budget_bytes: int
+    ) -> None:
+        """Say what would fit.
+
+        Args:
+            violation: of the field to shrink.
+            max_frame_count: the most frames that fit at this width and height; 0: not even one.
+            predicted_bytes: what a rank would hold.
+            memory_budget_bytes: what it may hold.
+        """
+        super().__init__([violation])
+        self.metadata |= {
+            "maxFrameCount": str(max_frame_count),
+            "predictedBytes": str(predicted_bytes),
+            "memoryBudgetBytes": str(memory_budget_bytes),
+        }
 
 
 class MalformedRequestError(VinfError, ValueError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vinf_core.engine.balance import RankWeights
+from vinf_core.engine.balance import AskedWeights
 from vinf_core.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -30,8 +30,12 @@ class RankConfig:
     device: str
     dtype: torch.dtype
     deterministic: bool
-    rank_weights: RankWeights
+    rank_weights: AskedWeights
     """What the clips' lengths go by."""
+    memory_budget: int
+    """Bytes that this rank may hold; 0: what its device has."""
+    skip_negligible: bool
+    """Leave out context that a phase damps to nearly nothing."""
     failure_file: Path | None
     """Where a mistake in the configuration is explained before the rank exits."""
 
@@ -58,15 +62,19 @@ class RankConfig:
                 device=environment.get("VINF_DEVICE", "auto"),
                 dtype=DTYPES[dtype],
                 deterministic=environment.get("VINF_DETERMINISTIC", "0") == "1",
-                rank_weights=_read_weights(environment.get("VINF_RANK_WEIGHTS", "even")),
+                rank_weights=_read_weights(environment.get("VINF_RANK_WEIGHTS", "auto")),
+                memory_budget=int(environment.get("VINF_MEMORY_BUDGET", "0")),
+                skip_negligible=environment.get("VINF_SKIP_NEGLIGIBLE", "0") == "1",
                 failure_file=Path(failure_file) if failure_file else None,
             )
         except KeyError as missing:
             raise ConfigError(f"{missing.args[0]} is not set: ranks are started by `vinf serve`") from missing
 
 
-def _read_weights(text: str) -> RankWeights:
-    """Read what the front has checked: ``measured``, ``even``, or one number a rank."""
+def _read_weights(text: str) -> AskedWeights:
+    """Read what the front has checked: ``auto``, ``measured``, ``even``, or one number a rank."""
+    if text == "auto":
+        return "auto"
     if text == "measured":
         return "measured"
     if text == "even":

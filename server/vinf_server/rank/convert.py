@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Command, Generate, Stop
+from vinf_core.engine.memory import MemoryModel
 from vinf_core.engine.worker import Outcome
 from vinf_core.types import GenerationSpec, ModelLimits, PromptSegment, Solver, Stage, TemporalScope
 
@@ -87,4 +88,18 @@ def limits_to_proto(limits: ModelLimits) -> pb.ModelLimits:
         max_prompt_chars=limits.max_prompt_chars,
         max_prompt_words=limits.max_prompt_words,
         vocabulary=list(limits.vocabulary),
+    )
+
+
+def memory_to_proto(memory: MemoryModel | None) -> pb.MemoryModel | None:
+    """Write what the ranks have room for; None, which leaves the field unset, when it is not known."""
+    if memory is None:
+        return None
+    return pb.MemoryModel(
+        budget_bytes=memory.budget_bytes,
+        fixed_bytes=memory.fixed_bytes,
+        bytes_per_frame_pixel=memory.bytes_per_frame_pixel,
+        decode_fixed_bytes=memory.decode_fixed_bytes,
+        decode_bytes_per_pixel=memory.decode_bytes_per_pixel,
+        largest_clip_share=memory.largest_clip_share,
     )

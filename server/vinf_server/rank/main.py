@@ -14,15 +14,17 @@ from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import process_groups
 from vinf_core.distributed.topology import Topology, select_device
+from vinf_core.engine.balance import largest_clip_share, settle_weights
 from vinf_core.engine.generator import Generator
+from vinf_core.engine.probe import default_budget, measure_memory
 from vinf_core.engine.worker import Worker
 from vinf_core.errors import ConfigError, ModelNotFoundError
 from vinf_core.events import StageClock
 from vinf_core.models.registry import load_model
-from vinf_server.rank.beats import Heart
+from vinf_server.rank.beats import Heart, device_name
 from vinf_server.rank.checkpoints import LinkCheckpoints
 from vinf_server.rank.config import RankConfig
-from vinf_server.rank.convert import limits_to_proto
+from vinf_server.rank.convert import limits_to_proto, memory_to_proto
 from vinf_server.rank.coordinator import LinkCoordinator
 from vinf_server.rank.frames import FrameSender
 from vinf_server.rank.link import Link
@@ -75,8 +77,19 @@ def run(config: RankConfig) -> int:
     with process_groups(topology) as groups:
         exchange = Exchange(topology, groups.data, clock)
         control = ControlPlane(topology, groups.control)
-        generator = Generator(model, topology, exchange, clock)
+        generator = Generator(model, topology, exchange, clock, skip_negligible=config.skip_negligible)
         generator.warm_up()
+        rank_weights = settle_weights(config.rank_weights, device_name=device_name(device), control=control)
+        try:
+            memory = generator.memory = measure_memory(
+                generator,
+                control,
+                budget_bytes=config.memory_budget or default_budget(device, config.local_world_size),
+                largest_clip_share=largest_clip_share(rank_weights, topology.world_size),
+            )
+        except ConfigError as error:
+            explain(config, "CONFIGURATION", str(error))
+            return EXIT_CONFIGURATION
 
         def fill(beat: pb.BeatRequest) -> None:
             beat.progress_count = control.round_count + exchange.exchange_count + exchange.reduction_count
@@ -89,15 +102,20 @@ def run(config: RankConfig) -> int:
         coordinator = None
         if topology.is_coordinator:
             coordinator = LinkCoordinator(link)
-            limits = limits_to_proto(model.limits)
-            coordinator.attach(pb.ReadyReport(world_size=topology.world_size, model=limits))
+            coordinator.attach(
+                pb.ReadyReport(
+                    world_size=topology.world_size,
+                    model=limits_to_proto(model.limits),
+                    memory=memory_to_proto(memory),
+                )
+            )
         Worker(
             generator,
             control,
             lambda generation_id: FrameSender(link, config.rank, generation_id),
             coordinator,
             open_checkpoints=lambda generation_id: LinkCheckpoints(link, config.rank, generation_id),
-            rank_weights=config.rank_weights,
+            rank_weights=rank_weights,
         ).serve()
         link.leave()
         heart.stop()

@@ -15,6 +15,19 @@ def test_info(server, capsys):
     assert f"at {server.address}: ready" in out
     assert "model sprites (default)" in out
     assert "rank 0  cpu" in out
+    assert "memory" not in out, "nothing is known"
+
+
+@pytest.mark.parametrize(("most", "words"), [(2304, "2304 frames of 64 x 64"), (0, "no frame of 64 x 64")])
+def test_info_says_what_fits(server, capsys, most, words):
+    server.info.limits.rank_memory_budget_bytes = 8 << 30
+    server.info.models[0].max_frame_count_at_default_size = most
+    assert main(["info", "--server", server.address]) == 0
+    assert f"  memory          8.0 GiB a rank, room for {words}\n" in capsys.readouterr().out
+    assert main(["info", "--server", server.address, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["limits"]["rank_memory_budget_bytes"] == 8 << 30
+    assert told["models"][0]["max_frame_count_at_default_size"] == most
 
 
 def test_info_json(server, capsys):

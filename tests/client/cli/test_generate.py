@@ -159,6 +159,18 @@ def test_the_servers_violations_carry_the_names_of_options(generate, server, cap
     ]
 
 
+def test_what_does_not_fit_is_one_line(generate, server, capsys):
+    problem = (
+        "must be in [1, 20] frames at 64 x 64 pixels, got 96; a rank would need 128.00 MiB of memory and has 52.00 MiB"
+    )
+    server.create_failures.append(
+        Failure(grpc.StatusCode.INVALID_ARGUMENT, "SPEC_TOO_LARGE", violations=(("spec.frame_count", problem),))
+    )
+    assert generate("--frames", "96", "--quiet") == 2
+    assert error_lines(capsys) == [f"vinf generate: --frames: {problem}"]
+    assert os.listdir() == []
+
+
 @pytest.mark.parametrize(
     ("failure", "code", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Generate, Stop
+from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
 from vinf_core.models.sprites import limits
 from vinf_core.types import PromptSegment, Solver
 from vinf_server.rank.config import RankConfig
-from vinf_server.rank.convert import command_from_order, limits_to_proto
+from vinf_server.rank.convert import command_from_order, limits_to_proto, memory_to_proto
 
 pytestmark = pytest.mark.fast
 
@@ -28,6 +30,8 @@ ENVIRONMENT = {
     "VINF_DTYPE": "bfloat16",
     "VINF_DETERMINISTIC": "1",
     "VINF_RANK_WEIGHTS": "2.0,1.0,0.5",
+    "VINF_MEMORY_BUDGET": "8589934592",
+    "VINF_SKIP_NEGLIGIBLE": "1",
     "VINF_FAILURE_FILE": "/run/failure.json",
 }
 
@@ -40,7 +44,8 @@ def test_environment_is_read() -> None:
     assert config.deterministic
     assert config.failure_file == Path("/run/failure.json")
     assert config.rank_weights == (2, 1, 0.5)
-    for word in ("measured", "even"):
+    assert (config.memory_budget, config.skip_negligible) == (8 << 30, True)
+    for word in ("auto", "measured", "even"):
         assert RankConfig.from_environment(ENVIRONMENT | {"VINF_RANK_WEIGHTS": word}).rank_weights == word
 
 
@@ -94,3 +99,18 @@ def test_every_limit_reaches_the_front() -> None:
     message = limits_to_proto(limits())
     missing = {field.name for field in message.DESCRIPTOR.fields} - {field.name for field, _ in message.ListFields()}
     assert not missing, f"never set: {missing}"
+
+
+def test_what_is_known_of_the_memory_reaches_the_front() -> None:
+    known = MemoryModel(
+        budget_bytes=1,
+        fixed_bytes=2,
+        bytes_per_frame_pixel=0.1,
+        decode_fixed_bytes=4,
+        decode_bytes_per_pixel=0.2,
+        largest_clip_share=0.5,
+    )
+    message = memory_to_proto(known)
+    assert message is not None
+    assert {field.name: value for field, value in message.ListFields()} == asdict(known)
+    assert not pb.ReadyReport(memory=memory_to_proto(None)).HasField("memory")

@@ -154,25 +154,82 @@ class ReadyReport(_message.Message):
 
     WORLD_SIZE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
     world_size: _builtins.int
     """Ranks in the group."""
     @_builtins.property
     def model(self) -> Global___ModelLimits:
         """What the model takes: the front's validator uses these numbers."""
 
+    @_builtins.property
+    def memory(self) -> Global___MemoryModel:
+        """What a rank has room for: the front's validator uses these numbers, too. Unset: nothing is known, and nothing is
+        refused for its size.
+        """
+
     def __init__(
         self,
         *,
         world_size: _builtins.int = ...,
         model: Global___ModelLimits | None = ...,
+        memory: Global___MemoryModel | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory", "model", b"model", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadyReport: _TypeAlias = ReadyReport  # noqa: Y015
+
+@_typing.final
+class MemoryModel(_message.Message):
+    """What a generation takes of a rank's memory, predicted before it is admitted; all numbers are the worst rank's.
+
+    A generation of F frames of W x H pixels fits when both hold:
+      fixed_bytes + bytes_per_frame_pixel * ceil(F * largest_clip_share) * W * H <= budget_bytes
+      decode_fixed_bytes + decode_bytes_per_pixel * W * H <= budget_bytes
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    FIXED_BYTES_FIELD_NUMBER: _builtins.int
+    BYTES_PER_FRAME_PIXEL_FIELD_NUMBER: _builtins.int
+    DECODE_FIXED_BYTES_FIELD_NUMBER: _builtins.int
+    DECODE_BYTES_PER_PIXEL_FIELD_NUMBER: _builtins.int
+    LARGEST_CLIP_SHARE_FIELD_NUMBER: _builtins.int
+    budget_bytes: _builtins.int
+    """What a rank may hold. Default: 0 = nothing is known, and nothing is refused | Unit: bytes"""
+    fixed_bytes: _builtins.int
+    """Held while denoising whatever the size: weights, buffers. Unit: bytes"""
+    bytes_per_frame_pixel: _builtins.float
+    """Besides, for each pixel of each frame of the rank's clip, in the cheapest way the engine can run a step: one half of
+    the guidance at a time. Unit: bytes
+    """
+    decode_fixed_bytes: _builtins.int
+    """Held while decoding whatever the size. Unit: bytes"""
+    decode_bytes_per_pixel: _builtins.float
+    """Besides, for each pixel of a frame; a rank decodes one slice of frames at a time. Unit: bytes"""
+    largest_clip_share: _builtins.float
+    """The longest clip's share of the video's frames, 1 / world_size when clips are even. Range: (0, 1]"""
+    def __init__(
+        self,
+        *,
+        budget_bytes: _builtins.int = ...,
+        fixed_bytes: _builtins.int = ...,
+        bytes_per_frame_pixel: _builtins.float = ...,
+        decode_fixed_bytes: _builtins.int = ...,
+        decode_bytes_per_pixel: _builtins.float = ...,
+        largest_clip_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "bytes_per_frame_pixel", b"bytes_per_frame_pixel", "decode_bytes_per_pixel", b"decode_bytes_per_pixel", "decode_fixed_bytes", b"decode_fixed_bytes", "fixed_bytes", b"fixed_bytes", "largest_clip_share", b"largest_clip_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryModel: _TypeAlias = MemoryModel  # noqa: Y015
 
 @_typing.final
 class ModelLimits(_message.Message):

@@ -66,6 +66,8 @@ def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
         "VINF_DEVICE": config.device,
         "VINF_DTYPE": config.dtype,
         "VINF_RANK_WEIGHTS": str(config.rank_weights),
+        "VINF_MEMORY_BUDGET": str(config.memory_budget or 0),
+        "VINF_SKIP_NEGLIGIBLE": str(int(config.skip_negligible)),
         "VINF_DETERMINISTIC": str(int(config.deterministic)),
         "VINF_FRONT_PID": str(os.getpid()),
         "VINF_FAILURE_FILE": str(plan.failure_file),

@@ -8,12 +8,12 @@ from vinf_server.front.errors import WorkersNotReadyError
 
 
 class EngineStatus:
-    """The group of the moment and the limits that the model was last known to have."""
+    """The group of the moment and what the ranks last reported about the model and their memory."""
 
     def __init__(self) -> None:
         self.group: Group | None = None
-        self.known_limits: link_pb2.ModelLimits | None = None
-        """None before the ranks' first report; they outlive the group that reported them."""
+        self.known_report: link_pb2.ReadyReport | None = None
+        """None before the ranks' first report; it outlives the group that sent it."""
 
     @property
     def is_ready(self) -> bool:
@@ -21,11 +21,11 @@ class EngineStatus:
         return self.group is not None and self.group.is_ready
 
     @property
-    def limits(self) -> link_pb2.ModelLimits:
-        """The model's limits, or `WorkersNotReadyError`."""
-        if self.known_limits is None:
+    def report(self) -> link_pb2.ReadyReport:
+        """The ranks' newest report, or `WorkersNotReadyError`."""
+        if self.known_report is None:
             raise WorkersNotReadyError("the ranks are starting and have not reported yet; try again in a few seconds")
-        return self.known_limits
+        return self.known_report
 
     @property
     def beats(self) -> list[link_pb2.BeatRequest]:

@@ -138,8 +138,7 @@ class Supervisor:
             group.check_beats(self._config.beat_timeout_s)
             if group.is_ready and not announced:
                 announced = True
-                assert group.ready_report is not None
-                self._status.known_limits = group.ready_report.model
+                self._status.known_report = group.ready_report
                 agent.note_descendants()
                 self._listener.group_ready(group)
         loss = group.lost.result()

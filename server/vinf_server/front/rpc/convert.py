@@ -12,6 +12,7 @@ from vinf.v1 import generation_pb2, server_info_service_pb2
 from vinf_server.front.generations.generation import PENDING, Failure, Generation
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.rpc import spec as ranges
+from vinf_server.front.rpc.memory import largest_frame_count
 from vinf_server.front.rpc.validation import MAX_DATA_BYTES
 
 VERSION = version("vinf")
@@ -68,8 +69,8 @@ def generation_message(generation: Generation, generations: Generations) -> gene
     )
 
 
-def model_message(limits: link_pb2.ModelLimits) -> server_info_service_pb2.ModelInfo:
-    """A model's limits as clients see them."""
+def model_message(limits: link_pb2.ModelLimits, memory: link_pb2.MemoryModel) -> server_info_service_pb2.ModelInfo:
+    """A model's limits, its own and those of the ranks' memory, as clients see them."""
     scope = limits.default_temporal_scope
     return server_info_service_pb2.ModelInfo(
         name=limits.name,
@@ -100,10 +101,13 @@ def model_message(limits: link_pb2.ModelLimits) -> server_info_service_pb2.Model
         max_prompt_chars=limits.max_prompt_chars,
         max_prompt_words=limits.max_prompt_words,
         vocabulary=limits.vocabulary,
+        max_frame_count_at_default_size=largest_frame_count(
+            memory, limits, limits.default_width, limits.default_height
+        ),
     )
 
 
-def limits_message(max_waiting: int) -> server_info_service_pb2.ServerLimits:
+def limits_message(max_waiting: int, memory: link_pb2.MemoryModel) -> server_info_service_pb2.ServerLimits:
     """Limits that no model changes."""
     return server_info_service_pb2.ServerLimits(
         max_waiting_generation_count=max_waiting,
@@ -111,6 +115,7 @@ def limits_message(max_waiting: int) -> server_info_service_pb2.ServerLimits:
         max_step_count=ranges.MAX_STEP_COUNT,
         max_guidance_scale=ranges.MAX_GUIDANCE_SCALE,
         max_global_frames=ranges.MAX_GLOBAL_FRAMES,
+        rank_memory_budget_bytes=memory.budget_bytes,
     )
 
 

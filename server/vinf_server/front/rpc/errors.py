@@ -37,6 +37,7 @@ class Row:
 
 TABLE: dict[type[errors.VinfError], Row] = {
     errors.InvalidFieldsError: Row(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
+    errors.SpecTooLargeError: Row(grpc.StatusCode.INVALID_ARGUMENT, "SPEC_TOO_LARGE"),
     errors.MalformedRequestError: Row(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"),
     errors.ModelNotFoundError: Row(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", resource="model"),
     errors.GenerationNotFoundError: Row(grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND", resource="generationId"),

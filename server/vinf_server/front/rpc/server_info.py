@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import server_info_service_pb2 as service_pb2
 from vinf.v1 import server_info_service_pb2_grpc as service_grpc
 from vinf_server.front.engine.status import EngineStatus
@@ -26,15 +27,15 @@ class ServerInfoService(service_grpc.ServerInfoServiceServicer):
         self, request: service_pb2.GetServerInfoRequest, context: Context
     ) -> service_pb2.GetServerInfoResponse:
         """A snapshot of the server."""
-        limits = self._status.known_limits
+        report = self._status.known_report or link_pb2.ReadyReport()
         info = service_pb2.ServerInfo(
             version=VERSION,
             api_version=API_VERSION,
             ready=self._status.is_ready and not self._generations.is_draining,
             server_time=timestamp(time.time_ns()),
             start_time=timestamp(self._start_time_ns),
-            models=[model_message(limits)] if limits is not None else [],
-            limits=limits_message(self._max_waiting),
+            models=[model_message(report.model, report.memory)] if report.HasField("model") else [],
+            limits=limits_message(self._max_waiting, report.memory),
             ranks=[rank_message(beat) for beat in self._status.beats],
             waiting_generation_count=self._generations.waiting_count,
             running_generation_count=self._generations.running_count,

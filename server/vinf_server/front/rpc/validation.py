@@ -15,8 +15,9 @@ from google.protobuf import duration_pb2
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, video_generation_service_pb2
-from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, Violation
+from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, SpecTooLargeError, Violation
 from vinf_server.front.frames.delivery import Window
+from vinf_server.front.rpc.memory import check_memory
 from vinf_server.front.rpc.spec import SpecValidator, range_text
 
 MAX_PAGE_SIZE = 500
@@ -26,14 +27,25 @@ MIN_DATA_BYTES, MAX_DATA_BYTES = 65_536, 67_108_864
 DEFAULT_KEEPALIVE_S = 10.0
 MIN_KEEPALIVE_S, MAX_KEEPALIVE_S = 1.0, 60.0
 
+_SIZE_FIELDS = {"spec.frame_count", "spec.width", "spec.height"}
+"""What a generation takes of the ranks' memory follows from these."""
+
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _GENERATION_ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{20}")
 
 
 def check_create(
-    request: video_generation_service_pb2.CreateGenerationRequest, limits: link_pb2.ModelLimits
+    request: video_generation_service_pb2.CreateGenerationRequest,
+    limits: link_pb2.ModelLimits,
+    memory: link_pb2.MemoryModel,
 ) -> generation_pb2.GenerationSpec:
-    """Return the specification with every default but the seed filled in, or raise what is wrong with it."""
+    """Return the specification with every default but the seed filled in.
+
+    Raises:
+        ModelNotFoundError: another model was asked for.
+        SpecTooLargeError: everything is in order, but a rank's memory does not hold it.
+        InvalidFieldsError: anything else; with all violations, the memory's among them.
+    """
     wanted = request.spec.model
     if wanted and wanted != limits.name:
         shown = wanted[:64]
@@ -45,6 +57,13 @@ def check_create(
         violations.append(
             Violation("request_id", f"must be a UUID of 36 characters or empty, got {request.request_id[:40]!r}")
         )
+    if _SIZE_FIELDS.isdisjoint(violation.field for violation in violations):
+        try:
+            check_memory(normalised, memory, limits)
+        except SpecTooLargeError as error:
+            if not violations:
+                raise
+            violations += error.violations
     _raise_if_any(violations)
     return normalised
 

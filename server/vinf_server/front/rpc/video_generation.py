@@ -11,6 +11,7 @@ from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.errors import (
     QueueFullError,
     ServerDrainingError,
+    SpecTooLargeError,
     VinfError,
     WorkersNotReadyError,
 )
@@ -25,6 +26,7 @@ from vinf_server.front.rpc.validation import check_create, check_list, check_str
 _REJECTION_REASONS: dict[type[VinfError], str] = {
     QueueFullError: "queue_full",
     ServerDrainingError: "draining",
+    SpecTooLargeError: "too_large",
     WorkersNotReadyError: "not_ready",
 }
 
@@ -42,9 +44,10 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
     ) -> service_pb2.CreateGenerationResponse:
         """Check, admit, reply."""
         try:
-            if self._status.known_limits is None:
+            if self._status.known_report is None:
                 self._generations.check_accepting()
-            normalised = check_create(request, self._status.limits)
+            report = self._status.report
+            normalised = check_create(request, report.model, report.memory)
             generation, deduplicated = self._generations.create(
                 normalised, request_id=request.request_id, validate_only=request.validate_only
             )

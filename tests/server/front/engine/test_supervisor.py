@@ -150,7 +150,15 @@ def test_unfinished_failure_file_counts_as_none(finished_agent, tmp_path, conten
 
 @pytest.mark.fast
 def test_ranks_are_told_all_they_need(tmp_path):
-    config = ServeConfig(ranks=2, model="m", device="cpu", dtype="bfloat16", deterministic=True)
+    config = ServeConfig(
+        ranks=2,
+        model="m",
+        device="cpu",
+        dtype="bfloat16",
+        deterministic=True,
+        memory_budget=2**30,
+        skip_negligible=True,
+    )
     plan = LaunchPlan(epoch=4, link_address="unix:/x", log_folder=tmp_path, failure_file=tmp_path / "f")
     environment = agent_environment(config, plan)
     told = {name: value for name, value in environment.items() if name.startswith("VINF_")}
@@ -161,10 +169,14 @@ def test_ranks_are_told_all_they_need(tmp_path):
         "VINF_MODEL": "m",
         "VINF_DEVICE": "cpu",
         "VINF_DTYPE": "bfloat16",
-        "VINF_RANK_WEIGHTS": "measured",
+        "VINF_RANK_WEIGHTS": "auto",
+        "VINF_MEMORY_BUDGET": "1073741824",
+        "VINF_SKIP_NEGLIGIBLE": "1",
         "VINF_DETERMINISTIC": "1",
         "VINF_FAILURE_FILE": str(tmp_path / "f"),
     }
+    by_default = agent_environment(ServeConfig(ranks=2), plan)
+    assert (by_default["VINF_MEMORY_BUDGET"], by_default["VINF_SKIP_NEGLIGIBLE"]) == ("0", "0")
     assert environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
     command = agent_command(config, plan)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.fakes import model_limits
+from tests.server.fakes import memory_model, model_limits
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError
 from vinf_server.front.rpc.validation import check_create, check_stream
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.fast
 
 PROTOS = Path(__file__).parents[4] / "protos" / "vinf" / "v1"
 LIMITS = model_limits()
+UNKNOWN_MEMORY = memory_model()
 
 
 def documented_range(file: str, field: str) -> tuple[float, float]:
@@ -31,9 +32,9 @@ def documented_range(file: str, field: str) -> tuple[float, float]:
     return number(low), number(high)
 
 
-def accepts(check, request, argument) -> bool:
+def accepts(check, *arguments) -> bool:
     try:
-        check(request, argument)
+        check(*arguments)
     except InvalidFieldsError:
         return False
     return True
@@ -41,7 +42,9 @@ def accepts(check, request, argument) -> bool:
 
 def spec_accepts(**fields) -> bool:
     spec = generation_pb2.GenerationSpec(**({"prompt": "a red circle"} | fields))
-    return accepts(check_create, video_generation_service_pb2.CreateGenerationRequest(spec=spec), LIMITS)
+    return accepts(
+        check_create, video_generation_service_pb2.CreateGenerationRequest(spec=spec), LIMITS, UNKNOWN_MEMORY
+    )
 
 
 def scope_accepts(**fields) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.server.fakes import model_limits
+from tests.server.fakes import memory_model, model_limits
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError
 from vinf_server.front.rpc.errors import MAX_DETAILS_BYTES, to_wire
@@ -26,7 +26,7 @@ def check(*segments, frame_count=48, **fields):
     spec = generation_pb2.GenerationSpec(
         prompt="a red circle", frame_count=frame_count, prompt_segments=segments, **fields
     )
-    return check_create(video_generation_service_pb2.CreateGenerationRequest(spec=spec), model_limits())
+    return check_create(video_generation_service_pb2.CreateGenerationRequest(spec=spec), model_limits(), memory_model())
 
 
 def violated(*segments, **fields) -> dict[str, str]:
@@ -46,7 +46,7 @@ def test_segments_are_echoed_trimmed():
         segment(20, cut=True, prompt="a red square"),
     ]
     request = video_generation_service_pb2.CreateGenerationRequest(spec=resolved)
-    assert check_create(request, model_limits()) == resolved
+    assert check_create(request, model_limits(), memory_model()) == resolved
 
 
 @pytest.mark.parametrize(

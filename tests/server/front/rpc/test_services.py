@@ -13,7 +13,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.server.fakes import frame_bytes, model_limits, until
+from tests.server.fakes import frame_bytes, model_limits, room_for, until
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import (
     generation_pb2,
     server_info_service_pb2,
@@ -39,9 +40,9 @@ def serving(generations, metrics):
     """A public server on a free port."""
 
     @asynccontextmanager
-    async def serve(*, limits=None):
+    async def serve(*, memory=None):
         status = EngineStatus()
-        status.known_limits = limits or model_limits()
+        status.known_report = link_pb2.ReadyReport(world_size=2, model=model_limits(), memory=memory)
         health = HealthService()
         server, address = await start_public_server(
             Address("127.0.0.1", 0),
@@ -156,7 +157,7 @@ def test_every_error_has_its_status(serving, sample):
             for _ in range(3):
                 await video.CreateGeneration(create_request())
             assert await failure(video.CreateGeneration(create_request())) == (code.RESOURCE_EXHAUSTED, "QUEUE_FULL")
-            server.status.known_limits = None
+            server.status.known_report = None
             assert await failure(video.CreateGeneration(create_request())) == (code.UNAVAILABLE, "WORKERS_NOT_READY")
             server.generations.drain()
             assert await failure(video.CreateGeneration(create_request())) == (code.UNAVAILABLE, "SERVER_DRAINING")
@@ -342,10 +343,36 @@ def test_server_info_shows_what_the_validator_enforces(serving):
             assert model.default_solver == generation_pb2.SOLVER_DDIM
             assert info.limits.max_waiting_generation_count == 3
             assert not info.ready
-            server.status.known_limits = None
+            assert (model.max_frame_count_at_default_size, info.limits.rank_memory_budget_bytes) == (0, 0), "unknown"
+            server.status.known_report = None
             assert not (await server.info.GetServerInfo(request)).server_info.models
 
     run(scenario())
+
+
+def test_what_does_not_fit_is_refused_and_server_info_says_how_much_does(serving, sample):
+    async def scenario():
+        async with serving(memory=room_for(20)) as server:
+            request = server_info_service_pb2.GetServerInfoRequest()
+            info = (await server.info.GetServerInfo(request)).server_info
+            assert info.limits.rank_memory_budget_bytes == 52 << 20
+            (model,) = info.models
+            most = model.max_frame_count_at_default_size
+            assert most == 20
+            size = {"width": model.default_width, "height": model.default_height}
+            await server.video.CreateGeneration(create_request(frame_count=most, **size))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await server.video.CreateGeneration(create_request(frame_count=most + 1, **size))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            refusal = error_info(caught.value)
+            assert (refusal.reason, refusal.metadata["maxFrameCount"]) == ("SPEC_TOO_LARGE", "20")
+            assert await failure(server.video.CreateGeneration(create_request(frame_count=most + 1, seed=-1))) == (
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "INVALID_FIELD",
+            )
+
+    run(scenario())
+    assert sample("vinf_admission_rejections_total", reason="too_large") == 1
 
 
 def test_health_follows_readiness_and_ends_its_watches(serving):

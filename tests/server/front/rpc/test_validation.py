@@ -7,9 +7,9 @@ import math
 import pytest
 from google.protobuf import duration_pb2
 
-from tests.server.fakes import model_limits
+from tests.server.fakes import memory_model, model_limits, room_for
 from vinf.v1 import generation_pb2, video_generation_service_pb2
-from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError
+from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, SpecTooLargeError
 from vinf_server.front.rpc.validation import check_create, check_list, check_stream, make_page_token
 
 pytestmark = pytest.mark.fast
@@ -20,11 +20,11 @@ Rational = generation_pb2.Rational
 CUSTOM = generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM
 
 
-def check(spec=None, *, limits=None, request_id="", **fields):
+def check(spec=None, *, limits=None, memory=None, request_id="", **fields):
     request = video_generation_service_pb2.CreateGenerationRequest(
         spec=spec or Spec(**({"prompt": "a red circle"} | fields)), request_id=request_id
     )
-    return check_create(request, limits or model_limits())
+    return check_create(request, limits or model_limits(), memory or memory_model())
 
 
 def violated(call, *arguments, **fields) -> dict[str, str]:
@@ -182,6 +182,29 @@ def test_all_violations_come_at_once():
         temporal_scope=Scope(mode=CUSTOM, local_window_frames=-1, global_frames=-1, phase_timestep=-1, phase_bias=-1),
     )
     assert len(violations) == 16
+
+
+@pytest.mark.parametrize("most", [1, 20, 4095])
+def test_what_fits_into_memory_is_accepted_to_the_last_frame(most):
+    memory = room_for(most)
+    assert check(memory=memory, frame_count=most).frame_count == most
+    with pytest.raises(SpecTooLargeError) as caught:
+        check(memory=memory, frame_count=most + 1)
+    assert caught.value.metadata["maxFrameCount"] == str(most)
+
+
+def test_what_does_not_fit_is_told_with_everything_else():
+    memory = room_for(20)
+    violations = violated(check, memory=memory, frame_count=21, seed=-1, request_id="7")
+    assert list(violations) == ["spec.seed", "request_id", "spec.frame_count"]
+    with pytest.raises(InvalidFieldsError) as caught:
+        check(memory=memory, frame_count=21, seed=-1)
+    assert not isinstance(caught.value, SpecTooLargeError), "plain mistakes name the reason"
+
+
+@pytest.mark.parametrize(("field", "value"), [("width", 31), ("height", 10**6), ("frame_count", 4097)])
+def test_memory_says_nothing_about_sizes_that_no_model_takes(field, value):
+    assert list(violated(check, memory=room_for(2), **{"frame_count": 9, field: value})) == [f"spec.{field}"]
 
 
 def test_unknown_model_is_not_found():
