@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class MemoryModel:
     """Predicts what the worst rank holds, so that what does not fit is never started; the same on every rank.
 
-    A generation of F frames of W x H pixels fits when `denoise_bytes` of ``ceil(F * largest_clip_share)`` frames, one text
-    at a time, and `decode_bytes` are at most ``budget_bytes``.
+    A generation of F frames of W x H pixels fits when `denoise_bytes` of ``ceil(F * largest_clip_share)`` frames, one
+    text at a time, and `decode_bytes` are at most ``budget_bytes``.
     """
 
     budget_bytes: int
