@@ -11,6 +11,7 @@ from vinf_core.context.convolution import ClipConvolution
 from vinf_core.context.slicing import FrameSlices
 from vinf_core.context.transformer import ClipTransformer
 from vinf_core.models.adapter import TemporalSites
+from vinf_core.models.text_attention import SharedTextAttention
 
 
 def install(unet: nn.Module, sites: TemporalSites, context: ClipContext, framewise: Sequence[str] = ()) -> None:
@@ -20,12 +21,16 @@ def install(unet: nn.Module, sites: TemporalSites, context: ClipContext, framewi
         unet: the model; afterwards it takes ``[B * f, C, 1, h, w]``, one frame a batch entry.
         sites: which modules are temporal.
         context: what the twins read layout and phase from.
-        framewise: modules that treat every frame alone; they will run in slices of frames.
+        framewise: modules that treat every frame alone; they will run in slices of frames, and those that look at text
+            take one for all frames of a clip as well.
     """
     for name in sites.convolutions:
         _replace(unet, name, ClipConvolution(unet.get_submodule(name), context))
     for name in framewise:
-        _replace(unet, name, FrameSlices(unet.get_submodule(name), context.slices))
+        module = unet.get_submodule(name)
+        for block in getattr(module, "transformer_blocks", ()):
+            block.attn2.set_processor(SharedTextAttention())
+        _replace(unet, name, FrameSlices(module, context.slices))
     for name in sites.transformers:
         _replace(unet, name, ClipTransformer(unet.get_submodule(name), context))
 

@@ -16,7 +16,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from vinf_core.errors import ModelNotFoundError
 from vinf_core.models.adapter import TemporalSites
-from vinf_core.models.text_attention import SharedTextAttention
 from vinf_core.types import ModelLimits
 
 
@@ -46,11 +45,6 @@ class TextToVideoModel:
         self._tokenizer = tokenizer
         self.temporal_sites = find_temporal_sites(self.unet)
         self.framewise_sites = find_framewise_sites(self.unet)
-        for name in self.framewise_sites:
-            module: Any = self.unet.get_submodule(name)
-            if isinstance(module, Transformer2DModel):
-                for block in module.transformer_blocks:
-                    block.attn2.set_processor(SharedTextAttention())
 
     @classmethod
     def from_folder(
@@ -102,7 +96,7 @@ class TextToVideoModel:
     def predict(self, latents: torch.Tensor, timestep: float, text: torch.Tensor) -> torch.Tensor:
         """Run the UNet with one frame a batch entry; frames meet only in the temporal modules."""
         timesteps = torch.full((latents.shape[0],), timestep, device=self.device)
-        # A text that all frames share goes in once for all of them (`SharedTextAttention`).
+        # A text that all frames share goes in once for all of them (`models.text_attention`).
         prediction: torch.Tensor = self.unet(latents[:, :, None], timesteps, text.flatten(0, 1), return_dict=False)[0]
         video_frames: torch.Tensor = prediction[:, :, 0]
         return video_frames
