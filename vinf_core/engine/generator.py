@@ -11,6 +11,7 @@ from vinf_core.context.clip_context import ClipContext
 from vinf_core.context.install import install
 from vinf_core.context.layout import Layout
 from vinf_core.context.partition import partition
+from vinf_core.decode.buffers import HostBuffers
 from vinf_core.decode.decoder import decode_video
 from vinf_core.diffusion.cadence import Checkpointer
 from vinf_core.diffusion.checkpoint import CheckpointStore
@@ -37,7 +38,7 @@ class Generator:
         self._clock = clock
         self._context = ClipContext(exchange)
         self.decoded_frames = 0
-        """Frames this rank has decoded since it started; other threads may read it."""
+        """Frames this rank has decoded and handed over since it started; other threads may read it."""
         self.prompt_cache = PromptCache(model.encode_text)
         """Embeddings kept across generations; other threads may read its counts."""
         self._meter = SpeedMeter(clock)
@@ -183,6 +184,7 @@ class Generator:
                 layout.clips,
                 self.topology,
                 self._exchange,
+                buffers=HostBuffers(self.model.device),
                 clock=self._clock,
                 agree=agree,
                 sink=sink,
