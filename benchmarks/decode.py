@@ -8,6 +8,7 @@ from benchmarks.models import Measured, build
 from benchmarks.report import Report, Value, say
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread, ratio, stopwatch, take_turns
+from vinf_core.decode.buffers import HostBuffers
 from vinf_core.decode.slices import SLICE_FRAMES
 
 
@@ -26,8 +27,16 @@ def _compare(settings: Settings, measured: Measured, frames: int) -> dict[str, V
     latents = measured.inputs(frames, 1)[0][0].transpose(0, 1)
 
     def slices() -> None:
+        buffers = HostBuffers(measured.model.device)
         for part in torch.split(latents, SLICE_FRAMES):
-            measured.model.decode(part).cpu()
+            buffers.fetch(measured.model.decode(part))
+            receive(buffers, leave=buffers.ahead)
+        receive(buffers, leave=0)
+
+    def receive(buffers: HostBuffers, leave: int) -> None:
+        while len(buffers) > leave:
+            with buffers.oldest():
+                pass
 
     @torch.inference_mode()
     def at_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -59,7 +60,12 @@ class FrameSink(Protocol):
         """Wait up to ``timeout`` seconds until that many frames can be sent; return whether they can."""
 
     def send(self, frame_index: int, pixels: Pixels) -> None:
-        """Take one frame, for which there is room. Frames may come in any order."""
+        """Take one frame, for which there is room. Frames may come in any order.
+
+        Args:
+            frame_index: its index in the video.
+            pixels: lent until ``send`` returns: the memory is used again, so what is needed later must be copied here.
+        """
 
     def finish(self) -> None:
         """Say that every frame has been sent."""
@@ -74,8 +80,8 @@ class FrameSink(Protocol):
 class StageClock:
     """Adds up the seconds spent in each stage; a nested stage's time counts for itself alone.
 
-    On a CUDA device the time is the GPU's, taken with events and added up at `settle`, which waits for the GPU: call it
-    at step boundaries, never inside a step.
+    On a CUDA device the time is the GPU's, taken with events and added up later: by `collect`, which waits for nothing,
+    or by `settle`, which waits for the GPU: call it at step boundaries, never inside a step.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -84,7 +90,7 @@ class StageClock:
         self._mark = 0.0
         self._event: torch.cuda.Event | None = None
         self._done = torch.cuda.Event(blocking=True) if self._cuda else None  # type: ignore[no-untyped-call]
-        self._pending: list[tuple[Stage, torch.cuda.Event, torch.cuda.Event]] = []
+        self._pending: deque[tuple[Stage, torch.cuda.Event, torch.cuda.Event]] = deque()
         self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
         """Seconds by stage since the start; other threads may read it."""
 
@@ -99,15 +105,33 @@ class StageClock:
             self._switch()
             self._stack.pop()
 
+    @contextmanager
+    def measure_host(self, stage: Stage) -> Iterator[None]:
+        """Credit the host's time until the end of the block to ``stage``, whatever the GPU does meanwhile."""
+        if not self._cuda:
+            with self.measure(stage):
+                yield
+            return
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - begin
+
     def settle(self) -> None:
-        """Add up what the GPU has finished; waits for it."""
+        """Add up everything measured so far; waits until the GPU has finished it."""
         if self._done is not None:
             # A blocking event lets the host sleep; waiting on the timing events would spin a core.
             self._done.record()
             self._done.synchronize()
-        for stage, begin, end in self._pending:
+        self.collect()
+
+    def collect(self) -> None:
+        """Add up what the GPU has finished by now."""
+        # Events are reached in the order in which they were recorded.
+        while self._pending and self._pending[0][2].query():  # type: ignore[no-untyped-call]
+            stage, begin, end = self._pending.popleft()
             self.seconds[stage] += begin.elapsed_time(end) / 1000
-        self._pending.clear()
 
     def _switch(self) -> None:
         if self._cuda:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ import torch
 
 from tests.support.engine import Recorder, make_generator, spec, whole_video
 from tests.support.ranks import RankPool
+from vinf_core.decode.buffers import HostBuffers
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
+from vinf_core.engine import generator as generator_module
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.worker import Outcome, Worker
 from vinf_core.errors import GenerationCancelledError, OutOfStepError
@@ -154,6 +158,26 @@ def test_ranks_wait_together_for_a_slow_taker(rank_pool: RankPool) -> None:
     assert sorted(frame for frames, _ in results for frame in frames) == list(range(30))
     steps, decode_rounds, delivery = 3, 3, 1
     assert [rounds for _, rounds in results] == [steps + 3 * (decode_rounds + delivery)] * 3
+
+
+def video_ahead(topology: Topology, groups: Groups, what: GenerationSpec) -> dict[int, Pixels]:
+    """As a GPU does it: one slice under way while the next is decoded; rank 1's taker is slow."""
+    generator, control, _ = make_generator(topology, groups, torch.float32)
+    sink = Slow() if topology.rank == 1 else Recorder()
+    with patch.object(generator_module, "HostBuffers", partial(HostBuffers, ahead=1)):
+        generator.generate("g", what, observer=Recorder(), open_sink=lambda _: sink, agree=control.agree)
+    return sink.frames
+
+
+def test_ranks_that_decode_ahead_deliver_the_same_frames(rank_pool: RankPool) -> None:
+    what = spec(frame_count=30)
+    expected, got = (
+        {index: pixels for part in rank_pool.run(3, function, what) for index, pixels in part.items()}
+        for function in (whole_video, video_ahead)
+    )
+    assert sorted(got) == sorted(expected) == list(range(30))
+    for index, pixels in expected.items():
+        np.testing.assert_array_equal(got[index], pixels)
 
 
 def numbered(topology: Topology, groups: Groups) -> str:

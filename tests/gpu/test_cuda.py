@@ -10,13 +10,17 @@ import torch
 
 from tests.support.engine import Recorder
 from tests.support.server import Server
+from vinf_core.context.partition import partition
+from vinf_core.decode.buffers import HostBuffers
+from vinf_core.decode.decoder import decode_video
+from vinf_core.decode.slices import SLICE_FRAMES
 from vinf_core.diffusion.checkpoint import capture, from_records, restore, to_records
 from vinf_core.diffusion.schedule import make_scheduler
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.generator import Generator
-from vinf_core.events import StageClock
+from vinf_core.events import Pixels, StageClock
 from vinf_core.models.registry import load_model
 from vinf_core.types import GenerationSpec, Solver, Stage
 
@@ -56,6 +60,46 @@ def test_latents_agree_with_the_cpu(solver: Solver, monkeypatch: pytest.MonkeyPa
     error = float((got - expected).norm() / expected.norm())
     assert error < 1e-3, f"relative L2 error {error:.1e} between CUDA and CPU, expected below 1e-3"
     assert clock.seconds[Stage.DENOISE] > 0, "GPU time was not measured"
+
+
+@torch.inference_mode()
+def test_decoding_ahead_delivers_what_decoding_alone_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sink reads only after the GPU has done all it was given: a slice overwritten too early would show."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    topology = Topology.single("cuda")
+    model = load_model("sprites", topology.device, torch.float32)
+    frame_count, (width, height) = 101, (model.limits.default_width, model.limits.default_height)
+    latents = torch.randn(frame_count, *model.latent_shape(width, height), device="cuda")
+    expected = torch.cat([model.decode(part).cpu() for part in torch.split(latents, SLICE_FRAMES)]).numpy()
+    clock = StageClock(topology.device)
+    places = set()
+
+    class Sink(Recorder):
+        def send(self, frame_index: int, pixels: Pixels) -> None:
+            torch.cuda.synchronize()
+            super().send(frame_index, pixels)
+            places.add(pixels.__array_interface__["data"][0])
+
+    sink = Sink()
+    decode_video(
+        model,
+        latents,
+        partition(frame_count, [1]),
+        topology,
+        Exchange(topology, None, clock),
+        buffers=HostBuffers(topology.device),
+        clock=clock,
+        agree=ControlPlane(topology, None).agree,
+        sink=sink,
+        on_frames=lambda _: None,
+    )
+    assert list(sink.frames) == list(range(frame_count))
+    np.testing.assert_array_equal(np.stack(list(sink.frames.values())), expected)
+    assert len(places) == 2 * SLICE_FRAMES, "two pinned buffers, used in turn"
+    clock.settle()
+    assert clock.seconds[Stage.DECODE] > 0
+    assert clock.seconds[Stage.DELIVER] > 0
 
 
 def test_the_service_makes_the_cpus_video(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ class Recorder:
         self.stages.append((stage, completed_steps))
 
     def send(self, frame_index: int, pixels: Pixels) -> None:
+        # A copy: the pixels are only lent.
         self.frames[frame_index] = np.array(pixels)
 
     def wait_for_room(self, frames: int, timeout: float) -> bool:

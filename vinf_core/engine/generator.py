@@ -12,6 +12,7 @@ from vinf_core.context.install import install
 from vinf_core.context.layout import Layout
 from vinf_core.context.partition import clips_of, partition
 from vinf_core.context.slicing import Slices
+from vinf_core.decode.buffers import HostBuffers
 from vinf_core.decode.decoder import decode_video
 from vinf_core.decode.slices import SLICE_FRAMES
 from vinf_core.diffusion.cadence import Checkpointer
@@ -60,7 +61,7 @@ class Generator:
         self.memory: MemoryModel | None = None
         """What a generation will need, once it was measured."""
         self.decoded_frames = 0
-        """Frames this rank has decoded since it started; other threads may read it."""
+        """Frames this rank has decoded and handed over since it started; other threads may read it."""
         self.prompt_cache = PromptCache(model.encode_text)
         """Embeddings kept across generations; other threads may read its counts."""
         self._meter = SpeedMeter(clock)
@@ -215,6 +216,7 @@ class Generator:
                 layout.clips,
                 self.topology,
                 self._exchange,
+                buffers=HostBuffers(self.model.device),
                 clock=self._clock,
                 agree=agree,
                 sink=sink,

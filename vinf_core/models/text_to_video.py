@@ -107,7 +107,8 @@ class TextToVideoModel:
         scaled = latents.to(self.dtype) / self._vae.config.scaling_factor
         pictures = self._vae.decode(scaled, return_dict=False)[0]
         levels = (pictures.float() * 0.5 + 0.5).clamp(0, 1) * 255
-        rgb: torch.Tensor = levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        # Put in order by whoever copies it to the host.
+        rgb: torch.Tensor = levels.round().to(torch.uint8).permute(0, 2, 3, 1)
         return rgb
 
 

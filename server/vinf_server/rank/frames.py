@@ -17,7 +17,8 @@ from vinf_server.rank.link import Link
 logger = logging.getLogger(__name__)
 
 QUEUED_FRAMES = 16
-"""Frames that may wait for the network before the engine waits too: bounds memory, hides short stalls."""
+"""Frames that may wait for the network before the engine waits too: bounds memory, hides short stalls. The engine
+likes room for two slices, of four frames each, so that one can be decoded while another is on its way."""
 
 SLICE_BYTES = 1 << 20
 """Largest piece of a frame in one message: below gRPC's default limit, and the front's loop is never held for long."""
@@ -38,7 +39,7 @@ class FrameSender:
         self._rank = rank
         self._generation_id = generation_id
         self._changed = threading.Condition()
-        self._frames: deque[tuple[int, Pixels]] = deque()
+        self._frames: deque[tuple[int, list[bytes]]] = deque()
         self._finished = False
         self._abandoned = False
         self._answer: pb.SendFramesResponse | None = None
@@ -58,9 +59,11 @@ class FrameSender:
             return self._room >= frames
 
     def send(self, frame_index: int, pixels: Pixels) -> None:
-        """Queue one frame, ``[H, W, 3]`` uint8."""
+        """Queue a copy of one frame, ``[H, W, 3]`` uint8, cut into the pieces that messages carry."""
+        whole = np.ascontiguousarray(pixels).data.cast("B")
+        pieces = [bytes(whole[offset : offset + SLICE_BYTES]) for offset in range(0, len(whole), SLICE_BYTES)]
         with self._changed:
-            self._frames.append((frame_index, pixels))
+            self._frames.append((frame_index, pieces))
             self._sent_count += 1
             self._changed.notify_all()
 
@@ -127,17 +130,17 @@ class FrameSender:
                 if not self._frames:
                     complete = pb.SendComplete(frame_count=self._sent_count)
                     break
-                index, pixels = self._frames.popleft()
+                index, pieces = self._frames.popleft()
                 self._changed.notify_all()
-            whole = np.ascontiguousarray(pixels).data.cast("B")
-            for offset in range(0, len(whole), SLICE_BYTES):
-                piece = pb.FrameData(
+            size = sum(map(len, pieces))
+            for number, piece in enumerate(pieces):
+                frame = pb.FrameData(
                     frame_index=index,
-                    data_offset_bytes=offset,
-                    data_size_bytes=len(whole),
-                    data=bytes(whole[offset : offset + SLICE_BYTES]),
+                    data_offset_bytes=number * SLICE_BYTES,
+                    data_size_bytes=size,
+                    data=piece,
                 )
-                yield self._message(frame=piece)
+                yield self._message(frame=frame)
         yield self._message(complete=complete)
 
     def _message(

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.support.lending import Lender
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
 from vinf_server.rank.frames import SLICE_BYTES, DeliveryError, FrameSender
@@ -78,6 +79,23 @@ def test_frames_arrive_in_slices_and_are_declared_complete(front: tuple[Front, L
         assert b"".join(s.data for s in mine) == pixels.tobytes()
         assert [s.data_offset_bytes for s in mine] == list(range(0, pixels.nbytes, SLICE_BYTES))
         assert {s.data_size_bytes for s in mine} == {pixels.nbytes}
+
+
+def test_frames_are_taken_before_send_returns(front: tuple[Front, Link]) -> None:
+    """The decoder uses its buffers again: what waits for the network must be a copy."""
+    servicer, link = front
+    servicer.hold.clear()
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (700, 600, 3), np.uint8) for _ in range(12)]
+    sender = FrameSender(link, 0, "g")
+    lender = Lender(sender, frames[0])
+    for index, pixels in enumerate(frames):
+        lender.send(index, pixels)
+    servicer.hold.set()
+    deliver(sender)
+    for index, pixels in enumerate(frames):
+        pieces = [r.frame.data for r in servicer.requests if r.HasField("frame") and r.frame.frame_index == index]
+        assert b"".join(pieces) == pixels.tobytes(), f"frame {index} was overwritten while it waited"
 
 
 def test_a_rank_without_frames_still_completes(front: tuple[Front, Link]) -> None:
