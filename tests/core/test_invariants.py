@@ -11,8 +11,11 @@ import torch
 from tests.support.engine import call_unet, final_latents, spec, unet_inputs, whole_video
 from tests.support.ranks import RankPool
 from tests.support.tiny import tiny_unet
+from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
+from vinf_core.events import StageClock
+from vinf_core.models.text_to_video import find_temporal_sites
 from vinf_core.types import Solver, TemporalScope
 
 pytestmark = pytest.mark.process
@@ -130,3 +133,19 @@ def test_pictures_are_the_same_on_any_number_of_ranks(rank_pool: RankPool, frame
         assert sum(len(part) for part in parts) == frame_count, "a frame was delivered twice"
         worst = max(abs(frames[i].astype(int) - expected[i].astype(int)).max() for i in range(frame_count))
         assert worst <= 2, f"{world_size} ranks: pixels differ by {worst} of 255, expected at most 2"
+
+
+def traffic(topology: Topology, groups: Groups, counts: list[int]) -> tuple[int, int]:
+    """Exchanges and reductions of one UNet call on this rank."""
+    counter = Exchange(topology, groups.data, StageClock(topology.device))
+    call_unet(topology, groups, counts, SCOPE, 100.0, exchange=counter)
+    return counter.exchange_count, counter.reduction_count
+
+
+def test_one_exchange_a_site_and_one_reduction_a_norm(rank_pool: RankPool) -> None:
+    sites = find_temporal_sites(tiny_unet())
+    exchanges = 2 * len(sites.transformers) + len(sites.convolutions)
+    reductions = len(sites.transformers) + 4 * len(sites.convolutions)
+    assert rank_pool.run(3, traffic, [10, 21, 16]) == [(exchanges, reductions)] * 3
+    idle = rank_pool.run(3, traffic, [24, 0, 23])
+    assert [counted for _, counted in idle] == [reductions] * 3, "a rank without frames must join every reduction"

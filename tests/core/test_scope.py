@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from vinf_core.context.blocks import QUERY_BLOCK, AttentionPlan
+from vinf_core.context.blocks import SINGLE_BLOCK, AttentionPlan
 from vinf_core.context.layout import Layout
 from vinf_core.context.partition import clips_of
 from vinf_core.context.scope import Phase, scope_mask
@@ -65,19 +65,19 @@ def test_every_query_sees_itself() -> None:
 
 
 @pytest.mark.parametrize("phase", [LOCAL, GLOBAL], ids=["local", "global"])
-@pytest.mark.parametrize("counts", [[100], [41, 18, 41], [0, 99, 1]], ids=str)
+@pytest.mark.parametrize("counts", [[250], [101, 48, 101], [0, 249, 1]], ids=str)
 def test_blocks_say_what_the_dense_mask_says(counts: list[int], phase: Phase) -> None:
     scope = TemporalScope(local_window_frames=6, global_frames=5, phase_timestep=1, phase_bias=3.0)
-    sampled = {10, 30, 50, 70, 90}
+    sampled = {25, 75, 125, 175, 225}
     for rank, clip in enumerate(clips_of(counts)):
         if not clip.count:
             continue
         plan = AttentionPlan.build(
-            clips_of(counts), rank, (range(100),), scope, phase, dtype=torch.float32, device="cpu"
+            clips_of(counts), rank, (range(250),), scope, phase, dtype=torch.float32, device="cpu"
         )
-        assert max(block.queries.stop - block.queries.start for block in plan.blocks) <= QUERY_BLOCK
-        expected = scope_mask(clip.frames, range(100), scope, sampled, phase)
-        assert torch.equal(seen(plan, 100), expected)
+        assert max(block.queries.stop - block.queries.start for block in plan.blocks) <= SINGLE_BLOCK
+        expected = scope_mask(clip.frames, range(250), scope, sampled, phase)
+        assert torch.equal(seen(plan, 250), expected)
 
 
 def test_scores_grow_with_the_clip_and_not_with_its_square() -> None:

@@ -60,11 +60,11 @@ def call_unet(
     skip_negligible: bool = False,
     slice_bytes: int | None = None,
     first: int = 0,
+    exchange: Exchange | None = None,
 ) -> torch.Tensor:
     """One UNet call on this rank's clip: ``[batch, 4, f, h, w]``; of `unet_inputs` from frame ``first`` on."""
     unet = tiny_unet()
-    clock = StageClock(topology.device)
-    context = ClipContext(Exchange(topology, groups.data, clock))
+    context = ClipContext(exchange or Exchange(topology, groups.data, StageClock(topology.device)))
     install(unet, find_temporal_sites(unet), context, find_framewise_sites(unet) if slice_bytes else ())
     if slice_bytes:
         context.slices.frame_bytes = context.slices.row_bytes = slice_bytes

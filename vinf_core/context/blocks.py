@@ -18,7 +18,10 @@ from vinf_core.distributed.exchange import FramePlan
 from vinf_core.types import Clip, TemporalScope
 
 QUERY_BLOCK = 32
-"""Queries a block holds at most: few scores beyond the window, yet few calls of the kernel; chosen by measurement."""
+"""Queries a block holds at most: few scores beyond the window, yet few calls of the kernel. Measured on a CPU."""
+
+SINGLE_BLOCK = 96
+"""Pieces of at most so many frames are one block: a few more scores cost less than more calls. Measured on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ class AttentionPlan:
 
 def _parts(piece: Piece) -> Sequence[Piece]:
     """Cut a piece into blocks of nearly equal length."""
+    if len(piece.frames) <= SINGLE_BLOCK:
+        return [piece]
     count = -(-len(piece.frames) // QUERY_BLOCK)
     edges = [piece.frames.start + len(piece.frames) * index // count for index in range(count + 1)]
     return [Piece(piece.scene_index, piece.scene, range(start, stop)) for start, stop in pairwise(edges)]
