@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import statistics
-from pathlib import Path
 
 import torch
 
+from benchmarks.architectures import ARCHITECTURES
 from benchmarks.engine import Contender, engine_call, stock_call
 from benchmarks.models import build
 from benchmarks.report import Report, Value, say
@@ -19,6 +19,7 @@ from benchmarks.subject import predicted_peak_bytes
 from benchmarks.worlds import run_ranks
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
+from vinf_core.engine.probe import peak_of
 
 WARM_UP_FRAMES = 2
 
@@ -69,28 +70,10 @@ def measure_peak(
         return engine_call(measured, latents, text, measured.model.limits.default_scope)
 
     call_for(WARM_UP_FRAMES)()  # libraries set themselves up in the first call
-    meter = _cuda_peak if topology.device.type == "cuda" else _resident_peak
-    return meter(call_for(frames)), predicted_peak_bytes(measured.model, frames, settings.texts)
-
-
-def _cuda_peak(call: Contender) -> int:
-    idle = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - idle
-
-
-def _resident_peak(call: Contender) -> int:
-    idle = _status_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from what is resident now
-    call()
-    return _status_bytes("VmHWM") - idle
-
-
-def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024  # the kernel counts in KiB
-    raise OSError(f"/proc/self/status has no {field}")
+    expected = None
+    # As a rank does, before anything else; a model with random weights has no text encoder to do it with.
+    if contender == "engine" and settings.model not in ARCHITECTURES:
+        expected = predicted_peak_bytes(measured.twin(), frames, settings.texts)
+    idle = peak_of(lambda: None, topology.device)
+    peak = peak_of(call_for(frames), topology.device) - idle
+    return peak, None if expected is None else expected - idle

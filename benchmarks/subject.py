@@ -12,6 +12,8 @@ from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
+from vinf_core.engine.generator import Generator
+from vinf_core.engine.probe import default_budget, measure_memory
 from vinf_core.events import StageClock
 from vinf_core.models.adapter import VideoModel
 from vinf_core.types import Stage, TemporalScope
@@ -69,8 +71,16 @@ def frames_received(
 
 
 def predicted_peak_bytes(model: VideoModel, frames: int, texts: int) -> int | None:
-    """What the engine expects a step to take beyond the weights; None while it makes no prediction."""
-    return None
+    """Most bytes that the engine expects a process to hold in a step; None where the system does not tell."""
+    topology = Topology.single(model.device)
+    clock = StageClock(model.device)
+    generator = Generator(model, topology, Exchange(topology, None, clock), clock)
+    memory = measure_memory(
+        generator, ControlPlane(topology, None), budget_bytes=default_budget(model.device, 1), largest_clip_share=1.0
+    )
+    if memory is None:
+        return None
+    return memory.denoise_bytes(frames, model.limits.default_width * model.limits.default_height, texts)
 
 
 def _layout(

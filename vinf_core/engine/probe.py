@@ -62,11 +62,11 @@ def measure_memory(
     slowest = max(control.gather(round(1e6 * (time.perf_counter() - started)))) / 1e6
     many = max(2 * _FEW_FRAMES, min(_PROBE_FRAMES, int(_FEW_FRAMES * _PROBE_SECONDS / max(slowest, 1e-6))))
     few = many // 2
-    low, high = (_peak_of(partial(generator.probe, frames), device) for frames in (few, many))
+    low, high = (peak_of(partial(generator.probe, frames), device) for frames in (few, many))
     slope = max(0.0, (high - low) / ((many - few) * pixels))
     fixed = high - slope * many * pixels
-    idle = _peak_of(lambda: None, device)
-    decode = _peak_of(generator.probe_decode, device)
+    idle = peak_of(lambda: None, device)
+    decode = peak_of(generator.probe_decode, device)
     model = MemoryModel(
         budget_bytes=min(control.gather(budget_bytes)),
         fixed_bytes=max(control.gather(round(fixed))),
@@ -121,8 +121,8 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _peak_of(work: Callable[[], object], device: torch.device) -> int:
-    """Run ``work``; return the most memory held meanwhile."""
+def peak_of(work: Callable[[], object], device: torch.device) -> int:
+    """Run ``work``; return the most memory held meanwhile, in bytes, as `peak_memory` counts it."""
     if device.type == "cpu":
         _give_back_free_memory()
     reset_peak_memory(device)
