@@ -39,7 +39,7 @@ def limits() -> ModelLimits:
         max_height=128,
         size_multiple=16,
         default_frame_count=48,
-        max_frame_count=4096,
+        max_frame_count=65_536,
         trained_frame_count=facts["trained_frame_count"],
         default_frame_rate=(facts["frame_rate"], 1),
         default_step_count=facts["default_steps"],
