@@ -7,10 +7,15 @@ import torch
 
 from tests.support.engine import make_generator, spec
 from tests.support.tiny import tiny_model
+from vinf_core.context.clip_context import ClipContext
+from vinf_core.context.install import install
 from vinf_core.context.partition import clips_of
+from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.prompt_cache import DEFAULT_CAPACITY, PromptCache
+from vinf_core.events import StageClock
+from vinf_core.models.adapter import TemporalSites
 from vinf_core.types import PromptSegment
 
 pytestmark = pytest.mark.fast
@@ -88,9 +93,12 @@ def test_a_text_per_frame_equals_one_text_a_call() -> None:
     generator = torch.Generator().manual_seed(4)
     latents = torch.randn(3, 4, 4, 4, generator=generator, dtype=torch.float64)
     # Stock temporal modules see one frame a call here, so frames are apart.
+    topology = Topology.single()
+    context = ClipContext(Exchange(topology, None, StageClock(topology.device)))
+    install(model.unet, TemporalSites((), ()), context, model.framewise_sites)
     together = model.predict(latents, 300.0, texts[None])
     for index in range(3):
         apart = model.predict(latents[index : index + 1], 300.0, texts[None, index : index + 1])
         torch.testing.assert_close(together[index : index + 1], apart, rtol=1e-12, atol=1e-12)
     repeated = model.predict(latents, 300.0, texts[None, :1].expand(-1, 3, -1, -1).contiguous())
-    assert torch.equal(model.predict(latents, 300.0, texts[None, :1]), repeated)
+    torch.testing.assert_close(model.predict(latents, 300.0, texts[None, :1]), repeated, rtol=1e-12, atol=1e-12)
