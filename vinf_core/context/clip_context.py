@@ -16,7 +16,7 @@ class ClipContext:
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
-        self.slices = Slices()
+        self.slices = Slices.suited_to(exchange.device)
         self._layout: Layout | None = None
         self._attention: AttentionPlan | None = None
 
