@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--skip-negligible-context",
         action="store_true",
         help="leave out, and do not send, the context that a phase damps by a phase bias of 8 or more: less work, and "
-        "attention weights change by less than e^-bias for each frame left out (default: off, exact)",
+        "a frame left out weighs at most e^-bias of a favoured one with an equal score (default: off, exact)",
     )
     add("--max-waiting", type=int, default=64, metavar="N", help="generations that may wait")
     add("--insecure", action="store_true", help="allow an address that other machines can reach, without encryption")

@@ -71,11 +71,11 @@ class AttentionPlan:
         place = {frame: index for index, frame in enumerate(frames.frames)}
         blocks = []
         for piece in pieces_of(clips[rank], scenes):
-            sampled = global_frames_of(piece, scope, frame_count)
+            sampled = frozenset(global_frames_of(piece, scope, frame_count))
             for part in _parts(piece):
                 run = _run(part, scope, phase)
                 others = [frame for frame in _others(part, scope, phase, frame_count) if frame not in run]
-                mask = scope_mask(part.frames, [*run, *others], scope, sampled, phase)
+                mask = scope_mask(part.frames, [*run, *others], scope, sampled, phase, piece.scene)
                 start = part.frames.start - clips[rank].start
                 blocks.append(
                     QueryBlock(

@@ -57,8 +57,8 @@ class Layout:
             scope: window, global frames, phase rule.
             scenes: the video's frames between its cuts; None: one scene.
             skip_negligible: whether a step leaves out, and does not exchange, the kind of context that its phase damps
-                by `NEGLIGIBLE_BIAS` or more; every attention weight then changes by less than e^-bias times the number
-                of frames left out. The result still does not depend on the number of ranks.
+                by `NEGLIGIBLE_BIAS` or more: a frame left out weighs e^-bias of a favoured one of equal score. The
+                result still does not depend on the number of ranks.
             dtype: of the masks.
             device: of the masks.
         """

@@ -24,7 +24,12 @@ class Phase:
 
 
 def scope_mask(
-    queries: Sequence[int], keys: Sequence[int], scope: TemporalScope, sampled: Collection[int], phase: Phase
+    queries: Sequence[int],
+    keys: Sequence[int],
+    scope: TemporalScope,
+    sampled: Collection[int],
+    phase: Phase,
+    scene: range | None = None,
 ) -> torch.Tensor:
     """Build the additive attention mask of one phase.
 
@@ -34,6 +39,7 @@ def scope_mask(
         scope: window and bias.
         sampled: the global frames.
         phase: what the step favours.
+        scene: of the queries: a frame of another scene is nobody's neighbour, however near; None: all are of one.
 
     Returns:
         float32 ``[len(queries), len(keys)]`` of logits: minus infinity where a query must not look.
@@ -42,6 +48,8 @@ def scope_mask(
     key = torch.tensor(list(keys), dtype=torch.int32)[None, :]
     is_global = torch.tensor([k in sampled for k in keys], dtype=torch.bool)[None, :].expand(len(queries), -1)
     is_local = (query - key).abs() <= scope.half_window
+    if scene is not None:
+        is_local = is_local & (key >= scene.start) & (key < scene.stop)
     favoured = is_global if phase.favours_global else is_local
     visible = favoured if phase.favoured_only else is_local | is_global
     # One bias for all visible keys moves nothing.

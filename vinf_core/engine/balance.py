@@ -59,11 +59,11 @@ def choose_clips(weights: RankWeights, frame_count: int, *, speed: int, control:
 
 
 def largest_clip_share(weights: RankWeights, world_size: int) -> float:
-    """Return the longest clip's share of a video's frames; for measured weights a guess on the safe side."""
+    """Return the longest clip's share of a video's frames, at most; measured weights may come to anything."""
     if weights == "even":
         return 1 / world_size
     if weights == "measured":
-        return min(1.0, 2 / world_size)
+        return 1.0
     return max(weights) / sum(weights)
 
 
