@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from vinf.v1 import generation_pb2 as vinf_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13vinf/v1/frame.proto\x12\x07vinf.v1\x1a\x18vinf/v1/generation.proto\"\xae\x01\n\x0bVideoFormat\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12%\n\nframe_rate\x18\x03 \x01(\x0b\x32\x11.vinf.v1.Rational\x12*\n\x0cpixel_format\x18\x04 \x01(\x0e\x32\x14.vinf.v1.PixelFormat\x12\x18\n\x10\x66rame_size_bytes\x18\x05 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x06 \x01(\x03\"\x97\x01\n\x05\x46rame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x1c\n\x14presentation_time_us\x18\x02 \x01(\x03\x12\x18\n\x10generate_time_us\x18\x03 \x01(\x03\x12\x19\n\x11\x64\x61ta_offset_bytes\x18\x04 \x01(\x03\x12\x17\n\x0f\x64\x61ta_size_bytes\x18\x05 \x01(\x03\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c*C\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12PIXEL_FORMAT_RGB24\x10\x01\x42\x03\xf8\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13vinf/v1/frame.proto\x12\x07vinf.v1\x1a\x18vinf/v1/generation.proto\"\xbd\x01\n\x0cOutputFormat\x12(\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x16.vinf.v1.FrameEncoding\x12*\n\x0cpixel_format\x18\x02 \x01(\x0e\x32\x14.vinf.v1.PixelFormat\x12\x1b\n\x13row_alignment_bytes\x18\x03 \x01(\x05\x12$\n\trow_order\x18\x04 \x01(\x0e\x32\x11.vinf.v1.RowOrder\x12\x14\n\x0cjpeg_quality\x18\x05 \x01(\x05\"Y\n\x05Plane\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\x12\x14\n\x0cstride_bytes\x18\x02 \x01(\x03\x12\x11\n\trow_bytes\x18\x03 \x01(\x03\x12\x11\n\trow_count\x18\x04 \x01(\x05\"[\n\x10\x43olorDescription\x12\x11\n\tprimaries\x18\x01 \x01(\x05\x12\x10\n\x08transfer\x18\x02 \x01(\x05\x12\x0e\n\x06matrix\x18\x03 \x01(\x05\x12\x12\n\nfull_range\x18\x04 \x01(\x08\"\xe1\x02\n\x0bVideoFormat\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12%\n\nframe_rate\x18\x03 \x01(\x0b\x32\x11.vinf.v1.Rational\x12*\n\x0cpixel_format\x18\x04 \x01(\x0e\x32\x14.vinf.v1.PixelFormat\x12\x18\n\x10\x66rame_size_bytes\x18\x05 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x06 \x01(\x03\x12(\n\x08\x65ncoding\x18\x07 \x01(\x0e\x32\x16.vinf.v1.FrameEncoding\x12$\n\trow_order\x18\x08 \x01(\x0e\x32\x11.vinf.v1.RowOrder\x12\x1e\n\x06planes\x18\t \x03(\x0b\x32\x0e.vinf.v1.Plane\x12(\n\x05\x63olor\x18\n \x01(\x0b\x32\x19.vinf.v1.ColorDescription\x12\x17\n\x0f\x66ormat_revision\x18\x0b \x01(\x05\"\xc0\x01\n\x05\x46rame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x1c\n\x14presentation_time_us\x18\x02 \x01(\x03\x12\x18\n\x10generate_time_us\x18\x03 \x01(\x03\x12\x19\n\x11\x64\x61ta_offset_bytes\x18\x04 \x01(\x03\x12\x17\n\x0f\x64\x61ta_size_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06\x63rc32c\x18\x06 \x01(\x03\x12\x17\n\x0f\x66ormat_revision\x18\x07 \x01(\x05\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c*x\n\rFrameEncoding\x12\x1e\n\x1a\x46RAME_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46RAME_ENCODING_RAW\x10\x01\x12\x17\n\x13\x46RAME_ENCODING_JPEG\x10\x02\x12\x16\n\x12\x46RAME_ENCODING_PNG\x10\x03*\x8a\x01\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12PIXEL_FORMAT_RGB24\x10\x01\x12\x16\n\x12PIXEL_FORMAT_RGBA8\x10\x02\x12\x16\n\x12PIXEL_FORMAT_BGRA8\x10\x03\x12\x15\n\x11PIXEL_FORMAT_NV12\x10\x04*V\n\x08RowOrder\x12\x19\n\x15ROW_ORDER_UNSPECIFIED\x10\x00\x12\x16\n\x12ROW_ORDER_TOP_DOWN\x10\x01\x12\x17\n\x13ROW_ORDER_BOTTOM_UP\x10\x02\x42\x03\xf8\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vinf.v1.frame_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\370\001\001'
-  _globals['_PIXELFORMAT']._serialized_start=389
-  _globals['_PIXELFORMAT']._serialized_end=456
-  _globals['_VIDEOFORMAT']._serialized_start=59
-  _globals['_VIDEOFORMAT']._serialized_end=233
-  _globals['_FRAME']._serialized_start=236
-  _globals['_FRAME']._serialized_end=387
+  _globals['_FRAMEENCODING']._serialized_start=985
+  _globals['_FRAMEENCODING']._serialized_end=1105
+  _globals['_PIXELFORMAT']._serialized_start=1108
+  _globals['_PIXELFORMAT']._serialized_end=1246
+  _globals['_ROWORDER']._serialized_start=1248
+  _globals['_ROWORDER']._serialized_end=1334
+  _globals['_OUTPUTFORMAT']._serialized_start=59
+  _globals['_OUTPUTFORMAT']._serialized_end=248
+  _globals['_PLANE']._serialized_start=250
+  _globals['_PLANE']._serialized_end=339
+  _globals['_COLORDESCRIPTION']._serialized_start=341
+  _globals['_COLORDESCRIPTION']._serialized_end=432
+  _globals['_VIDEOFORMAT']._serialized_start=435
+  _globals['_VIDEOFORMAT']._serialized_end=788
+  _globals['_FRAME']._serialized_start=791
+  _globals['_FRAME']._serialized_end=983
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 Frames as they travel to clients."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vinf.v1 import generation_pb2 as _generation_pb2
 import builtins as _builtins
@@ -18,6 +20,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FrameEncoding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FrameEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FrameEncoding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FRAME_ENCODING_UNSPECIFIED: _FrameEncoding.ValueType  # 0
+    """Read as RAW."""
+    FRAME_ENCODING_RAW: _FrameEncoding.ValueType  # 1
+    """Pixels as they are, in the layout of PixelFormat."""
+    FRAME_ENCODING_JPEG: _FrameEncoding.ValueType  # 2
+    """Baseline JPEG (ITU-T T.81), one image a frame."""
+    FRAME_ENCODING_PNG: _FrameEncoding.ValueType  # 3
+    """PNG (ISO/IEC 15948), one image a frame; lossless."""
+
+class FrameEncoding(_FrameEncoding, metaclass=_FrameEncodingEnumTypeWrapper):
+    """How a frame's pixels become bytes."""
+
+FRAME_ENCODING_UNSPECIFIED: FrameEncoding.ValueType  # 0
+"""Read as RAW."""
+FRAME_ENCODING_RAW: FrameEncoding.ValueType  # 1
+"""Pixels as they are, in the layout of PixelFormat."""
+FRAME_ENCODING_JPEG: FrameEncoding.ValueType  # 2
+"""Baseline JPEG (ITU-T T.81), one image a frame."""
+FRAME_ENCODING_PNG: FrameEncoding.ValueType  # 3
+"""PNG (ISO/IEC 15948), one image a frame; lossless."""
+Global___FrameEncoding: _TypeAlias = FrameEncoding  # noqa: Y015
+
 class _PixelFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -25,18 +55,171 @@ class _PixelFormat:
 class _PixelFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PixelFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PIXEL_FORMAT_UNSPECIFIED: _PixelFormat.ValueType  # 0
-    """Never sent."""
+    """In a request: RGB24. Otherwise never sent."""
     PIXEL_FORMAT_RGB24: _PixelFormat.ValueType  # 1
-    """Red, green, blue, one byte each; rows from top to bottom without padding."""
+    """Red, green, blue, one byte each."""
+    PIXEL_FORMAT_RGBA8: _PixelFormat.ValueType  # 2
+    """Red, green, blue, alpha, one byte each; alpha is 255."""
+    PIXEL_FORMAT_BGRA8: _PixelFormat.ValueType  # 3
+    """Blue, green, red, alpha, one byte each; alpha is 255."""
+    PIXEL_FORMAT_NV12: _PixelFormat.ValueType  # 4
+    """A plane of luma, then one of interleaved Cb and Cr at half the width and height: 8-bit 4:2:0, BT.709, limited
+    range. Width and height must be even.
+    """
 
 class PixelFormat(_PixelFormat, metaclass=_PixelFormatEnumTypeWrapper):
-    """How a frame's bytes are laid out."""
+    """How the bytes of a raw frame are laid out."""
 
 PIXEL_FORMAT_UNSPECIFIED: PixelFormat.ValueType  # 0
-"""Never sent."""
+"""In a request: RGB24. Otherwise never sent."""
 PIXEL_FORMAT_RGB24: PixelFormat.ValueType  # 1
-"""Red, green, blue, one byte each; rows from top to bottom without padding."""
+"""Red, green, blue, one byte each."""
+PIXEL_FORMAT_RGBA8: PixelFormat.ValueType  # 2
+"""Red, green, blue, alpha, one byte each; alpha is 255."""
+PIXEL_FORMAT_BGRA8: PixelFormat.ValueType  # 3
+"""Blue, green, red, alpha, one byte each; alpha is 255."""
+PIXEL_FORMAT_NV12: PixelFormat.ValueType  # 4
+"""A plane of luma, then one of interleaved Cb and Cr at half the width and height: 8-bit 4:2:0, BT.709, limited
+range. Width and height must be even.
+"""
 Global___PixelFormat: _TypeAlias = PixelFormat  # noqa: Y015
+
+class _RowOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RowOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROW_ORDER_UNSPECIFIED: _RowOrder.ValueType  # 0
+    """Read as TOP_DOWN."""
+    ROW_ORDER_TOP_DOWN: _RowOrder.ValueType  # 1
+    """The top row, as in files."""
+    ROW_ORDER_BOTTOM_UP: _RowOrder.ValueType  # 2
+    """The bottom row, as textures are in OpenGL. Raw frames only."""
+
+class RowOrder(_RowOrder, metaclass=_RowOrderEnumTypeWrapper):
+    """Which row comes first."""
+
+ROW_ORDER_UNSPECIFIED: RowOrder.ValueType  # 0
+"""Read as TOP_DOWN."""
+ROW_ORDER_TOP_DOWN: RowOrder.ValueType  # 1
+"""The top row, as in files."""
+ROW_ORDER_BOTTOM_UP: RowOrder.ValueType  # 2
+"""The bottom row, as textures are in OpenGL. Raw frames only."""
+Global___RowOrder: _TypeAlias = RowOrder  # noqa: Y015
+
+@_typing.final
+class OutputFormat(_message.Message):
+    """How a reader wants its frames."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENCODING_FIELD_NUMBER: _builtins.int
+    PIXEL_FORMAT_FIELD_NUMBER: _builtins.int
+    ROW_ALIGNMENT_BYTES_FIELD_NUMBER: _builtins.int
+    ROW_ORDER_FIELD_NUMBER: _builtins.int
+    JPEG_QUALITY_FIELD_NUMBER: _builtins.int
+    encoding: Global___FrameEncoding.ValueType
+    """Default: UNSPECIFIED = RAW. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
+    pixel_format: Global___PixelFormat.ValueType
+    """Default: UNSPECIFIED = RGB24. With JPEG and PNG only RGB24; NV12 only of pictures with even width and height.
+    Violation and unknown numbers: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    row_alignment_bytes: _builtins.int
+    """Every row of a raw frame begins at a multiple of this.
+    Default: 0 = 1 | Range: [1, 256], a power of two | Unit: bytes
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    row_order: Global___RowOrder.ValueType
+    """Default: UNSPECIFIED = TOP_DOWN. An unknown number, or BOTTOM_UP with JPEG or PNG: INVALID_ARGUMENT / INVALID_FIELD."""
+    jpeg_quality: _builtins.int
+    """Default: 0 = 90 | Range: [1, 100] | Unit: none
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    def __init__(
+        self,
+        *,
+        encoding: Global___FrameEncoding.ValueType = ...,
+        pixel_format: Global___PixelFormat.ValueType = ...,
+        row_alignment_bytes: _builtins.int = ...,
+        row_order: Global___RowOrder.ValueType = ...,
+        jpeg_quality: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "jpeg_quality", b"jpeg_quality", "pixel_format", b"pixel_format", "row_alignment_bytes", b"row_alignment_bytes", "row_order", b"row_order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputFormat: _TypeAlias = OutputFormat  # noqa: Y015
+
+@_typing.final
+class Plane(_message.Message):
+    """Where one plane of a raw frame lies in Frame.data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    STRIDE_BYTES_FIELD_NUMBER: _builtins.int
+    ROW_BYTES_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    offset_bytes: _builtins.int
+    """Where its first row begins. Unit: bytes"""
+    stride_bytes: _builtins.int
+    """From one row to the next. Unit: bytes"""
+    row_bytes: _builtins.int
+    """Of a row that are pixels; the rest up to the stride is padding. Unit: bytes"""
+    row_count: _builtins.int
+    """Unit: rows"""
+    def __init__(
+        self,
+        *,
+        offset_bytes: _builtins.int = ...,
+        stride_bytes: _builtins.int = ...,
+        row_bytes: _builtins.int = ...,
+        row_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset_bytes", b"offset_bytes", "row_bytes", b"row_bytes", "row_count", b"row_count", "stride_bytes", b"stride_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plane: _TypeAlias = Plane  # noqa: Y015
+
+@_typing.final
+class ColorDescription(_message.Message):
+    """What the numbers of a frame mean as colours, in the code points of ITU-T H.273."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIMARIES_FIELD_NUMBER: _builtins.int
+    TRANSFER_FIELD_NUMBER: _builtins.int
+    MATRIX_FIELD_NUMBER: _builtins.int
+    FULL_RANGE_FIELD_NUMBER: _builtins.int
+    primaries: _builtins.int
+    """ColourPrimaries; 1 = BT.709."""
+    transfer: _builtins.int
+    """TransferCharacteristics; 13 = sRGB."""
+    matrix: _builtins.int
+    """MatrixCoefficients; 0 = RGB, 1 = BT.709, 6 = BT.601 (what JPEG uses)."""
+    full_range: _builtins.bool
+    """Whether values use the whole range [0, 255]; otherwise luma uses [16, 235] and chroma [16, 240]."""
+    def __init__(
+        self,
+        *,
+        primaries: _builtins.int = ...,
+        transfer: _builtins.int = ...,
+        matrix: _builtins.int = ...,
+        full_range: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["full_range", b"full_range", "matrix", b"matrix", "primaries", b"primaries", "transfer", b"transfer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColorDescription: _TypeAlias = ColorDescription  # noqa: Y015
 
 @_typing.final
 class VideoFormat(_message.Message):
@@ -50,19 +233,38 @@ class VideoFormat(_message.Message):
     PIXEL_FORMAT_FIELD_NUMBER: _builtins.int
     FRAME_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    ROW_ORDER_FIELD_NUMBER: _builtins.int
+    PLANES_FIELD_NUMBER: _builtins.int
+    COLOR_FIELD_NUMBER: _builtins.int
+    FORMAT_REVISION_FIELD_NUMBER: _builtins.int
     width: _builtins.int
     """Unit: pixels"""
     height: _builtins.int
     """Unit: pixels"""
     pixel_format: Global___PixelFormat.ValueType
-    """Layout of Frame.data."""
+    """Layout of Frame.data when encoding is RAW, of the decoded picture otherwise."""
     frame_size_bytes: _builtins.int
-    """Size of one whole frame. Unit: bytes"""
+    """Size of one whole frame; 0 when frames differ in size (JPEG, PNG). Unit: bytes"""
     frame_count: _builtins.int
     """Frames the video will have. Unit: frames"""
+    encoding: Global___FrameEncoding.ValueType
+    """Never UNSPECIFIED."""
+    row_order: Global___RowOrder.ValueType
+    """Never UNSPECIFIED."""
+    format_revision: _builtins.int
+    """Names this format: equal numbers, equal formats; never 0."""
     @_builtins.property
     def frame_rate(self) -> _generation_pb2.Rational:
         """Nominal rate; presentation times follow from it. Unit: frames per second"""
+
+    @_builtins.property
+    def planes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plane]:
+        """Of a raw frame; empty otherwise."""
+
+    @_builtins.property
+    def color(self) -> Global___ColorDescription:
+        """How to show the numbers."""
 
     def __init__(
         self,
@@ -73,10 +275,15 @@ class VideoFormat(_message.Message):
         pixel_format: Global___PixelFormat.ValueType = ...,
         frame_size_bytes: _builtins.int = ...,
         frame_count: _builtins.int = ...,
+        encoding: Global___FrameEncoding.ValueType = ...,
+        row_order: Global___RowOrder.ValueType = ...,
+        planes: _abc.Iterable[Global___Plane] | None = ...,
+        color: Global___ColorDescription | None = ...,
+        format_revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["color", b"color", "frame_rate", b"frame_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "frame_rate", b"frame_rate", "frame_size_bytes", b"frame_size_bytes", "height", b"height", "pixel_format", b"pixel_format", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["color", b"color", "encoding", b"encoding", "format_revision", b"format_revision", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "frame_size_bytes", b"frame_size_bytes", "height", b"height", "pixel_format", b"pixel_format", "planes", b"planes", "row_order", b"row_order", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -97,6 +304,8 @@ class Frame(_message.Message):
     GENERATE_TIME_US_FIELD_NUMBER: _builtins.int
     DATA_OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     DATA_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CRC32C_FIELD_NUMBER: _builtins.int
+    FORMAT_REVISION_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     """Dense from 0, never reused: the bytes for (generation, frame_index, format) never change."""
@@ -108,8 +317,12 @@ class Frame(_message.Message):
     """Where this slice begins in the frame; 0 for a whole frame. Unit: bytes"""
     data_size_bytes: _builtins.int
     """Size of the whole frame. Unit: bytes"""
+    crc32c: _builtins.int
+    """CRC-32C (Castagnoli) of the whole frame, on its last slice; -1 on the slices before. Range: [-1, 2^32 - 1]"""
+    format_revision: _builtins.int
+    """VideoFormat.format_revision of the format these bytes are in."""
     data: _builtins.bytes
-    """The pixels. Last on the wire, so that a reader may take the tail of the message without a copy."""
+    """The frame's bytes. Last on the wire, so that a reader may take the tail of the message without a copy."""
     def __init__(
         self,
         *,
@@ -118,11 +331,13 @@ class Frame(_message.Message):
         generate_time_us: _builtins.int = ...,
         data_offset_bytes: _builtins.int = ...,
         data_size_bytes: _builtins.int = ...,
+        crc32c: _builtins.int = ...,
+        format_revision: _builtins.int = ...,
         data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "data_offset_bytes", b"data_offset_bytes", "data_size_bytes", b"data_size_bytes", "frame_index", b"frame_index", "generate_time_us", b"generate_time_us", "presentation_time_us", b"presentation_time_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crc32c", b"crc32c", "data", b"data", "data_offset_bytes", b"data_offset_bytes", "data_size_bytes", b"data_size_bytes", "format_revision", b"format_revision", "frame_index", b"frame_index", "generate_time_us", b"generate_time_us", "presentation_time_us", b"presentation_time_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

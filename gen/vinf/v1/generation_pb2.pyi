@@ -82,8 +82,9 @@ class _GenerationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Gener
     DESCRIPTOR: _descriptor.EnumDescriptor
     GENERATION_STATE_UNSPECIFIED: _GenerationState.ValueType  # 0
     GENERATION_STATE_PENDING: _GenerationState.ValueType  # 1
-    """Accepted and waiting for the group of ranks; also again, first in the queue, after the group was lost while it
-    ran: frames in the spool stay, streams of readers wait, and it goes on from its newest checkpoint.
+    """Accepted and waiting for the group of ranks; also again after the group was lost while it ran, after a generation of
+    higher priority took its place, and after a restart of the server: frames in the spool stay, streams of readers
+    wait, and it goes on from its newest checkpoint. Generation.state_reason says which.
     """
     GENERATION_STATE_RUNNING: _GenerationState.ValueType  # 2
     """The ranks work on it."""
@@ -95,14 +96,19 @@ class _GenerationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Gener
     """It ended with `error`. Terminal; frames made before stay readable."""
     GENERATION_STATE_CANCELLED: _GenerationState.ValueType  # 6
     """It was cancelled. Terminal; frames made before stay readable."""
+    GENERATION_STATE_SUSPENDED: _GenerationState.ValueType  # 7
+    """It has stopped and given the ranks up, and queues again by itself once what it waits for has come:
+    Generation.state_reason says CONSUMER_SLOW or DISK_FULL.
+    """
 
 class GenerationState(_GenerationState, metaclass=_GenerationStateEnumTypeWrapper):
     """Where a generation stands. Output only; clients must accept values they do not know."""
 
 GENERATION_STATE_UNSPECIFIED: GenerationState.ValueType  # 0
 GENERATION_STATE_PENDING: GenerationState.ValueType  # 1
-"""Accepted and waiting for the group of ranks; also again, first in the queue, after the group was lost while it
-ran: frames in the spool stay, streams of readers wait, and it goes on from its newest checkpoint.
+"""Accepted and waiting for the group of ranks; also again after the group was lost while it ran, after a generation of
+higher priority took its place, and after a restart of the server: frames in the spool stay, streams of readers
+wait, and it goes on from its newest checkpoint. Generation.state_reason says which.
 """
 GENERATION_STATE_RUNNING: GenerationState.ValueType  # 2
 """The ranks work on it."""
@@ -114,6 +120,10 @@ GENERATION_STATE_FAILED: GenerationState.ValueType  # 5
 """It ended with `error`. Terminal; frames made before stay readable."""
 GENERATION_STATE_CANCELLED: GenerationState.ValueType  # 6
 """It was cancelled. Terminal; frames made before stay readable."""
+GENERATION_STATE_SUSPENDED: GenerationState.ValueType  # 7
+"""It has stopped and given the ranks up, and queues again by itself once what it waits for has come:
+Generation.state_reason says CONSUMER_SLOW or DISK_FULL.
+"""
 Global___GenerationState: _TypeAlias = GenerationState  # noqa: Y015
 
 class _GenerationStage:
@@ -145,6 +155,30 @@ GENERATION_STAGE_DENOISE: GenerationStage.ValueType  # 3
 GENERATION_STAGE_DECODE: GenerationStage.ValueType  # 4
 """Decoding latents to frames."""
 Global___GenerationStage: _TypeAlias = GenerationStage  # noqa: Y015
+
+class _OverflowPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverflowPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverflowPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERFLOW_POLICY_UNSPECIFIED: _OverflowPolicy.ValueType  # 0
+    """Read as BLOCK."""
+    OVERFLOW_POLICY_BLOCK: _OverflowPolicy.ValueType  # 1
+    """The generation is SUSPENDED until a reader has released frames; nothing is lost."""
+    OVERFLOW_POLICY_DROP_OLDEST: _OverflowPolicy.ValueType  # 2
+    """The oldest frame is dropped, read or not; for live viewing."""
+
+class OverflowPolicy(_OverflowPolicy, metaclass=_OverflowPolicyEnumTypeWrapper):
+    """What happens when `retention_frame_count` frames are kept and a further one is made."""
+
+OVERFLOW_POLICY_UNSPECIFIED: OverflowPolicy.ValueType  # 0
+"""Read as BLOCK."""
+OVERFLOW_POLICY_BLOCK: OverflowPolicy.ValueType  # 1
+"""The generation is SUSPENDED until a reader has released frames; nothing is lost."""
+OVERFLOW_POLICY_DROP_OLDEST: OverflowPolicy.ValueType  # 2
+"""The oldest frame is dropped, read or not; for live viewing."""
+Global___OverflowPolicy: _TypeAlias = OverflowPolicy  # noqa: Y015
 
 @_typing.final
 class Rational(_message.Message):
@@ -515,10 +549,70 @@ class Clip(_message.Message):
 Global___Clip: _TypeAlias = Clip  # noqa: Y015
 
 @_typing.final
+class GenerationEvent(_message.Message):
+    """A change of state, numbered; kept as long as its generation. Output only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Dense from 1 within a generation."""
+    state: Global___GenerationState.ValueType
+    """The state it led to."""
+    state_reason: _builtins.str
+    """Generation.state_reason at that moment."""
+    message: _builtins.str
+    """For people; may be empty."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___GenerationState.ValueType = ...,
+        state_reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "sequence", b"sequence", "state", b"state", "state_reason", b"state_reason", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerationEvent: _TypeAlias = GenerationEvent  # noqa: Y015
+
+@_typing.final
 class Generation(_message.Message):
     """One generation. Output only."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -531,10 +625,39 @@ class Generation(_message.Message):
     FIRST_FRAME_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     PEAK_RANK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    FIRST_AVAILABLE_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    NEXT_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    RETENTION_FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    OVERFLOW_POLICY_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """Opaque, time-sortable, URL-safe, at most 64 characters."""
     state: Global___GenerationState.ValueType
     """Where it stands."""
+    state_reason: _builtins.str
+    """Why it is in its state, UPPER_SNAKE_CASE: QUEUED, PREEMPTED, WORKER_LOST or SERVER_RESTARTED while PENDING,
+    CONSUMER_SLOW or DISK_FULL while SUSPENDED, the error's reason at the end; empty otherwise.
+    """
+    priority: _builtins.int
+    """As it was created. Range: [0, 9]"""
+    detached: _builtins.bool
+    """As it was created."""
+    sequence: _builtins.int
+    """Sequence of its newest event."""
+    first_available_frame_index: _builtins.int
+    """The first frame that is still kept. Unit: frames"""
+    next_frame_index: _builtins.int
+    """The first frame that is not there yet: all from first_available_frame_index up to it can be read. Unit: frames"""
+    retention_frame_count: _builtins.int
+    """Frames kept at a time, as it was granted; 0: all of them. Unit: frames"""
+    overflow_policy: Global___OverflowPolicy.ValueType
+    """As it was created."""
     @_builtins.property
     def resolved_spec(self) -> Global___GenerationSpec:
         """The request's specification with every default filled in, the seed too: sent again, it gives the same video."""
@@ -545,10 +668,10 @@ class Generation(_message.Message):
 
     @_builtins.property
     def error(self) -> Global___GenerationError:
-        """Set when state is FAILED or CANCELLED. Reasons: CANCEL_REQUESTED (CancelGeneration), WORKER_LOST (ranks died or hung
-        three times with no newer checkpoint and no new frame in between), GPU_OUT_OF_MEMORY, OUTPUT_INVALID (NaN or
-        infinity), FRAMES_MISSING (the ranks finished but frames did not arrive), SPOOL_FAILED (the server could not store a
-        frame), INTERNAL.
+        """Set when state is FAILED or CANCELLED. Reasons: CANCEL_REQUESTED (CancelGeneration), LEASE_EXPIRED (nobody asked for
+        it any more), JOB_DEADLINE, WORKER_LOST (ranks died or hung three times with no newer checkpoint and no new frame in
+        between), GPU_OUT_OF_MEMORY, OUTPUT_INVALID (NaN, infinity or a black picture, twice), FRAMES_MISSING (the ranks
+        finished but frames did not arrive), SPOOL_FAILED (the server could not store a frame), INTERNAL.
         """
 
     @_builtins.property
@@ -575,6 +698,18 @@ class Generation(_message.Message):
     def peak_rank_memory_bytes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Highest memory a rank's process (CPU) or device (GPU) held for it, in rank order; empty before it ends. Unit: bytes"""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the server forgets it and its frames; unset while it has not ended, or when nothing is ever forgotten."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As it was created."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """As it was created; unset: none."""
+
     def __init__(
         self,
         *,
@@ -589,10 +724,21 @@ class Generation(_message.Message):
         first_frame_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         peak_rank_memory_bytes: _abc.Iterable[_builtins.int] | None = ...,
+        state_reason: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        priority: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        detached: _builtins.bool = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        sequence: _builtins.int = ...,
+        first_available_frame_index: _builtins.int = ...,
+        next_frame_index: _builtins.int = ...,
+        retention_frame_count: _builtins.int = ...,
+        overflow_policy: Global___OverflowPolicy.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "first_frame_time", b"first_frame_time", "progress", b"progress", "resolved_spec", b"resolved_spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "first_frame_time", b"first_frame_time", "progress", b"progress", "resolved_spec", b"resolved_spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clips", b"clips", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "first_frame_time", b"first_frame_time", "generation_id", b"generation_id", "peak_rank_memory_bytes", b"peak_rank_memory_bytes", "progress", b"progress", "resolved_spec", b"resolved_spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clips", b"clips", "create_time", b"create_time", "deadline", b"deadline", "detached", b"detached", "end_time", b"end_time", "error", b"error", "expire_time", b"expire_time", "first_available_frame_index", b"first_available_frame_index", "first_frame_time", b"first_frame_time", "generation_id", b"generation_id", "labels", b"labels", "next_frame_index", b"next_frame_index", "overflow_policy", b"overflow_policy", "peak_rank_memory_bytes", b"peak_rank_memory_bytes", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "retention_frame_count", b"retention_frame_count", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "state_reason", b"state_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

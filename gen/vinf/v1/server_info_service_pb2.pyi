@@ -73,6 +73,7 @@ class ServerInfo(_message.Message):
     RANKS_FIELD_NUMBER: _builtins.int
     WAITING_GENERATION_COUNT_FIELD_NUMBER: _builtins.int
     RUNNING_GENERATION_COUNT_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of vinf, for example 0.1.0."""
     api_version: _builtins.str
@@ -83,6 +84,8 @@ class ServerInfo(_message.Message):
     """Generations waiting for the group. Unit: generations"""
     running_generation_count: _builtins.int
     """Generations running now. Unit: generations"""
+    boot_id: _builtins.str
+    """Another one after every start of the front."""
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
         """The server's clock."""
@@ -116,10 +119,11 @@ class ServerInfo(_message.Message):
         ranks: _abc.Iterable[Global___RankInfo] | None = ...,
         waiting_generation_count: _builtins.int = ...,
         running_generation_count: _builtins.int = ...,
+        boot_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "server_time", b"server_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "limits", b"limits", "models", b"models", "ranks", b"ranks", "ready", b"ready", "running_generation_count", b"running_generation_count", "server_time", b"server_time", "start_time", b"start_time", "version", b"version", "waiting_generation_count", b"waiting_generation_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "boot_id", b"boot_id", "limits", b"limits", "models", b"models", "ranks", b"ranks", "ready", b"ready", "running_generation_count", b"running_generation_count", "server_time", b"server_time", "start_time", b"start_time", "version", b"version", "waiting_generation_count", b"waiting_generation_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,6 +248,10 @@ class ServerLimits(_message.Message):
     MAX_GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
     MAX_GLOBAL_FRAMES_FIELD_NUMBER: _builtins.int
     RANK_MEMORY_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_WAITING_PER_CLIENT_FIELD_NUMBER: _builtins.int
+    MAX_CREATES_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    DISK_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     max_waiting_generation_count: _builtins.int
     """Generations that may wait. Unit: generations"""
     max_data_bytes: _builtins.int
@@ -258,6 +266,14 @@ class ServerLimits(_message.Message):
     """What a rank's memory may hold of the model and a generation; where ranks differ, that of the one with the least room.
     0 = unknown: nothing is refused for its size before it runs. Unit: bytes
     """
+    max_waiting_per_client: _builtins.int
+    """Generations of one client that may wait; 0 = no such limit. Unit: generations"""
+    max_creates_per_minute: _builtins.int
+    """CreateGeneration calls a client may make in a minute; 0 = no such limit. Unit: calls"""
+    disk_budget_bytes: _builtins.int
+    """What the data directory may hold; 0 = as much as the disk has. Unit: bytes"""
+    max_request_bytes: _builtins.int
+    """Largest request. Unit: bytes"""
     def __init__(
         self,
         *,
@@ -267,10 +283,14 @@ class ServerLimits(_message.Message):
         max_guidance_scale: _builtins.float = ...,
         max_global_frames: _builtins.int = ...,
         rank_memory_budget_bytes: _builtins.int = ...,
+        max_waiting_per_client: _builtins.int = ...,
+        max_creates_per_minute: _builtins.int = ...,
+        disk_budget_bytes: _builtins.int = ...,
+        max_request_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_data_bytes", b"max_data_bytes", "max_global_frames", b"max_global_frames", "max_guidance_scale", b"max_guidance_scale", "max_step_count", b"max_step_count", "max_waiting_generation_count", b"max_waiting_generation_count", "rank_memory_budget_bytes", b"rank_memory_budget_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_budget_bytes", b"disk_budget_bytes", "max_creates_per_minute", b"max_creates_per_minute", "max_data_bytes", b"max_data_bytes", "max_global_frames", b"max_global_frames", "max_guidance_scale", b"max_guidance_scale", "max_request_bytes", b"max_request_bytes", "max_step_count", b"max_step_count", "max_waiting_generation_count", b"max_waiting_generation_count", "max_waiting_per_client", b"max_waiting_per_client", "rank_memory_budget_bytes", b"rank_memory_budget_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 from vinf.v1 import frame_pb2 as vinf_dot_v1_dot_frame__pb2
 from vinf.v1 import generation_pb2 as vinf_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vinf/v1/video_generation_service.proto\x12\x07vinf.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13vinf/v1/frame.proto\x1a\x18vinf/v1/generation.proto\"k\n\x17\x43reateGenerationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.vinf.v1.GenerationSpec\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"Y\n\x18\x43reateGenerationResponse\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.vinf.v1.Generation\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x02 \x01(\x08\"-\n\x14GetGenerationRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\"@\n\x15GetGenerationResponse\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.vinf.v1.Generation\"i\n\x16ListGenerationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12(\n\x06states\x18\x03 \x03(\x0e\x32\x18.vinf.v1.GenerationState\"\\\n\x17ListGenerationsResponse\x12(\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x13.vinf.v1.Generation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x17\x43\x61ncelGenerationRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\"C\n\x18\x43\x61ncelGenerationResponse\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.vinf.v1.Generation\"/\n\x16WatchGenerationRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\"B\n\x17WatchGenerationResponse\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.vinf.v1.Generation\"\xaf\x01\n\x13StreamFramesRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x19\n\x11start_frame_index\x18\x02 \x01(\x03\x12\x17\n\x0f\x65nd_frame_index\x18\x03 \x01(\x03\x12\x16\n\x0emax_data_bytes\x18\x04 \x01(\x03\x12\x35\n\x12keepalive_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbc\x01\n\x14StreamFramesResponse\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x14.vinf.v1.VideoFormatH\x00\x12\x1f\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x0e.vinf.v1.FrameH\x00\x12-\n\tkeepalive\x18\x03 \x01(\x0b\x32\x18.vinf.v1.StreamKeepaliveH\x00\x12!\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x12.vinf.v1.StreamEndH\x00\x42\t\n\x07payload\"B\n\x0fStreamKeepalive\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"w\n\tStreamEnd\x12\'\n\x05state\x18\x01 \x01(\x0e\x32\x18.vinf.v1.GenerationState\x12\'\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.vinf.v1.GenerationError\x12\x18\n\x10next_frame_index\x18\x03 \x01(\x03\x32\x97\x04\n\x16VideoGenerationService\x12W\n\x10\x43reateGeneration\x12 .vinf.v1.CreateGenerationRequest\x1a!.vinf.v1.CreateGenerationResponse\x12N\n\rGetGeneration\x12\x1d.vinf.v1.GetGenerationRequest\x1a\x1e.vinf.v1.GetGenerationResponse\x12T\n\x0fListGenerations\x12\x1f.vinf.v1.ListGenerationsRequest\x1a .vinf.v1.ListGenerationsResponse\x12W\n\x10\x43\x61ncelGeneration\x12 .vinf.v1.CancelGenerationRequest\x1a!.vinf.v1.CancelGenerationResponse\x12V\n\x0fWatchGeneration\x12\x1f.vinf.v1.WatchGenerationRequest\x1a .vinf.v1.WatchGenerationResponse0\x01\x12M\n\x0cStreamFrames\x12\x1c.vinf.v1.StreamFramesRequest\x1a\x1d.vinf.v1.StreamFramesResponse0\x01\x42\x03\xf8\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vinf/v1/video_generation_service.proto\x12\x07vinf.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x13vinf/v1/frame.proto\x1a\x18vinf/v1/generation.proto\"\xcb\x03\n\x17\x43reateGenerationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.vinf.v1.GenerationSpec\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x64\x65tached\x18\x05 \x01(\x08\x12\x1d\n\x15retention_frame_count\x18\x06 \x01(\x03\x12\x30\n\x0foverflow_policy\x18\x07 \x01(\x0e\x32\x17.vinf.v1.OverflowPolicy\x12,\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x08priority\x18\t \x01(\x0b\x32\x1b.google.protobuf.Int32Value\x12<\n\x06labels\x18\n \x03(\x0b\x32,.vinf.v1.CreateGenerationRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x18\x43reateGenerationResponse\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.vinf.v1.Generation\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x02 \x01(\x08\"-\n\x14GetGenerationRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\"@\n\x15GetGenerationResponse\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.vinf.v1.Generation\"i\n\x16ListGenerationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12(\n\x06states\x18\x03 \x03(\x0e\x32\x18.vinf.v1.GenerationState\"\\\n\x17ListGenerationsResponse\x12(\n\x0bgenerations\x18\x01 \x03(\x0b\x32\x13.vinf.v1.Generation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x17\x43\x61ncelGenerationRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\"C\n\x18\x43\x61ncelGenerationResponse\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.vinf.v1.Generation\"0\n\x17\x44\x65leteGenerationRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteGenerationResponse\"G\n\x16WatchGenerationRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"l\n\x17WatchGenerationResponse\x12\'\n\ngeneration\x18\x01 \x01(\x0b\x32\x13.vinf.v1.Generation\x12(\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.vinf.v1.GenerationEvent\"\x9f\x02\n\x13StreamFramesRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x19\n\x11start_frame_index\x18\x02 \x01(\x03\x12\x17\n\x0f\x65nd_frame_index\x18\x03 \x01(\x03\x12\x16\n\x0emax_data_bytes\x18\x04 \x01(\x03\x12\x35\n\x12keepalive_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\routput_format\x18\x06 \x01(\x0b\x32\x15.vinf.v1.OutputFormat\x12#\n\x08\x64\x65livery\x18\x07 \x01(\x0e\x32\x11.vinf.v1.Delivery\x12\x1b\n\x13release_sent_frames\x18\x08 \x01(\x08\"\x8f\x02\n\x14StreamFramesResponse\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x14.vinf.v1.VideoFormatH\x00\x12\x1f\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x0e.vinf.v1.FrameH\x00\x12-\n\tkeepalive\x18\x03 \x01(\x0b\x32\x18.vinf.v1.StreamKeepaliveH\x00\x12!\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x12.vinf.v1.StreamEndH\x00\x12 \n\x03gap\x18\x05 \x01(\x0b\x32\x11.vinf.v1.FrameGapH\x00\x12/\n\x08progress\x18\x06 \x01(\x0b\x32\x1b.vinf.v1.GenerationProgressH\x00\x42\t\n\x07payload\"W\n\x08\x46rameGap\x12!\n\x19\x66irst_missing_frame_index\x18\x01 \x01(\x03\x12\x18\n\x10next_frame_index\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"B\n\x0fStreamKeepalive\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"w\n\tStreamEnd\x12\'\n\x05state\x18\x01 \x01(\x0e\x32\x18.vinf.v1.GenerationState\x12\'\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.vinf.v1.GenerationError\x12\x18\n\x10next_frame_index\x18\x03 \x01(\x03\"\xcb\x02\n\x11PullFramesRequest\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x19\n\x11start_frame_index\x18\x02 \x01(\x03\x12\x12\n\nmax_frames\x18\x03 \x01(\x05\x12\x16\n\x0emax_data_bytes\x18\x04 \x01(\x03\x12\x19\n\x11start_byte_offset\x18\x05 \x01(\x03\x12\'\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x08\x64\x65livery\x18\x07 \x01(\x0e\x32\x11.vinf.v1.Delivery\x12,\n\routput_format\x18\x08 \x01(\x0b\x32\x15.vinf.v1.OutputFormat\x12\x1d\n\x15known_format_revision\x18\t \x01(\x05\x12\"\n\x1arelease_before_frame_index\x18\n \x01(\x03\"\xd5\x02\n\x12PullFramesResponse\x12\x1e\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x0e.vinf.v1.Frame\x12$\n\x06\x66ormat\x18\x02 \x01(\x0b\x32\x14.vinf.v1.VideoFormat\x12\x18\n\x10next_frame_index\x18\x03 \x01(\x03\x12\x18\n\x10next_byte_offset\x18\x04 \x01(\x03\x12#\n\x1b\x66irst_available_frame_index\x18\x05 \x01(\x03\x12\x1a\n\x12latest_frame_index\x18\x06 \x01(\x03\x12\x1b\n\x13skipped_frame_count\x18\x07 \x01(\x03\x12\'\n\x05state\x18\x08 \x01(\x0e\x32\x18.vinf.v1.GenerationState\x12\'\n\x05\x65rror\x18\t \x01(\x0b\x32\x18.vinf.v1.GenerationError\x12\x15\n\rend_of_stream\x18\n \x01(\x08*K\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x44\x45LIVERY_ALL\x10\x01\x12\x13\n\x0f\x44\x45LIVERY_LATEST\x10\x02\x32\xb7\x05\n\x16VideoGenerationService\x12W\n\x10\x43reateGeneration\x12 .vinf.v1.CreateGenerationRequest\x1a!.vinf.v1.CreateGenerationResponse\x12N\n\rGetGeneration\x12\x1d.vinf.v1.GetGenerationRequest\x1a\x1e.vinf.v1.GetGenerationResponse\x12T\n\x0fListGenerations\x12\x1f.vinf.v1.ListGenerationsRequest\x1a .vinf.v1.ListGenerationsResponse\x12W\n\x10\x43\x61ncelGeneration\x12 .vinf.v1.CancelGenerationRequest\x1a!.vinf.v1.CancelGenerationResponse\x12W\n\x10\x44\x65leteGeneration\x12 .vinf.v1.DeleteGenerationRequest\x1a!.vinf.v1.DeleteGenerationResponse\x12V\n\x0fWatchGeneration\x12\x1f.vinf.v1.WatchGenerationRequest\x1a .vinf.v1.WatchGenerationResponse0\x01\x12M\n\x0cStreamFrames\x12\x1c.vinf.v1.StreamFramesRequest\x1a\x1d.vinf.v1.StreamFramesResponse0\x01\x12\x45\n\nPullFrames\x12\x1a.vinf.v1.PullFramesRequest\x1a\x1b.vinf.v1.PullFramesResponseB\x03\xf8\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,34 +37,50 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vinf.v1.video_generation_se
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\370\001\001'
-  _globals['_CREATEGENERATIONREQUEST']._serialized_start=163
-  _globals['_CREATEGENERATIONREQUEST']._serialized_end=270
-  _globals['_CREATEGENERATIONRESPONSE']._serialized_start=272
-  _globals['_CREATEGENERATIONRESPONSE']._serialized_end=361
-  _globals['_GETGENERATIONREQUEST']._serialized_start=363
-  _globals['_GETGENERATIONREQUEST']._serialized_end=408
-  _globals['_GETGENERATIONRESPONSE']._serialized_start=410
-  _globals['_GETGENERATIONRESPONSE']._serialized_end=474
-  _globals['_LISTGENERATIONSREQUEST']._serialized_start=476
-  _globals['_LISTGENERATIONSREQUEST']._serialized_end=581
-  _globals['_LISTGENERATIONSRESPONSE']._serialized_start=583
-  _globals['_LISTGENERATIONSRESPONSE']._serialized_end=675
-  _globals['_CANCELGENERATIONREQUEST']._serialized_start=677
-  _globals['_CANCELGENERATIONREQUEST']._serialized_end=725
-  _globals['_CANCELGENERATIONRESPONSE']._serialized_start=727
-  _globals['_CANCELGENERATIONRESPONSE']._serialized_end=794
-  _globals['_WATCHGENERATIONREQUEST']._serialized_start=796
-  _globals['_WATCHGENERATIONREQUEST']._serialized_end=843
-  _globals['_WATCHGENERATIONRESPONSE']._serialized_start=845
-  _globals['_WATCHGENERATIONRESPONSE']._serialized_end=911
-  _globals['_STREAMFRAMESREQUEST']._serialized_start=914
-  _globals['_STREAMFRAMESREQUEST']._serialized_end=1089
-  _globals['_STREAMFRAMESRESPONSE']._serialized_start=1092
-  _globals['_STREAMFRAMESRESPONSE']._serialized_end=1280
-  _globals['_STREAMKEEPALIVE']._serialized_start=1282
-  _globals['_STREAMKEEPALIVE']._serialized_end=1348
-  _globals['_STREAMEND']._serialized_start=1350
-  _globals['_STREAMEND']._serialized_end=1469
-  _globals['_VIDEOGENERATIONSERVICE']._serialized_start=1472
-  _globals['_VIDEOGENERATIONSERVICE']._serialized_end=2007
+  _globals['_CREATEGENERATIONREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_CREATEGENERATIONREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_DELIVERY']._serialized_start=2962
+  _globals['_DELIVERY']._serialized_end=3037
+  _globals['_CREATEGENERATIONREQUEST']._serialized_start=196
+  _globals['_CREATEGENERATIONREQUEST']._serialized_end=655
+  _globals['_CREATEGENERATIONREQUEST_LABELSENTRY']._serialized_start=610
+  _globals['_CREATEGENERATIONREQUEST_LABELSENTRY']._serialized_end=655
+  _globals['_CREATEGENERATIONRESPONSE']._serialized_start=657
+  _globals['_CREATEGENERATIONRESPONSE']._serialized_end=746
+  _globals['_GETGENERATIONREQUEST']._serialized_start=748
+  _globals['_GETGENERATIONREQUEST']._serialized_end=793
+  _globals['_GETGENERATIONRESPONSE']._serialized_start=795
+  _globals['_GETGENERATIONRESPONSE']._serialized_end=859
+  _globals['_LISTGENERATIONSREQUEST']._serialized_start=861
+  _globals['_LISTGENERATIONSREQUEST']._serialized_end=966
+  _globals['_LISTGENERATIONSRESPONSE']._serialized_start=968
+  _globals['_LISTGENERATIONSRESPONSE']._serialized_end=1060
+  _globals['_CANCELGENERATIONREQUEST']._serialized_start=1062
+  _globals['_CANCELGENERATIONREQUEST']._serialized_end=1110
+  _globals['_CANCELGENERATIONRESPONSE']._serialized_start=1112
+  _globals['_CANCELGENERATIONRESPONSE']._serialized_end=1179
+  _globals['_DELETEGENERATIONREQUEST']._serialized_start=1181
+  _globals['_DELETEGENERATIONREQUEST']._serialized_end=1229
+  _globals['_DELETEGENERATIONRESPONSE']._serialized_start=1231
+  _globals['_DELETEGENERATIONRESPONSE']._serialized_end=1257
+  _globals['_WATCHGENERATIONREQUEST']._serialized_start=1259
+  _globals['_WATCHGENERATIONREQUEST']._serialized_end=1330
+  _globals['_WATCHGENERATIONRESPONSE']._serialized_start=1332
+  _globals['_WATCHGENERATIONRESPONSE']._serialized_end=1440
+  _globals['_STREAMFRAMESREQUEST']._serialized_start=1443
+  _globals['_STREAMFRAMESREQUEST']._serialized_end=1730
+  _globals['_STREAMFRAMESRESPONSE']._serialized_start=1733
+  _globals['_STREAMFRAMESRESPONSE']._serialized_end=2004
+  _globals['_FRAMEGAP']._serialized_start=2006
+  _globals['_FRAMEGAP']._serialized_end=2093
+  _globals['_STREAMKEEPALIVE']._serialized_start=2095
+  _globals['_STREAMKEEPALIVE']._serialized_end=2161
+  _globals['_STREAMEND']._serialized_start=2163
+  _globals['_STREAMEND']._serialized_end=2282
+  _globals['_PULLFRAMESREQUEST']._serialized_start=2285
+  _globals['_PULLFRAMESREQUEST']._serialized_end=2616
+  _globals['_PULLFRAMESRESPONSE']._serialized_start=2619
+  _globals['_PULLFRAMESRESPONSE']._serialized_end=2960
+  _globals['_VIDEOGENERATIONSERVICE']._serialized_start=3040
+  _globals['_VIDEOGENERATIONSERVICE']._serialized_end=3735
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vinf.v1 import frame_pb2 as _frame_pb2
 from vinf.v1 import generation_pb2 as _generation_pb2
 import builtins as _builtins
@@ -25,13 +27,64 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Delivery:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delivery.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_UNSPECIFIED: _Delivery.ValueType  # 0
+    """Read as ALL."""
+    DELIVERY_ALL: _Delivery.ValueType  # 1
+    """Every frame that is kept, in order."""
+    DELIVERY_LATEST: _Delivery.ValueType  # 2
+    """Always the newest frame; older ones that were not sent yet are left out."""
+
+class Delivery(_Delivery, metaclass=_DeliveryEnumTypeWrapper):
+    """What a reader that cannot keep up gets."""
+
+DELIVERY_UNSPECIFIED: Delivery.ValueType  # 0
+"""Read as ALL."""
+DELIVERY_ALL: Delivery.ValueType  # 1
+"""Every frame that is kept, in order."""
+DELIVERY_LATEST: Delivery.ValueType  # 2
+"""Always the newest frame; older ones that were not sent yet are left out."""
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
 @_typing.final
 class CreateGenerationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    LEASE_DURATION_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
+    RETENTION_FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    OVERFLOW_POLICY_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent. The Python SDK always sets it.
     Default: empty = not idempotent | Range: a UUID in its 36-character form
@@ -39,9 +92,50 @@ class CreateGenerationRequest(_message.Message):
     """
     validate_only: _builtins.bool
     """Check everything, queue nothing: the reply's generation has no generation_id. Default: false"""
+    detached: _builtins.bool
+    """No lease: for batch work that nobody waits for. Default: false"""
+    retention_frame_count: _builtins.int
+    """Frames kept at a time; see OverflowPolicy. Frames behind release_before_frame_index are dropped.
+    Default: 0 = all frames are kept until the generation is forgotten | Range: [64, 2^31 - 1] | Unit: frames
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    overflow_policy: _generation_pb2.OverflowPolicy.ValueType
+    """Default: UNSPECIFIED = BLOCK. An unknown number, or DROP_OLDEST without retention_frame_count:
+    INVALID_ARGUMENT / INVALID_FIELD.
+    """
     @_builtins.property
     def spec(self) -> _generation_pb2.GenerationSpec:
         """Required. What to generate."""
+
+    @_builtins.property
+    def lease_duration(self) -> _duration_pb2.Duration:
+        """The generation is cancelled with LEASE_EXPIRED when its client has not called Get, Watch, Stream or Pull for so long
+        and has no stream of it open.
+        Default: unset or 0 = 60 s | Range: [5 s, 1 h] | Unit: seconds
+        Violation: INVALID_ARGUMENT / INVALID_FIELD.
+        """
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """The generation fails with JOB_DEADLINE when it has not ended by then; the time in the queue counts.
+        Default: unset = none | Range: in the future, at most 30 days | Unit: the server's clock
+        Violation: INVALID_ARGUMENT / INVALID_FIELD.
+        """
+
+    @_builtins.property
+    def priority(self) -> _wrappers_pb2.Int32Value:
+        """Higher ones run first; a generation that waits takes the place of a running one whose priority is lower by 2 or more.
+        Default: unset = 5 | Range: [0, 9]
+        Violation: INVALID_ARGUMENT / INVALID_FIELD.
+        """
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """For the client's own use; shown in logs and replies, never used as labels of metrics.
+        Default: empty | Range: 0 to 16 entries; keys of 1 to 63 characters from [a-z0-9_-], values of 0 to 255
+        Unit: Unicode code points
+        Violation: INVALID_ARGUMENT / INVALID_FIELD.
+        """
 
     def __init__(
         self,
@@ -49,10 +143,17 @@ class CreateGenerationRequest(_message.Message):
         request_id: _builtins.str = ...,
         spec: _generation_pb2.GenerationSpec | None = ...,
         validate_only: _builtins.bool = ...,
+        lease_duration: _duration_pb2.Duration | None = ...,
+        detached: _builtins.bool = ...,
+        retention_frame_count: _builtins.int = ...,
+        overflow_policy: _generation_pb2.OverflowPolicy.ValueType = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        priority: _wrappers_pb2.Int32Value | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "lease_duration", b"lease_duration", "priority", b"priority", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "detached", b"detached", "labels", b"labels", "lease_duration", b"lease_duration", "overflow_policy", b"overflow_policy", "priority", b"priority", "request_id", b"request_id", "retention_frame_count", b"retention_frame_count", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,7 +332,7 @@ class CancelGenerationResponse(_message.Message):
 Global___CancelGenerationResponse: _TypeAlias = CancelGenerationResponse  # noqa: Y015
 
 @_typing.final
-class WatchGenerationRequest(_message.Message):
+class DeleteGenerationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GENERATION_ID_FIELD_NUMBER: _builtins.int
@@ -248,6 +349,48 @@ class WatchGenerationRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+Global___DeleteGenerationRequest: _TypeAlias = DeleteGenerationRequest  # noqa: Y015
+
+@_typing.final
+class DeleteGenerationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteGenerationResponse: _TypeAlias = DeleteGenerationResponse  # noqa: Y015
+
+@_typing.final
+class WatchGenerationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    """Required. Range: an id from CreateGeneration. Violation: NOT_FOUND / GENERATION_NOT_FOUND."""
+    after_sequence: _builtins.int
+    """Events with a higher sequence are wanted; the first snapshot still comes at once.
+    Default: 0 = all events | Range: [0, 2^63 - 1]
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "generation_id", b"generation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
 Global___WatchGenerationRequest: _TypeAlias = WatchGenerationRequest  # noqa: Y015
 
 @_typing.final
@@ -255,18 +398,24 @@ class WatchGenerationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GENERATION_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def generation(self) -> _generation_pb2.Generation:
         """A full snapshot, never a difference."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.GenerationEvent]:
+        """Changes of state since the message before (in the first one: since after_sequence), by ascending sequence."""
 
     def __init__(
         self,
         *,
         generation: _generation_pb2.Generation | None = ...,
+        events: _abc.Iterable[_generation_pb2.GenerationEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "generation", b"generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -281,6 +430,9 @@ class StreamFramesRequest(_message.Message):
     END_FRAME_INDEX_FIELD_NUMBER: _builtins.int
     MAX_DATA_BYTES_FIELD_NUMBER: _builtins.int
     KEEPALIVE_INTERVAL_FIELD_NUMBER: _builtins.int
+    OUTPUT_FORMAT_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    RELEASE_SENT_FRAMES_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """Required. Range: an id from CreateGeneration. Violation: NOT_FOUND / GENERATION_NOT_FOUND."""
     start_frame_index: _builtins.int
@@ -296,12 +448,22 @@ class StreamFramesRequest(_message.Message):
     Default: 0 = 1048576 | Range: [65536, 67108864] | Unit: bytes
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
+    delivery: Global___Delivery.ValueType
+    """Default: UNSPECIFIED = ALL. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
+    release_sent_frames: _builtins.bool
+    """Whether frames count as released once they were sent; without it only PullFrames releases any.
+    Default: false
+    """
     @_builtins.property
     def keepalive_interval(self) -> _duration_pb2.Duration:
         """Silence after which a keepalive is sent.
         Default: unset = 10 s | Range: [1 s, 60 s] | Unit: seconds
         Violation: INVALID_ARGUMENT / INVALID_FIELD.
         """
+
+    @_builtins.property
+    def output_format(self) -> _frame_pb2.OutputFormat:
+        """Default: unset = raw RGB24, rows from top to bottom without padding."""
 
     def __init__(
         self,
@@ -311,10 +473,13 @@ class StreamFramesRequest(_message.Message):
         end_frame_index: _builtins.int = ...,
         max_data_bytes: _builtins.int = ...,
         keepalive_interval: _duration_pb2.Duration | None = ...,
+        output_format: _frame_pb2.OutputFormat | None = ...,
+        delivery: Global___Delivery.ValueType = ...,
+        release_sent_frames: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["keepalive_interval", b"keepalive_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keepalive_interval", b"keepalive_interval", "output_format", b"output_format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_frame_index", b"end_frame_index", "generation_id", b"generation_id", "keepalive_interval", b"keepalive_interval", "max_data_bytes", b"max_data_bytes", "start_frame_index", b"start_frame_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "end_frame_index", b"end_frame_index", "generation_id", b"generation_id", "keepalive_interval", b"keepalive_interval", "max_data_bytes", b"max_data_bytes", "output_format", b"output_format", "release_sent_frames", b"release_sent_frames", "start_frame_index", b"start_frame_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,6 +493,8 @@ class StreamFramesResponse(_message.Message):
     FRAME_FIELD_NUMBER: _builtins.int
     KEEPALIVE_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> _frame_pb2.VideoFormat:
         """First message, exactly once."""
@@ -344,6 +511,14 @@ class StreamFramesResponse(_message.Message):
     def end(self) -> Global___StreamEnd:
         """Last message, exactly once."""
 
+    @_builtins.property
+    def gap(self) -> Global___FrameGap:
+        """Frames that will not come."""
+
+    @_builtins.property
+    def progress(self) -> _generation_pb2.GenerationProgress:
+        """How far the generation has come; sent when a step has ended and no frame came with it, at most twice a second."""
+
     def __init__(
         self,
         *,
@@ -351,16 +526,48 @@ class StreamFramesResponse(_message.Message):
         frame: _frame_pb2.Frame | None = ...,
         keepalive: Global___StreamKeepalive | None = ...,
         end: Global___StreamEnd | None = ...,
+        gap: Global___FrameGap | None = ...,
+        progress: _generation_pb2.GenerationProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "frame", b"frame", "header", b"header", "keepalive", b"keepalive", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "frame", b"frame", "gap", b"gap", "header", b"header", "keepalive", b"keepalive", "payload", b"payload", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "frame", b"frame", "header", b"header", "keepalive", b"keepalive", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "frame", b"frame", "gap", b"gap", "header", b"header", "keepalive", b"keepalive", "payload", b"payload", "progress", b"progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["header", "frame", "keepalive", "end"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["header", "frame", "keepalive", "end", "gap", "progress"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___StreamFramesResponse: _TypeAlias = StreamFramesResponse  # noqa: Y015
+
+@_typing.final
+class FrameGap(_message.Message):
+    """A run of frames that is left out of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_MISSING_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    NEXT_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    first_missing_frame_index: _builtins.int
+    """Unit: frames"""
+    next_frame_index: _builtins.int
+    """The frame that comes next. Unit: frames"""
+    reason: _builtins.str
+    """UPPER_SNAKE_CASE: FRAME_EVICTED (no longer kept) or SKIPPED (the reader asked for the latest)."""
+    def __init__(
+        self,
+        *,
+        first_missing_frame_index: _builtins.int = ...,
+        next_frame_index: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_missing_frame_index", b"first_missing_frame_index", "next_frame_index", b"next_frame_index", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FrameGap: _TypeAlias = FrameGap  # noqa: Y015
 
 @_typing.final
 class StreamKeepalive(_message.Message):
@@ -417,3 +624,145 @@ class StreamEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamEnd: _TypeAlias = StreamEnd  # noqa: Y015
+
+@_typing.final
+class PullFramesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    MAX_FRAMES_FIELD_NUMBER: _builtins.int
+    MAX_DATA_BYTES_FIELD_NUMBER: _builtins.int
+    START_BYTE_OFFSET_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    OUTPUT_FORMAT_FIELD_NUMBER: _builtins.int
+    KNOWN_FORMAT_REVISION_FIELD_NUMBER: _builtins.int
+    RELEASE_BEFORE_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    """Required. Range: an id from CreateGeneration. Violation: NOT_FOUND / GENERATION_NOT_FOUND."""
+    start_frame_index: _builtins.int
+    """First frame wanted. Default: 0 | Range: [0, frame_count] | Unit: frames
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    max_frames: _builtins.int
+    """Default: 0 = 1 | Range: [1, 64] | Unit: frames
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    max_data_bytes: _builtins.int
+    """Largest sum of Frame.data in the reply. A frame that alone is larger comes in slices, one a call.
+    Default: 0 = 4128768 (4 MiB - 64 KiB) | Range: [65536, 67108864] | Unit: bytes
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    start_byte_offset: _builtins.int
+    """Go on with a frame of which a slice was pulled: where the next slice begins.
+    Default: 0 | Range: [0, the frame's size) | Unit: bytes
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    delivery: Global___Delivery.ValueType
+    """LATEST: the newest frame at or after start_frame_index, and no other.
+    Default: UNSPECIFIED = ALL. An unknown number: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    known_format_revision: _builtins.int
+    """VideoFormat.format_revision that the client knows.
+    Default: 0 = none | Range: [0, 2^31 - 1] | Unit: none
+    """
+    release_before_frame_index: _builtins.int
+    """Frames before this one are not needed any more by anybody; where retention_frame_count is set, they are dropped.
+    Default: 0 = none | Range: [0, frame_count] | Unit: frames
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for the first frame.
+        Default: unset = 0 s | Range: [0 s, 30 s] | Unit: seconds
+        Violation: INVALID_ARGUMENT / INVALID_FIELD.
+        """
+
+    @_builtins.property
+    def output_format(self) -> _frame_pb2.OutputFormat:
+        """Default: unset = raw RGB24, rows from top to bottom without padding."""
+
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        start_frame_index: _builtins.int = ...,
+        max_frames: _builtins.int = ...,
+        max_data_bytes: _builtins.int = ...,
+        start_byte_offset: _builtins.int = ...,
+        wait: _duration_pb2.Duration | None = ...,
+        delivery: Global___Delivery.ValueType = ...,
+        output_format: _frame_pb2.OutputFormat | None = ...,
+        known_format_revision: _builtins.int = ...,
+        release_before_frame_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output_format", b"output_format", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "generation_id", b"generation_id", "known_format_revision", b"known_format_revision", "max_data_bytes", b"max_data_bytes", "max_frames", b"max_frames", "output_format", b"output_format", "release_before_frame_index", b"release_before_frame_index", "start_byte_offset", b"start_byte_offset", "start_frame_index", b"start_frame_index", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullFramesRequest: _TypeAlias = PullFramesRequest  # noqa: Y015
+
+@_typing.final
+class PullFramesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAMES_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    NEXT_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    NEXT_BYTE_OFFSET_FIELD_NUMBER: _builtins.int
+    FIRST_AVAILABLE_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    LATEST_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    SKIPPED_FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    END_OF_STREAM_FIELD_NUMBER: _builtins.int
+    next_frame_index: _builtins.int
+    """Where to go on. Unit: frames"""
+    next_byte_offset: _builtins.int
+    """Where to go on within that frame; 0 unless a slice was sent that is not its last. Unit: bytes"""
+    first_available_frame_index: _builtins.int
+    """Unit: frames"""
+    latest_frame_index: _builtins.int
+    """The newest frame that can be read; -1: none. Unit: frames"""
+    skipped_frame_count: _builtins.int
+    """Frames left out between start_frame_index and the first frame of this reply. Unit: frames"""
+    state: _generation_pb2.GenerationState.ValueType
+    """The generation's state at that moment."""
+    end_of_stream: _builtins.bool
+    """No frame will come after the ones in this reply."""
+    @_builtins.property
+    def frames(self) -> _containers.RepeatedCompositeFieldContainer[_frame_pb2.Frame]:
+        """In order, without a gap between them."""
+
+    @_builtins.property
+    def format(self) -> _frame_pb2.VideoFormat:
+        """Set when known_format_revision is another one."""
+
+    @_builtins.property
+    def error(self) -> _generation_pb2.GenerationError:
+        """Set when the generation FAILED or was CANCELLED, and with reason SERVER_DRAINING when the server shuts down."""
+
+    def __init__(
+        self,
+        *,
+        frames: _abc.Iterable[_frame_pb2.Frame] | None = ...,
+        format: _frame_pb2.VideoFormat | None = ...,
+        next_frame_index: _builtins.int = ...,
+        next_byte_offset: _builtins.int = ...,
+        first_available_frame_index: _builtins.int = ...,
+        latest_frame_index: _builtins.int = ...,
+        skipped_frame_count: _builtins.int = ...,
+        state: _generation_pb2.GenerationState.ValueType = ...,
+        error: _generation_pb2.GenerationError | None = ...,
+        end_of_stream: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "format", b"format"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_of_stream", b"end_of_stream", "error", b"error", "first_available_frame_index", b"first_available_frame_index", "format", b"format", "frames", b"frames", "latest_frame_index", b"latest_frame_index", "next_byte_offset", b"next_byte_offset", "next_frame_index", b"next_frame_index", "skipped_frame_count", b"skipped_frame_count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullFramesResponse: _TypeAlias = PullFramesResponse  # noqa: Y015

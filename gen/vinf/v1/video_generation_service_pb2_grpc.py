@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class VideoGenerationServiceStub:
-    """Creates, follows, reads and cancels generations.
+    """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
     """
 
     def __init__(self, channel):
@@ -55,6 +56,11 @@ class VideoGenerationServiceStub:
                 request_serializer=vinf_dot_v1_dot_video__generation__service__pb2.CancelGenerationRequest.SerializeToString,
                 response_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.CancelGenerationResponse.FromString,
                 _registered_method=True)
+        self.DeleteGeneration = channel.unary_unary(
+                '/vinf.v1.VideoGenerationService/DeleteGeneration',
+                request_serializer=vinf_dot_v1_dot_video__generation__service__pb2.DeleteGenerationRequest.SerializeToString,
+                response_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.DeleteGenerationResponse.FromString,
+                _registered_method=True)
         self.WatchGeneration = channel.unary_stream(
                 '/vinf.v1.VideoGenerationService/WatchGeneration',
                 request_serializer=vinf_dot_v1_dot_video__generation__service__pb2.WatchGenerationRequest.SerializeToString,
@@ -65,10 +71,16 @@ class VideoGenerationServiceStub:
                 request_serializer=vinf_dot_v1_dot_video__generation__service__pb2.StreamFramesRequest.SerializeToString,
                 response_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.StreamFramesResponse.FromString,
                 _registered_method=True)
+        self.PullFrames = channel.unary_unary(
+                '/vinf.v1.VideoGenerationService/PullFrames',
+                request_serializer=vinf_dot_v1_dot_video__generation__service__pb2.PullFramesRequest.SerializeToString,
+                response_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.PullFramesResponse.FromString,
+                _registered_method=True)
 
 
 class VideoGenerationServiceServicer:
-    """Creates, follows, reads and cancels generations.
+    """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
     """
 
     def CreateGeneration(self, request, context):
@@ -77,8 +89,9 @@ class VideoGenerationServiceServicer:
         An RPC deadline never cancels the generation; CancelGeneration does.
         Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), INVALID_ARGUMENT / SPEC_TOO_LARGE (nothing is
         wrong but that it does not fit into a rank's memory), NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED / QUEUE_FULL
-        (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have reported for the first time,
-        UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
+        (retry after RetryInfo, the same time as in the trailer grpc-retry-pushback-ms), RESOURCE_EXHAUSTED / CLIENT_LIMIT
+        (QuotaFailure names the limit), RESOURCE_EXHAUSTED / DISK_FULL, UNAVAILABLE / WORKERS_NOT_READY before the ranks have
+        reported for the first time, UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,11 +121,22 @@ class VideoGenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteGeneration(self, request, context):
+        """DeleteGeneration forgets a generation that has ended, and removes its frames; streams of readers end.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND (also the second time), FAILED_PRECONDITION / WRONG_STATE while it has not
+        ended: cancel it first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchGeneration(self, request, context):
         """WatchGeneration streams snapshots: the first at once, then one whenever something changed (bursts are merged: a
-        slow reader sees the newest), the last with a terminal state, and then ends OK. A stream that ends without a
-        terminal state is a transport failure: call again.
-        Errors: NOT_FOUND / GENERATION_NOT_FOUND, UNAVAILABLE / SERVER_DRAINING when the server shuts down.
+        slow reader sees the newest), the last with a terminal state, and then ends OK. With each come the changes of state
+        since the one before, none left out; after a broken stream call again with after_sequence. A stream that ends
+        without a terminal state is a transport failure: call again.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, UNAVAILABLE / SERVER_DRAINING when the
+        server shuts down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +146,19 @@ class VideoGenerationServiceServicer:
         """StreamFrames sends a header, then frames in order as they are made, with keepalives while it waits, then `end`,
         then ends OK. A stream that ends without `end` is a transport failure: call again with start_frame_index = last
         complete frame + 1. Closing a stream never cancels the generation. Any number of readers, each from any index.
-        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD.
+        Where frames are dropped (OVERFLOW_POLICY_DROP_OLDEST) or left out (LATEST), a gap stands in their place.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED when
+        start_frame_index is no longer kept (metadata firstAvailableFrameIndex).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullFrames(self, request, context):
+        """PullFrames returns the frames that are there from an index on, and waits for the first one if it must: the request
+        is the credit. Idempotent: the same request gives the same frames, so a lost reply is pulled again. It never waits
+        beyond the deadline of the call: a reply without frames comes first.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +187,11 @@ def add_VideoGenerationServiceServicer_to_server(servicer, server):
                     request_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.CancelGenerationRequest.FromString,
                     response_serializer=vinf_dot_v1_dot_video__generation__service__pb2.CancelGenerationResponse.SerializeToString,
             ),
+            'DeleteGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteGeneration,
+                    request_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.DeleteGenerationRequest.FromString,
+                    response_serializer=vinf_dot_v1_dot_video__generation__service__pb2.DeleteGenerationResponse.SerializeToString,
+            ),
             'WatchGeneration': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchGeneration,
                     request_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.WatchGenerationRequest.FromString,
@@ -161,6 +202,11 @@ def add_VideoGenerationServiceServicer_to_server(servicer, server):
                     request_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.StreamFramesRequest.FromString,
                     response_serializer=vinf_dot_v1_dot_video__generation__service__pb2.StreamFramesResponse.SerializeToString,
             ),
+            'PullFrames': grpc.unary_unary_rpc_method_handler(
+                    servicer.PullFrames,
+                    request_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.PullFramesRequest.FromString,
+                    response_serializer=vinf_dot_v1_dot_video__generation__service__pb2.PullFramesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'vinf.v1.VideoGenerationService', rpc_method_handlers)
@@ -170,7 +216,8 @@ def add_VideoGenerationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VideoGenerationService:
-    """Creates, follows, reads and cancels generations.
+    """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
     """
 
     @staticmethod
@@ -282,6 +329,33 @@ class VideoGenerationService:
             _registered_method=True)
 
     @staticmethod
+    def DeleteGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vinf.v1.VideoGenerationService/DeleteGeneration',
+            vinf_dot_v1_dot_video__generation__service__pb2.DeleteGenerationRequest.SerializeToString,
+            vinf_dot_v1_dot_video__generation__service__pb2.DeleteGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchGeneration(request,
             target,
             options=(),
@@ -325,6 +399,33 @@ class VideoGenerationService:
             '/vinf.v1.VideoGenerationService/StreamFrames',
             vinf_dot_v1_dot_video__generation__service__pb2.StreamFramesRequest.SerializeToString,
             vinf_dot_v1_dot_video__generation__service__pb2.StreamFramesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullFrames(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vinf.v1.VideoGenerationService/PullFrames',
+            vinf_dot_v1_dot_video__generation__service__pb2.PullFramesRequest.SerializeToString,
+            vinf_dot_v1_dot_video__generation__service__pb2.PullFramesResponse.FromString,
             options,
             channel_credentials,
             insecure,

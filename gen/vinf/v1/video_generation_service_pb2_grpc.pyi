@@ -30,7 +30,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class VideoGenerationServiceStub:
-    """Creates, follows, reads and cancels generations."""
+    """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -42,8 +44,9 @@ class VideoGenerationServiceStub:
     An RPC deadline never cancels the generation; CancelGeneration does.
     Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), INVALID_ARGUMENT / SPEC_TOO_LARGE (nothing is
     wrong but that it does not fit into a rank's memory), NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED / QUEUE_FULL
-    (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have reported for the first time,
-    UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
+    (retry after RetryInfo, the same time as in the trailer grpc-retry-pushback-ms), RESOURCE_EXHAUSTED / CLIENT_LIMIT
+    (QuotaFailure names the limit), RESOURCE_EXHAUSTED / DISK_FULL, UNAVAILABLE / WORKERS_NOT_READY before the ranks have
+    reported for the first time, UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
     """
     GetGeneration: _grpc.UnaryUnaryMultiCallable[_video_generation_service_pb2.GetGenerationRequest, _video_generation_service_pb2.GetGenerationResponse]
     """GetGeneration returns a snapshot. Idempotent. Errors: NOT_FOUND / GENERATION_NOT_FOUND."""
@@ -55,22 +58,39 @@ class VideoGenerationServiceStub:
     Idempotent; a finished generation is returned unchanged.
     Errors: NOT_FOUND / GENERATION_NOT_FOUND.
     """
+    DeleteGeneration: _grpc.UnaryUnaryMultiCallable[_video_generation_service_pb2.DeleteGenerationRequest, _video_generation_service_pb2.DeleteGenerationResponse]
+    """DeleteGeneration forgets a generation that has ended, and removes its frames; streams of readers end.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND (also the second time), FAILED_PRECONDITION / WRONG_STATE while it has not
+    ended: cancel it first.
+    """
     WatchGeneration: _grpc.UnaryStreamMultiCallable[_video_generation_service_pb2.WatchGenerationRequest, _video_generation_service_pb2.WatchGenerationResponse]
     """WatchGeneration streams snapshots: the first at once, then one whenever something changed (bursts are merged: a
-    slow reader sees the newest), the last with a terminal state, and then ends OK. A stream that ends without a
-    terminal state is a transport failure: call again.
-    Errors: NOT_FOUND / GENERATION_NOT_FOUND, UNAVAILABLE / SERVER_DRAINING when the server shuts down.
+    slow reader sees the newest), the last with a terminal state, and then ends OK. With each come the changes of state
+    since the one before, none left out; after a broken stream call again with after_sequence. A stream that ends
+    without a terminal state is a transport failure: call again.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, UNAVAILABLE / SERVER_DRAINING when the
+    server shuts down.
     """
     StreamFrames: _grpc.UnaryStreamMultiCallable[_video_generation_service_pb2.StreamFramesRequest, _video_generation_service_pb2.StreamFramesResponse]
     """StreamFrames sends a header, then frames in order as they are made, with keepalives while it waits, then `end`,
     then ends OK. A stream that ends without `end` is a transport failure: call again with start_frame_index = last
     complete frame + 1. Closing a stream never cancels the generation. Any number of readers, each from any index.
-    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD.
+    Where frames are dropped (OVERFLOW_POLICY_DROP_OLDEST) or left out (LATEST), a gap stands in their place.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED when
+    start_frame_index is no longer kept (metadata firstAvailableFrameIndex).
+    """
+    PullFrames: _grpc.UnaryUnaryMultiCallable[_video_generation_service_pb2.PullFramesRequest, _video_generation_service_pb2.PullFramesResponse]
+    """PullFrames returns the frames that are there from an index on, and waits for the first one if it must: the request
+    is the credit. Idempotent: the same request gives the same frames, so a lost reply is pulled again. It never waits
+    beyond the deadline of the call: a reply without frames comes first.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED.
     """
 
 @_typing.type_check_only
 class VideoGenerationServiceAsyncStub(VideoGenerationServiceStub):
-    """Creates, follows, reads and cancels generations."""
+    """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateGeneration: _aio.UnaryUnaryMultiCallable[_video_generation_service_pb2.CreateGenerationRequest, _video_generation_service_pb2.CreateGenerationResponse]  # type: ignore[assignment]
@@ -79,8 +99,9 @@ class VideoGenerationServiceAsyncStub(VideoGenerationServiceStub):
     An RPC deadline never cancels the generation; CancelGeneration does.
     Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), INVALID_ARGUMENT / SPEC_TOO_LARGE (nothing is
     wrong but that it does not fit into a rank's memory), NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED / QUEUE_FULL
-    (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have reported for the first time,
-    UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
+    (retry after RetryInfo, the same time as in the trailer grpc-retry-pushback-ms), RESOURCE_EXHAUSTED / CLIENT_LIMIT
+    (QuotaFailure names the limit), RESOURCE_EXHAUSTED / DISK_FULL, UNAVAILABLE / WORKERS_NOT_READY before the ranks have
+    reported for the first time, UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
     """
     GetGeneration: _aio.UnaryUnaryMultiCallable[_video_generation_service_pb2.GetGenerationRequest, _video_generation_service_pb2.GetGenerationResponse]  # type: ignore[assignment]
     """GetGeneration returns a snapshot. Idempotent. Errors: NOT_FOUND / GENERATION_NOT_FOUND."""
@@ -92,21 +113,38 @@ class VideoGenerationServiceAsyncStub(VideoGenerationServiceStub):
     Idempotent; a finished generation is returned unchanged.
     Errors: NOT_FOUND / GENERATION_NOT_FOUND.
     """
+    DeleteGeneration: _aio.UnaryUnaryMultiCallable[_video_generation_service_pb2.DeleteGenerationRequest, _video_generation_service_pb2.DeleteGenerationResponse]  # type: ignore[assignment]
+    """DeleteGeneration forgets a generation that has ended, and removes its frames; streams of readers end.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND (also the second time), FAILED_PRECONDITION / WRONG_STATE while it has not
+    ended: cancel it first.
+    """
     WatchGeneration: _aio.UnaryStreamMultiCallable[_video_generation_service_pb2.WatchGenerationRequest, _video_generation_service_pb2.WatchGenerationResponse]  # type: ignore[assignment]
     """WatchGeneration streams snapshots: the first at once, then one whenever something changed (bursts are merged: a
-    slow reader sees the newest), the last with a terminal state, and then ends OK. A stream that ends without a
-    terminal state is a transport failure: call again.
-    Errors: NOT_FOUND / GENERATION_NOT_FOUND, UNAVAILABLE / SERVER_DRAINING when the server shuts down.
+    slow reader sees the newest), the last with a terminal state, and then ends OK. With each come the changes of state
+    since the one before, none left out; after a broken stream call again with after_sequence. A stream that ends
+    without a terminal state is a transport failure: call again.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, UNAVAILABLE / SERVER_DRAINING when the
+    server shuts down.
     """
     StreamFrames: _aio.UnaryStreamMultiCallable[_video_generation_service_pb2.StreamFramesRequest, _video_generation_service_pb2.StreamFramesResponse]  # type: ignore[assignment]
     """StreamFrames sends a header, then frames in order as they are made, with keepalives while it waits, then `end`,
     then ends OK. A stream that ends without `end` is a transport failure: call again with start_frame_index = last
     complete frame + 1. Closing a stream never cancels the generation. Any number of readers, each from any index.
-    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD.
+    Where frames are dropped (OVERFLOW_POLICY_DROP_OLDEST) or left out (LATEST), a gap stands in their place.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED when
+    start_frame_index is no longer kept (metadata firstAvailableFrameIndex).
+    """
+    PullFrames: _aio.UnaryUnaryMultiCallable[_video_generation_service_pb2.PullFramesRequest, _video_generation_service_pb2.PullFramesResponse]  # type: ignore[assignment]
+    """PullFrames returns the frames that are there from an index on, and waits for the first one if it must: the request
+    is the credit. Idempotent: the same request gives the same frames, so a lost reply is pulled again. It never waits
+    beyond the deadline of the call: a reply without frames comes first.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED.
     """
 
 class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates, follows, reads and cancels generations."""
+    """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
+    """
 
     @_abc_1.abstractmethod
     def CreateGeneration(
@@ -119,8 +157,9 @@ class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         An RPC deadline never cancels the generation; CancelGeneration does.
         Errors: INVALID_ARGUMENT / INVALID_FIELD (all violations at once), INVALID_ARGUMENT / SPEC_TOO_LARGE (nothing is
         wrong but that it does not fit into a rank's memory), NOT_FOUND / MODEL_NOT_FOUND, RESOURCE_EXHAUSTED / QUEUE_FULL
-        (retry after RetryInfo), UNAVAILABLE / WORKERS_NOT_READY before the ranks have reported for the first time,
-        UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
+        (retry after RetryInfo, the same time as in the trailer grpc-retry-pushback-ms), RESOURCE_EXHAUSTED / CLIENT_LIMIT
+        (QuotaFailure names the limit), RESOURCE_EXHAUSTED / DISK_FULL, UNAVAILABLE / WORKERS_NOT_READY before the ranks have
+        reported for the first time, UNAVAILABLE / SERVER_DRAINING, ALREADY_EXISTS / REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -152,15 +191,28 @@ class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def DeleteGeneration(
+        self,
+        request: _video_generation_service_pb2.DeleteGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_video_generation_service_pb2.DeleteGenerationResponse, _abc.Awaitable[_video_generation_service_pb2.DeleteGenerationResponse]]:
+        """DeleteGeneration forgets a generation that has ended, and removes its frames; streams of readers end.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND (also the second time), FAILED_PRECONDITION / WRONG_STATE while it has not
+        ended: cancel it first.
+        """
+
+    @_abc_1.abstractmethod
     def WatchGeneration(
         self,
         request: _video_generation_service_pb2.WatchGenerationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_video_generation_service_pb2.WatchGenerationResponse], _abc.AsyncIterator[_video_generation_service_pb2.WatchGenerationResponse]]:
         """WatchGeneration streams snapshots: the first at once, then one whenever something changed (bursts are merged: a
-        slow reader sees the newest), the last with a terminal state, and then ends OK. A stream that ends without a
-        terminal state is a transport failure: call again.
-        Errors: NOT_FOUND / GENERATION_NOT_FOUND, UNAVAILABLE / SERVER_DRAINING when the server shuts down.
+        slow reader sees the newest), the last with a terminal state, and then ends OK. With each come the changes of state
+        since the one before, none left out; after a broken stream call again with after_sequence. A stream that ends
+        without a terminal state is a transport failure: call again.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, UNAVAILABLE / SERVER_DRAINING when the
+        server shuts down.
         """
 
     @_abc_1.abstractmethod
@@ -172,7 +224,21 @@ class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """StreamFrames sends a header, then frames in order as they are made, with keepalives while it waits, then `end`,
         then ends OK. A stream that ends without `end` is a transport failure: call again with start_frame_index = last
         complete frame + 1. Closing a stream never cancels the generation. Any number of readers, each from any index.
-        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD.
+        Where frames are dropped (OVERFLOW_POLICY_DROP_OLDEST) or left out (LATEST), a gap stands in their place.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED when
+        start_frame_index is no longer kept (metadata firstAvailableFrameIndex).
+        """
+
+    @_abc_1.abstractmethod
+    def PullFrames(
+        self,
+        request: _video_generation_service_pb2.PullFramesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_video_generation_service_pb2.PullFramesResponse, _abc.Awaitable[_video_generation_service_pb2.PullFramesResponse]]:
+        """PullFrames returns the frames that are there from an index on, and waits for the first one if it must: the request
+        is the credit. Idempotent: the same request gives the same frames, so a lost reply is pulled again. It never waits
+        beyond the deadline of the call: a reply without frames comes first.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED.
         """
 
 def add_VideoGenerationServiceServicer_to_server(servicer: VideoGenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,9 +5,14 @@
     │   └── SpecTooLargeError     nothing else is wrong, but a rank's memory would not hold it
     ├── MalformedRequestError     bytes that are no such message
     ├── ModelNotFoundError        a model this server does not have
-    ├── GenerationNotFoundError   an id this server does not know
+    ├── GenerationNotFoundError   an id this server does not know, or does not tell this client about
+    ├── FrameEvictedError         a frame that is no longer kept
+    ├── WrongStateError           the generation is in no state to do that
     ├── RequestIdReusedError      a known request_id with another specification
     ├── QueueFullError            too many generations wait already
+    ├── ClientLimitError          one client asks for more than its share
+    ├── DiskFullError             there is no room to keep frames
+    ├── UnauthenticatedError      no token, or none that is known
     ├── WorkersNotReadyError      the ranks have not reported yet
     └── ServerDrainingError       the server is shutting down
 
@@ -77,15 +82,67 @@ class ModelNotFoundError(VinfError, LookupError):
 
 
 class GenerationNotFoundError(VinfError, LookupError):
-    """No generation has that id; ids do not survive a restart of the server."""
+    """No generation has that id, or it belongs to another client."""
 
 
 class RequestIdReusedError(VinfError):
     """The request_id belongs to a generation with another specification."""
 
 
-class QueueFullError(VinfError):
-    """As many generations wait as are allowed to; later there may be room."""
+class FrameEvictedError(VinfError, LookupError):
+    """The frame was dropped, as the generation's retention says."""
+
+    def __init__(self, frame_index: int, first_available: int) -> None:
+        super().__init__(
+            f"frame {frame_index} is no longer kept; the first one that is has index {first_available}",
+            frameIndex=str(frame_index),
+            firstAvailableFrameIndex=str(first_available),
+        )
+
+
+class WrongStateError(VinfError):
+    """The generation is in no state to do that; metadata names the state."""
+
+
+class RetryLaterError(VinfError):
+    """There will be room later."""
+
+    def __init__(self, message: str, *, retry_s: float, **metadata: str) -> None:
+        """Say when.
+
+        Args:
+            message: what is full.
+            retry_s: an honest estimate of when to try again, in seconds.
+            metadata: what the message says.
+        """
+        super().__init__(message, **metadata)
+        self.retry_s = retry_s
+
+
+class QueueFullError(RetryLaterError):
+    """As many generations wait as are allowed to."""
+
+
+class ClientLimitError(RetryLaterError):
+    """One client asks for more than its share; metadata `limit` names the limit."""
+
+
+class DiskFullError(RetryLaterError):
+    """There is no room to keep frames."""
+
+
+class UnauthenticatedError(VinfError):
+    """The call carries no token, or none that is known here."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        """Say what is wrong, and nothing about what would be right.
+
+        Args:
+            message: for people.
+            reason: TOKEN_MISSING or TOKEN_INVALID.
+        """
+        super().__init__(message)
+        self.reason = reason
 
 
 class WorkersNotReadyError(VinfError):

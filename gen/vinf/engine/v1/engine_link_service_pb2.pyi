@@ -395,6 +395,8 @@ class GenerateOrder(_message.Message):
     PROMPT_SEGMENTS_FIELD_NUMBER: _builtins.int
     CLIP_FRAME_COUNTS_FIELD_NUMBER: _builtins.int
     RESUME_STEP_FIELD_NUMBER: _builtins.int
+    TEXTS_AT_ONCE_FIELD_NUMBER: _builtins.int
+    FIRST_FRAME_INDEX_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     prompt: _builtins.str
     negative_prompt: _builtins.str
@@ -410,6 +412,12 @@ class GenerateOrder(_message.Message):
     """Steps done at the checkpoint to go on from, which FetchCheckpoint hands out; step_count: only decoding is left.
     0: from the start.
     """
+    texts_at_once: _builtins.int
+    """Texts a step runs at once, as they were when the generation was started for the first time: 2 halves of the guidance
+    together, or 1 at a time. 0: the ranks choose.
+    """
+    first_frame_index: _builtins.int
+    """Frames before this one need not be decoded: the front has them."""
     @_builtins.property
     def temporal_scope(self) -> Global___Scope: ...
     @_builtins.property
@@ -439,10 +447,12 @@ class GenerateOrder(_message.Message):
         prompt_segments: _abc.Iterable[Global___PromptSegment] | None = ...,
         clip_frame_counts: _abc.Iterable[_builtins.int] | None = ...,
         resume_step: _builtins.int = ...,
+        texts_at_once: _builtins.int = ...,
+        first_frame_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["temporal_scope", b"temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "frame_count", b"frame_count", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "resume_step", b"resume_step", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "first_frame_index", b"first_frame_index", "frame_count", b"frame_count", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "resume_step", b"resume_step", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "texts_at_once", b"texts_at_once", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -453,15 +463,21 @@ class CancelOrder(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GENERATION_ID_FIELD_NUMBER: _builtins.int
+    SAVE_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
+    save: _builtins.bool
+    """Take a checkpoint first: the generation will go on later. Before the first step is done, or while frames are decoded,
+    there is none to take.
+    """
     def __init__(
         self,
         *,
         generation_id: _builtins.str = ...,
+        save: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "save", b"save"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,7 +504,10 @@ class StartedReport(_message.Message):
 
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     CLIP_FRAME_COUNTS_FIELD_NUMBER: _builtins.int
+    TEXTS_AT_ONCE_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
+    texts_at_once: _builtins.int
+    """Texts a step runs at once. Range: [1, 2]"""
     @_builtins.property
     def clip_frame_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Frames of each rank's clip, in rank order; they sum to frame_count."""
@@ -498,10 +517,11 @@ class StartedReport(_message.Message):
         *,
         generation_id: _builtins.str = ...,
         clip_frame_counts: _abc.Iterable[_builtins.int] | None = ...,
+        texts_at_once: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "generation_id", b"generation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "generation_id", b"generation_id", "texts_at_once", b"texts_at_once"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,15 +21,21 @@ CANCELLING = generation_pb2.GENERATION_STATE_CANCELLING
 SUCCEEDED = generation_pb2.GENERATION_STATE_SUCCEEDED
 FAILED = generation_pb2.GENERATION_STATE_FAILED
 CANCELLED = generation_pb2.GENERATION_STATE_CANCELLED
+SUSPENDED = generation_pb2.GENERATION_STATE_SUSPENDED
 
 TERMINAL = frozenset({SUCCEEDED, FAILED, CANCELLED})
 IN_WORK = frozenset({RUNNING, CANCELLING})
 
-# RUNNING goes back to PENDING when the ranks are lost.
+DEFAULT_PRIORITY = 5
+QUEUED = "QUEUED"
+"""Why a generation is PENDING when nothing has happened to it yet."""
+
+# RUNNING goes back to PENDING when the ranks are lost or taken away.
 # CANCELLING may still succeed: the last frame can be made before the ranks see the order to stop.
 _ALLOWED: dict[State, frozenset[State]] = {
-    PENDING: frozenset({RUNNING, FAILED, CANCELLED}),
-    RUNNING: frozenset({PENDING, CANCELLING, SUCCEEDED, FAILED, CANCELLED}),
+    PENDING: frozenset({RUNNING, SUSPENDED, FAILED, CANCELLED}),
+    RUNNING: frozenset({PENDING, SUSPENDED, CANCELLING, SUCCEEDED, FAILED, CANCELLED}),
+    SUSPENDED: frozenset({PENDING, FAILED, CANCELLED}),
     CANCELLING: frozenset({SUCCEEDED, FAILED, CANCELLED}),
     SUCCEEDED: frozenset(),
     FAILED: frozenset(),
@@ -47,6 +53,43 @@ class Failure:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """How a generation is to be run and kept: what a client asks for beside the specification, defaults filled in."""
+
+    owner: str = ""
+    """Who created it; empty where clients are not told apart."""
+
+    priority: int = DEFAULT_PRIORITY
+    lease_s: float | None = None
+    """It is cancelled when nobody asks for it for so long; None: it is detached."""
+
+    deadline_ns: int = 0
+    """Wall clock; 0: none."""
+
+    retention_frame_count: int = 0
+    """Frames kept at a time; 0: all."""
+
+    drops_oldest: bool = False
+    """What happens beyond `retention_frame_count`: the oldest frame is dropped, or else the generation waits."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    """Sorted by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of state."""
+
+    sequence: int
+    """Dense from 1 within a generation."""
+
+    time_ns: int
+    state: State
+    state_reason: str
+    message: str = ""
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Generation:
     """A generation as the front knows it; touched by the event loop only. Times are in nanoseconds, 0 = not yet."""
@@ -60,7 +103,11 @@ class Generation:
     frames: SpoolFile
     checkpoints: CheckpointFolder
     create_time_ns: int
+    terms: Terms = field(default_factory=Terms)
     state: State = PENDING
+    state_reason: str = QUEUED
+    events: list[Event] = field(default_factory=list)
+    """Every change of state so far, its creation first."""
     stage: Stage = generation_pb2.GENERATION_STAGE_QUEUED
     completed_steps: int = 0
     failure: Failure | None = None
@@ -82,10 +129,22 @@ class Generation:
         """True when nothing about it changes any more."""
         return self.state in TERMINAL
 
-    def move_to(self, state: State) -> None:
-        """Change the state; a step that the contract does not know is a bug of ours."""
+    def __post_init__(self) -> None:
+        if not self.events:
+            self.events.append(Event(1, self.create_time_ns, self.state, self.state_reason))
+
+    def move_to(self, state: State, reason: str = "", message: str = "") -> None:
+        """Change the state; a step that the contract does not know is a bug of ours.
+
+        Args:
+            state: where to.
+            reason: `Generation.state_reason` of the contract.
+            message: for people.
+        """
         assert state in _ALLOWED[self.state], f"{self.generation_id}: {self.state} -> {state}"
         self.state = state
+        self.state_reason = reason
+        self.events.append(Event(len(self.events) + 1, time.time_ns(), state, reason, message))
         self.changed.notify()
 
 

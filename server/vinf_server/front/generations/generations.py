@@ -29,6 +29,7 @@ from vinf_server.front.generations.generation import (
     IdSource,
     Stage,
     State,
+    Terms,
 )
 from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationMetrics
 from vinf_server.front.generations.queue import GenerationQueue
@@ -41,6 +42,8 @@ MAX_SEED = 2**63 - 1
 
 MAX_IDLE_LOSSES = 3
 """Groups a generation may lose without getting anywhere before it is held to be the cause."""
+
+_DEFAULT_TERMS = Terms()
 
 _CANCEL_REQUESTED = Failure(code_pb2.CANCELLED, "CANCEL_REQUESTED", "cancelled by CancelGeneration")
 
@@ -84,13 +87,18 @@ class Generations:
         self._listener = listener
 
     def create(
-        self, normalised_spec: generation_pb2.GenerationSpec, *, request_id: str, validate_only: bool
+        self,
+        normalised_spec: generation_pb2.GenerationSpec,
+        terms: Terms = _DEFAULT_TERMS,
+        *,
+        request_id: str,
+        validate_only: bool,
     ) -> tuple[Generation, bool]:
         """Admit a generation whose every default is filled in, the seed excepted.
 
         Returns the generation and whether it was there before; with `validate_only` nothing is kept.
         """
-        known = self._store.find_request(request_id) if request_id else None
+        known = self._store.find_request(terms.owner, request_id) if request_id else None
         if known is not None:
             if known.normalised_spec != normalised_spec:
                 raise RequestIdReusedError(
@@ -101,7 +109,7 @@ class Generations:
             return known, True
         self.check_accepting()
         self._queue.check_room()
-        generation = self._new_generation(normalised_spec, request_id=request_id)
+        generation = self._new_generation(normalised_spec, terms, request_id=request_id)
         if validate_only:
             generation.generation_id = ""
             return generation, False
@@ -130,9 +138,11 @@ class Generations:
         """Find a generation; None when there is none."""
         return self._store.get(generation_id)
 
-    def page(self, *, before_id: str, states: Collection[State], limit: int) -> Sequence[Generation]:
-        """Generations newest first, older than `before_id`."""
-        return self._store.page(before_id=before_id, states=states, limit=limit)
+    def page(
+        self, *, before_id: str, states: Collection[State], limit: int, owner: str | None = None
+    ) -> Sequence[Generation]:
+        """Generations newest first, older than `before_id`; only those of `owner`, unless it is None."""
+        return self._store.page(before_id=before_id, states=states, limit=limit, owner=owner)
 
     def cancel(self, generation_id: str) -> Generation:
         """Ask for the end of a generation; one that has ended stays as it is."""
@@ -208,7 +218,7 @@ class Generations:
         generation.completed_steps = generation.checkpoints.newest_step
         self._in_work = None
         self._queue.put_back(generation.generation_id)
-        generation.move_to(PENDING)
+        generation.move_to(PENDING, "WORKER_LOST")
         self._observe.interrupted(generation)
         self._queue_moved(generation.resolved_spec.model)
         return True
@@ -260,7 +270,9 @@ class Generations:
 
     # ---- inside ----
 
-    def _new_generation(self, normalised: generation_pb2.GenerationSpec, *, request_id: str) -> Generation:
+    def _new_generation(
+        self, normalised: generation_pb2.GenerationSpec, terms: Terms, *, request_id: str
+    ) -> Generation:
         resolved = generation_pb2.GenerationSpec()
         resolved.CopyFrom(normalised)
         if resolved.seed == 0:
@@ -276,6 +288,7 @@ class Generations:
             ),
             checkpoints=self._checkpoints.folder(generation_id, frame_count=resolved.frame_count),
             create_time_ns=time.time_ns(),
+            terms=terms,
         )
 
     def _queue_moved(self, model: str) -> None:
@@ -291,7 +304,7 @@ class Generations:
         generation.end_time_ns = time.time_ns()
         generation.frames.close()
         generation.checkpoints.remove()
-        generation.move_to(state)
+        generation.move_to(state, *((failure.reason, failure.message) if failure is not None else ()))
         self._observe.finished(generation)
         if state == FAILED and failure is not None:
             _log.warning("generation %s failed: %s", generation.generation_id, failure.message)

@@ -26,6 +26,7 @@ class GenerationQueue:
         if len(self._ids) >= self.capacity:
             raise QueueFullError(
                 f"{len(self._ids)} generations wait already, {self.capacity} may; try again later",
+                retry_s=5.0,
                 waitingGenerationCount=str(len(self._ids)),
                 maxWaitingGenerationCount=str(self.capacity),
             )

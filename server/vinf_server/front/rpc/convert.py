@@ -66,6 +66,19 @@ def generation_message(generation: Generation, generations: Generations) -> gene
         first_frame_time=timestamp(generation.first_frame_time_ns),
         end_time=timestamp(generation.end_time_ns),
         peak_rank_memory_bytes=generation.peak_memory_bytes,
+        state_reason=generation.state_reason,
+        priority=generation.terms.priority,
+        labels=dict(generation.terms.labels),
+        detached=generation.terms.lease_s is None,
+        deadline=timestamp(generation.terms.deadline_ns),
+        sequence=len(generation.events),
+        next_frame_index=generation.frames.complete_run(0, spec.frame_count),
+        retention_frame_count=generation.terms.retention_frame_count,
+        overflow_policy=(
+            generation_pb2.OVERFLOW_POLICY_DROP_OLDEST
+            if generation.terms.drops_oldest
+            else generation_pb2.OVERFLOW_POLICY_BLOCK
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 import grpc
@@ -23,6 +23,7 @@ _MAX_ENCODED_MESSAGE_BYTES = 1200
 """After percent-encoding, which makes three bytes of every one that is not ASCII."""
 
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,12 @@ TABLE: dict[type[errors.VinfError], Row] = {
     errors.ModelNotFoundError: Row(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", resource="model"),
     errors.GenerationNotFoundError: Row(grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND", resource="generationId"),
     errors.RequestIdReusedError: Row(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED", resource="requestId"),
-    errors.QueueFullError: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_s=5.0),
+    errors.FrameEvictedError: Row(grpc.StatusCode.OUT_OF_RANGE, "FRAME_EVICTED"),
+    errors.WrongStateError: Row(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE"),
+    errors.QueueFullError: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    errors.ClientLimitError: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT_LIMIT"),
+    errors.DiskFullError: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL"),
+    errors.UnauthenticatedError: Row(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID"),
     errors.WorkersNotReadyError: Row(grpc.StatusCode.UNAVAILABLE, "WORKERS_NOT_READY", retry_s=2.0),
     errors.ServerDrainingError: Row(grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING", retry_s=5.0),
 }
@@ -56,7 +62,7 @@ class WireError:
 
     code: grpc.StatusCode
     message: str
-    trailers: tuple[tuple[str, bytes], ...] = field(default=())
+    trailers: tuple[tuple[str, str | bytes], ...] = field(default=())
 
 
 def to_wire(error: Exception) -> WireError:
@@ -64,6 +70,10 @@ def to_wire(error: Exception) -> WireError:
     if not isinstance(error, errors.VinfError):
         error = errors.VinfError("an internal error of the server; its log says more")
     row = TABLE.get(type(error), _BUG)
+    if isinstance(error, errors.RetryLaterError):
+        row = replace(row, retry_s=error.retry_s)
+    elif isinstance(error, errors.UnauthenticatedError):
+        row = replace(row, reason=error.reason)
     message = _shorten(error.message)
     violations = list(error.violations[:MAX_VIOLATIONS]) if isinstance(error, errors.InvalidFieldsError) else []
     is_truncated = isinstance(error, errors.InvalidFieldsError) and len(violations) < len(error.violations)
@@ -71,7 +81,11 @@ def to_wire(error: Exception) -> WireError:
         status = _status(row, message, error, violations, is_truncated=is_truncated)
         packed = status.SerializeToString()
         if len(packed) <= MAX_DETAILS_BYTES or not violations:
-            return WireError(row.code, message, ((_STATUS_DETAILS_KEY, packed),))
+            trailers: list[tuple[str, str | bytes]] = [(_STATUS_DETAILS_KEY, packed)]
+            if isinstance(error, errors.RetryLaterError):
+                # What gRPC's own retries go by, where a client's service config lets them.
+                trailers.append((_PUSHBACK_KEY, str(round(row.retry_s * 1000))))
+            return WireError(row.code, message, tuple(trailers))
         violations.pop()
         is_truncated = True
 
