@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 _READ_BYTES = 65_536
 
+_SLOW_PIECE_S = 0.05
+"""A slow line brings something this often."""
+
 
 @dataclass(slots=True)
 class Weather:
@@ -107,13 +110,13 @@ class Proxy:
                 weather = self.weather
                 if weather.delay_s:
                     await asyncio.sleep(weather.delay_s)
-                size = weather.piece_bytes or len(data)
+                size = weather.piece_bytes or int(weather.bytes_per_s * _SLOW_PIECE_S) or len(data)
                 for begin in range(0, len(data), size):
                     await self._speaking.wait()
                     piece = data[begin : begin + size]
-                    writer.write(piece)
-                    await writer.drain()
                     if weather.bytes_per_s:
                         await asyncio.sleep(len(piece) / weather.bytes_per_s)
-                    elif weather.piece_bytes:
+                    writer.write(piece)
+                    await writer.drain()
+                    if weather.piece_bytes:
                         await asyncio.sleep(0)  # or the loop would join the pieces again
