@@ -1,0 +1,277 @@
+"""Mutated requests against a real server: `python -m tests.chaos.fuzz --requests 100000`.
+
+Every public RPC gets right messages with spoiled fields and spoiled bytes. The server must answer each with a documented
+status, stay alive, keep its memory and its log small, and afterwards make the same video as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import grpc
+
+from tests.chaos.api import Api, reason_of, v1
+from tests.chaos.front import SCRIPTED_RANKS, ChaosFront
+from tests.chaos.mutate import Mutator
+from tests.chaos.resources import look
+from tests.chaos.rpcs import Rpc, public_rpcs
+from tests.server.fakes import frame_bytes
+from vinf.v1 import generation_pb2
+from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceServicer
+from vinf_server.front.rpc.video_generation import VideoGenerationService
+
+CONCURRENT = 16
+"""Calls under way at a time."""
+
+WARM_UP_SHARE = 0.1
+"""Of the requests, before memory is measured for the first time."""
+
+MAX_GROWTH_BYTES = 16 << 20
+"""Of the front's resident memory from the end of the warm-up to the end."""
+
+BYTES_PER_GENERATION = 16 << 10
+"""Allowed besides for each generation that a request made by chance and that the server still remembers."""
+
+MAX_LOG_LINES_PER_THOUSAND = 200
+"""Of requests. Generations that come and go may be logged, bad requests may not."""
+
+MAX_REQUEST_BYTES = 16 << 20
+"""The server's limit for a message; a larger one is refused by gRPC itself."""
+
+OVERSIZED_EVERY = 4_999
+"""No multiple of the number of RPCs, so that each of them gets some."""
+
+_PATIENCE_S = 0.05
+"""For a stream, or a reply that may wait for a frame: then the client goes away."""
+
+_TIMEOUT_S = 60.0
+"""For every other reply: one that takes longer hangs."""
+
+_WAITS = {"PullFrames"}
+_ENDS_SOMETHING = {"CancelGeneration", "DeleteGeneration"}
+_CANARY_SEED, _CANARY_FRAMES = 77, 16
+
+
+@dataclass(slots=True)
+class FuzzReport:
+    """What came of it."""
+
+    seed: int
+    requests: int = 0
+    seconds: float = 0.0
+    statuses: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By RPC: how often each status and reason came."""
+
+    not_served: list[str] = field(default_factory=list)
+    """Methods of the contract that this server does not have at all: nothing was sent there."""
+
+    created: int = 0
+    """Generations that requests made by chance."""
+
+    resident_bytes_warm: int = 0
+    resident_bytes_end: int = 0
+    log_lines: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.requests} requests in {self.seconds:.0f} s ({self.requests / max(self.seconds, 1e-9):.0f} a second), "
+            f"seed {self.seed}",
+            f"  {self.created} of them made a generation; {self.log_lines} lines of log",
+            f"  resident memory of the front: {self.resident_bytes_warm / 2**20:.1f} MiB after the warm-up, "
+            f"{self.resident_bytes_end / 2**20:.1f} MiB at the end",
+        ]
+        for name, statuses in sorted(self.statuses.items()):
+            counts = ", ".join(f"{status} {count}" for status, count in sorted(statuses.items(), key=lambda s: -s[1]))
+            lines.append(f"  {name}: {counts}")
+        lines += [f"  {name}: not served, left out" for name in self.not_served]
+        return "\n".join([*lines, *(f"VIOLATION: {text}" for text in self.violations)])
+
+
+async def fuzz(front: ChaosFront, *, requests: int, seed: int) -> FuzzReport:
+    """Send the requests to a front with scripted ranks that is up."""
+    api = Api(front.address)
+    try:
+        return await _Fuzzer(front, api, seed).run(requests)
+    finally:
+        await api.close()
+
+
+class _Fuzzer:
+    def __init__(self, front: ChaosFront, api: Api, seed: int) -> None:
+        self._front = front
+        self._api = api
+        self._mutator = Mutator(seed)
+        self._report = FuzzReport(seed)
+        self._counts: dict[str, Counter[str]] = {}
+        self._left = 0
+        self._finished: list[str] = []
+        """Generations with frames to read."""
+
+        self._disposable: deque[str] = deque(maxlen=64)
+        self._calls: list[tuple[Rpc, Callable[[bytes], grpc.aio.Call]]] = [
+            (rpc, self._method(rpc)) for rpc in public_rpcs() if not _is_missing(rpc)
+        ]
+        self._report.not_served = [rpc.name for rpc in public_rpcs() if _is_missing(rpc)]
+
+    async def run(self, requests: int) -> FuzzReport:
+        pid, report = self._front.pid, self._report
+        self._finished = [await self._make_canary() for _ in range(3)]
+        holder = await self._hold_the_group()
+        warm_up = int(requests * WARM_UP_SHARE)
+        lines_before, began = self._log_lines(), time.monotonic()
+        await self._send(warm_up)
+        report.resident_bytes_warm, created_warm = look(self._front).resident_bytes, report.created
+        await self._send(requests - warm_up)
+        report.seconds, report.requests = time.monotonic() - began, requests
+        report.statuses = {name: dict(counts) for name, counts in self._counts.items()}
+        if self._front.has_exited or self._front.pid != pid:
+            report.violations.append(f"the front has died:\n{self._front.log()[-4000:]}")
+            return report
+        report.resident_bytes_end = look(self._front).resident_bytes
+        report.log_lines = self._log_lines() - lines_before
+        self._check_growth(report.created - created_warm)
+        await self._api.cancel(holder)
+        await self._make_canary()
+        return report
+
+    async def _send(self, requests: int) -> None:
+        self._left = requests
+        await asyncio.gather(*(self._worker() for _ in range(CONCURRENT)))
+
+    async def _worker(self) -> None:
+        while self._left > 0:
+            number = self._left
+            self._left -= 1
+            rpc, call = self._calls[number % len(self._calls)]
+            if number % OVERSIZED_EVERY == 0:
+                data = bytes(MAX_REQUEST_BYTES + 1)
+            else:
+                ends_something = rpc.name in _ENDS_SOMETHING
+                known = [*self._disposable, *(() if ends_something else self._finished)]
+                data = self._mutator.request(rpc.request, known)
+            status, reply = await self._ask(rpc, call, data)
+            self._counts.setdefault(rpc.name, Counter())[status] += 1
+            if rpc.name == "CreateGeneration" and reply:
+                await self._end(v1.CreateGenerationResponse.FromString(reply).generation.generation_id)
+
+    async def _ask(self, rpc: Rpc, method: Callable[[bytes], grpc.aio.Call], data: bytes) -> tuple[str, bytes]:
+        """Make one call; returns "CODE" or "CODE / REASON" and the (first) reply."""
+        call = method(data)
+        try:
+            if rpc.streams:
+                replies = [await asyncio.wait_for(call.read(), _PATIENCE_S) for _ in range(3)]
+                return "OK", b"" if replies[0] is grpc.aio.EOF else replies[0]
+            return "OK", await asyncio.wait_for(call, _PATIENCE_S if rpc.name in _WAITS else _TIMEOUT_S)
+        except asyncio.TimeoutError:
+            if rpc.streams or rpc.name in _WAITS:
+                return "left", b""
+            self._violation(rpc, data, f"no reply within {_TIMEOUT_S:g} s")
+            return "hangs", b""
+        except grpc.aio.AioRpcError as error:
+            code, reason = error.code().name, reason_of(error)
+            if not self._is_documented(rpc, code, reason, len(data)):
+                self._violation(rpc, data, f"{code} / {reason or 'no reason'}: {error.details()}")
+            return f"{code} / {reason}" if reason else code, b""
+        finally:
+            call.cancel()
+
+    def _is_documented(self, rpc: Rpc, code: str, reason: str, size: int) -> bool:
+        if code == "RESOURCE_EXHAUSTED" and not reason:
+            return size > MAX_REQUEST_BYTES
+        return (code, reason) in rpc.errors
+
+    def _violation(self, rpc: Rpc, data: bytes, problem: str) -> None:
+        shown = data[:200].hex() + ("..." if len(data) > 200 else "")
+        if len(self._report.violations) < 50:
+            self._report.violations.append(f"{rpc.path}: {problem}; request {shown}")
+
+    async def _end(self, generation_id: str) -> None:
+        """Take back what a request made by chance; a validate_only one made nothing."""
+        if generation_id:
+            self._report.created += 1
+            self._disposable.append(generation_id)
+            await self._api.cancel(generation_id)
+
+    async def _hold_the_group(self) -> str:
+        """Keep the ranks busy, so that what is created by chance waits until it is cancelled and makes no frames."""
+        spec = generation_pb2.GenerationSpec(prompt="a slow red circle")
+        request = v1.CreateGenerationRequest(spec=spec, detached=True)
+        request.priority.value = 9
+        return str((await self._api.video.CreateGeneration(request)).generation.generation_id)
+
+    async def _make_canary(self) -> str:
+        """Generate a video whose bytes are known; returns its id."""
+        spec = generation_pb2.GenerationSpec(
+            prompt="a red circle", seed=_CANARY_SEED, frame_count=_CANARY_FRAMES, width=64, height=64
+        )
+        reply = await self._api.video.CreateGeneration(v1.CreateGenerationRequest(spec=spec, detached=True))
+        generation_id: str = reply.generation.generation_id
+        stream = self._api.video.StreamFrames(v1.StreamFramesRequest(generation_id=generation_id), timeout=_TIMEOUT_S)
+        frames = [message.frame.data async for message in stream if message.WhichOneof("payload") == "frame"]
+        wanted = [frame_bytes(_CANARY_SEED, index, 64 * 64 * 3) for index in range(_CANARY_FRAMES)]
+        if frames != wanted:
+            self._report.violations.append(f"canary {generation_id} is another video than it should be")
+        return generation_id
+
+    def _check_growth(self, remembered: int) -> None:
+        report = self._report
+        growth = report.resident_bytes_end - report.resident_bytes_warm
+        allowed = MAX_GROWTH_BYTES + remembered * BYTES_PER_GENERATION
+        if growth > allowed:
+            report.violations.append(f"resident memory grew by {growth} bytes, allowed are {allowed}")
+        allowed_lines = max(100, MAX_LOG_LINES_PER_THOUSAND * report.requests / 1000)
+        if report.log_lines > allowed_lines:
+            report.violations.append(f"{report.log_lines} lines of log, allowed are {allowed_lines:.0f}")
+        if "Traceback" in self._front.log():
+            report.violations.append("there is a traceback in the log")
+
+    def _log_lines(self) -> int:
+        return self._front.log().count("\n")
+
+    def _method(self, rpc: Rpc) -> Callable[[bytes], grpc.aio.Call]:
+        make = self._api.channel.unary_stream if rpc.streams else self._api.channel.unary_unary
+        return make(rpc.path, request_serializer=None, response_deserializer=None)
+
+
+def _is_missing(rpc: Rpc) -> bool:
+    """Whether this server has no such method at all."""
+    own = getattr(VideoGenerationService, rpc.name, None)
+    return own is not None and own is getattr(VideoGenerationServiceServicer, rpc.name)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Start a server, send the requests, print the report; returns 1 where anything was violated."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.fuzz", description=__doc__.partition("\n")[0])
+    parser.add_argument("--requests", type=int, default=100_000, metavar="N")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the report there as well")
+    arguments = parser.parse_args(argv)
+    report = asyncio.run(_with_front(lambda front: fuzz(front, requests=arguments.requests, seed=arguments.seed)))
+    print(report)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(asdict(report), indent=1) + "\n")
+    return bool(report.violations)
+
+
+async def _with_front(work: Callable[[ChaosFront], Awaitable[FuzzReport]]) -> FuzzReport:
+    front = ChaosFront(*SCRIPTED_RANKS)
+    try:
+        front.start()
+        await front.wait_ready()
+        return await work(front)
+    finally:
+        front.end_everything()
+        front.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
