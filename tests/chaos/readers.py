@@ -30,7 +30,7 @@ class Reading:
     async def follow(self, api: Api, log: ReaderLog, *, dawdles: bool = False) -> None:
         """Read from the first frame to the end, calling again whenever the stream breaks."""
         while not self._is_over(await self.stream(api, log, log.following, dawdles=dawdles)):
-            await asyncio.sleep(self.rng.uniform(0.05, 0.5))
+            await self._pause()
 
     async def hop(self, api: Api, log: ReaderLog, frame_count: int) -> None:
         """Open streams at random indices and abandon them after a few frames; at last read everything."""
@@ -41,7 +41,7 @@ class Reading:
         while not self._is_over(await self.stream(api, log, start)):
             # Broken on the way: the next stream stands for itself again, from where this one stopped.
             start = log.streams[-1].receipts[-1].index + 1 if log.streams[-1].receipts else start
-            await asyncio.sleep(self.rng.uniform(0.05, 0.5))
+            await self._pause()
 
     async def pull(self, api: Api, log: ReaderLog) -> None:
         """Read everything by PullFrames, a few frames at a time; a reply that was lost is pulled again."""
@@ -58,7 +58,7 @@ class Reading:
             except grpc.aio.AioRpcError as error:
                 if self._broke(stream, log, error):
                     return
-                await asyncio.sleep(self.rng.uniform(0.05, 0.5))
+                await self._pause()
                 continue
             for frame in reply.frames:
                 self.history.received(stream, frame.frame_index, frame.data)
@@ -116,7 +116,7 @@ class Reading:
                     break
             else:
                 stream.ended = "left"
-        except asyncio.TimeoutError:
+        except TimeoutError:
             stream.ended = "silence" if leave_after is None else "left"
         except grpc.aio.AioRpcError as error:
             if self._broke(stream, log, error):
@@ -126,6 +126,10 @@ class Reading:
         if stream.ended not in ("end", "left", "refused"):
             self.statuses[stream.ended] += 1
         return stream
+
+    async def _pause(self) -> None:
+        """Between two calls of a client that is refused or cut off."""
+        await asyncio.sleep(self.rng.uniform(0.05, 0.5))
 
     def _is_over(self, stream: StreamLog) -> bool:
         return stream.ended == "refused" or (stream.ended == "end" and stream.end_state in TERMINAL)

@@ -30,9 +30,7 @@ def test_every_rpc_is_found():
 
 
 def test_errors_are_read_over_the_ends_of_lines():
-    proto = (
-        "  // Says no. Errors: OUT_OF_RANGE /\n  // FRAME_EVICTED, and NOT_FOUND / NOBODY.\n  rpc Ask(A) returns (B);\n"
-    )
+    proto = "  // Errors: OUT_OF_RANGE /\n  // FRAME_EVICTED, NOT_FOUND / NOBODY.\n  rpc Ask(A) returns (B);\n"
     assert documented_errors(proto, "Ask") == {("OUT_OF_RANGE", "FRAME_EVICTED"), ("NOT_FOUND", "NOBODY")}
 
 
