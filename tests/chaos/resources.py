@@ -24,6 +24,9 @@ THREAD_SLACK = 8
 DESCRIPTOR_SLACK = 4
 """Files of a data directory that are opened when they are needed first."""
 
+_CACHES = "torchinductor_"
+"""Torch's own cache, one folder a user and always under the same name."""
+
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -104,7 +107,11 @@ def leftovers(front: ChaosFront, shared_before: frozenset[str]) -> list[str]:
         if not _is_in_use(_SHARED_MEMORY / name)
     ]
     found += [f"private folder {path.name} is still there" for path in sorted((front.folder / "data").glob("run-*"))]
-    found += [f"temporary file {path.name} is still there" for path in sorted(front.private.iterdir())]
+    found += [
+        f"temporary file {path.name} is still there"
+        for path in sorted(front.private.iterdir())
+        if not path.name.startswith(_CACHES)
+    ]
     return found
 
 
