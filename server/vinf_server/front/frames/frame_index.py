@@ -1,9 +1,9 @@
 """Which frames of a spool file are whole: an append-only file beside it, one record a frame.
 
 A record is written after the bytes of its frame, so what it names was there. It carries the frame's CRC-32C and one of
-its own: a record that was cut off or never reached the disk is told from a good one, and ends the file. Nothing is flushed
-on the way: the end of the process loses nothing that was written, the end of the machine may, and then the checksums say
-which frames are gone.
+its own: a record that was cut off or never reached the disk is told from a good one, and ends the file. Nothing is
+flushed on the way: the end of the process loses nothing that was written, the end of the machine may, and then the
+checksums say which frames are gone.
 """
 
 from __future__ import annotations
