@@ -15,7 +15,7 @@ API_VERSION = "v1"
 
 FINISHED_REASONS = ("succeeded", "failed", "cancelled")
 FAILURE_REASONS = ("WORKER_LOST", "GPU_OUT_OF_MEMORY", "OUTPUT_INVALID", "FRAMES_MISSING", "SPOOL_FAILED", "INTERNAL")
-REJECTION_REASONS = ("queue_full", "draining", "not_ready", "invalid", "too_large")
+REJECTION_REASONS = ("queue_full", "draining", "not_ready", "invalid", "too_large", "disk_full")
 STAGES = ("text", "denoise", "communicate", "checkpoint", "decode", "deliver")
 RESTART_CAUSES = ("exit", "signal", "hang", "oom")
 

@@ -97,6 +97,7 @@ def test_close_during_a_write_closes_after_it(spool):
         await asyncio.sleep(0)
         file.close()
         assert await write
+        await asyncio.to_thread(spool.close)
         assert len(os.listdir("/proc/self/fd")) == before
 
     asyncio.run(scenario())

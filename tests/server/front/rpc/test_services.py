@@ -47,7 +47,7 @@ def serving(generations, metrics):
         server, address = await start_public_server(
             Address("127.0.0.1", 0),
             video_generation=VideoGenerationService(generations, status, metrics),
-            server_info=ServerInfoService(generations, status, max_waiting=3),
+            server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0),
             health=health,
         )
         async with grpc.aio.insecure_channel(str(address)) as channel:
@@ -418,7 +418,7 @@ def test_taken_port_is_refused(serving, generations, metrics):
                 await start_public_server(
                     server.address,
                     video_generation=VideoGenerationService(generations, server.status, metrics),
-                    server_info=ServerInfoService(generations, server.status, max_waiting=3),
+                    server_info=ServerInfoService(generations, server.status, max_waiting=3, disk_budget=0),
                     health=HealthService(),
                 )
 
