@@ -116,9 +116,8 @@ class ChaosFront:
             raise
 
     def agent(self) -> psutil.Process | None:
-        """The process that starts the ranks, if there is one now."""
-        children = psutil.Process(self.pid).children()
-        return children[0] if children else None
+        """The process that has started the ranks, if there is one now."""
+        return next((child for child in psutil.Process(self.pid).children() if child.children()), None)
 
     def log(self) -> str:
         """Everything that it wrote, in all lives."""

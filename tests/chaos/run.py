@@ -34,7 +34,7 @@ from tests.chaos.resources import leftovers, look, settle, shared_memory
 from tests.chaos.specs import SPECS
 from vinf.v1.generation_pb2 import GenerationState
 
-FRONT_RESTARTS = False
+FRONT_RESTARTS = True
 """Whether generations outlive the front, so that it may be killed."""
 
 CALM_S = 240.0

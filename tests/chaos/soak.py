@@ -1,7 +1,7 @@
 """Resident memory over a long time of work: `python -m tests.chaos.soak --minutes 60`.
 
-Short generations back to back, each read by several readers, while the memory of the front and of every rank is sampled.
-The slope after the warm-up is what a server would grow by.
+Short generations back to back, each read by several readers, while the memory of the front and of every rank is
+sampled. The slope after the warm-up is what a server would grow by.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 
 def test_nothing_is_lost_in_a_minute_of_chaos():
-    plan = ChaosPlan(seconds=30, seed=1, people=3, specs=QUICK)
+    plan = ChaosPlan(seconds=30, seed=11, people=3, specs=QUICK)
     report = asyncio.run(run_chaos(plan))
     assert report.violations == [], str(report)
     kinds = {fault.kind for fault in report.faults}
