@@ -63,6 +63,12 @@ class Api:
             v1.CancelGenerationRequest(generation_id=generation_id), timeout=RPC_TIMEOUT_S
         )
 
+    async def delete(self, generation_id: str) -> None:
+        """Have it forgotten."""
+        await self.video.DeleteGeneration(
+            v1.DeleteGenerationRequest(generation_id=generation_id), timeout=RPC_TIMEOUT_S
+        )
+
     async def info(self) -> server_info_service_pb2.ServerInfo:
         """What the server says of itself."""
         request = server_info_service_pb2.GetServerInfoRequest()

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import grpc
 
-from tests.chaos.api import RPC_TIMEOUT_S, TERMINAL, Api, is_passing, reason_of, v1
+from tests.chaos.api import RPC_TIMEOUT_S, TERMINAL, Api, is_passing, v1
 from tests.chaos.history import GenerationLog, History, ReaderLog
 from tests.chaos.readers import Reading
 from tests.chaos.specs import SPECS
@@ -29,8 +29,18 @@ class Person:
     """One client, with one generation in hand at a time."""
 
     def __init__(
-        self, name: str, address: str, history: History, *, seed: int, specs: Sequence[str], can_pull: bool
+        self, name: str, address: str, history: History, *, seed: int, specs: Sequence[str], methods: frozenset[str]
     ) -> None:
+        """Begin a life.
+
+        Args:
+            name: of this one.
+            address: of the server, or of what stands before it.
+            history: where to write down everything that arrives.
+            seed: of all decisions.
+            specs: names of the videos to ask for.
+            methods: that the server has; habits that need others are left out.
+        """
         self.name = name
         self._address = address
         self._api = Api(address)
@@ -41,7 +51,9 @@ class Person:
         self._specs = specs
         self._habits: list[Callable[[], Awaitable[None]]] = [
             *(self._follows, self._dawdles, self._hops, self._changes_mind, self._comes_back_later),
-            *(self._shows_it_to_friends, self._watches, self._uses_the_sdk, *([self._pulls] if can_pull else ())),
+            *(self._shows_it_to_friends, self._watches, self._uses_the_sdk),
+            *([self._pulls] if "PullFrames" in methods else ()),
+            *([self._tidies_up] if "DeleteGeneration" in methods else ()),
         ]
         self.habits: Counter[str] = Counter()
 
@@ -70,6 +82,20 @@ class Person:
     async def _pulls(self) -> None:
         generation_id = await self._create()
         await self._reading.pull(self._api, self._history.reader(self.name, generation_id))
+
+    async def _tidies_up(self) -> None:
+        """Reads a video and has the server forget it."""
+        generation_id = await self._create()
+        await self._follow(generation_id)
+        log = self._history.generations[generation_id]
+        log.final, log.end_time = await self._insist(lambda: self._api.get(generation_id)), time.monotonic()
+        try:
+            await self._insist(lambda: self._api.delete(generation_id))
+        except grpc.aio.AioRpcError as error:
+            # The reply to an earlier try was lost.
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+        log.deleted = True
 
     async def _changes_mind(self) -> None:
         """Cancels, at any time from the queue to the last frame."""
@@ -124,7 +150,6 @@ class Person:
                 return await call()
             except grpc.aio.AioRpcError as error:
                 if not is_passing(error):
-                    self._history.complaints.append(f"{self.name}: {error.code().name} / {reason_of(error)}")
                     raise
                 self.statuses[error.code().name] += 1
                 await asyncio.sleep(self._rng.uniform(0.1, 1.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import signal
 import time
 from collections import Counter
@@ -62,7 +63,7 @@ class Trouble:
         self._history = history
         self._seed = seed
         self._restart_front = restart_front
-        self._mutator = Mutator(seed)
+        self._mutator = Mutator(random.Random(f"flood {seed}"))
         self._api = Api(front.address)
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import sys
 import time
 from collections import Counter, deque
@@ -109,7 +110,7 @@ class _Fuzzer:
     def __init__(self, front: ChaosFront, api: Api, seed: int) -> None:
         self._front = front
         self._api = api
-        self._mutator = Mutator(seed)
+        self._mutator = Mutator(random.Random(f"mutations {seed}"))
         self._report = FuzzReport(seed)
         self._counts: dict[str, Counter[str]] = {}
         self._left = 0
@@ -178,16 +179,11 @@ class _Fuzzer:
             return "hangs", b""
         except grpc.aio.AioRpcError as error:
             code, reason = error.code().name, reason_of(error)
-            if not self._is_documented(rpc, code, reason, len(data)):
+            if not is_documented(rpc, code, reason, len(data)):
                 self._violation(rpc, data, f"{code} / {reason or 'no reason'}: {error.details()}")
             return f"{code} / {reason}" if reason else code, b""
         finally:
             call.cancel()
-
-    def _is_documented(self, rpc: Rpc, code: str, reason: str, size: int) -> bool:
-        if code == "RESOURCE_EXHAUSTED" and not reason:
-            return size > MAX_REQUEST_BYTES
-        return (code, reason) in rpc.errors
 
     def _violation(self, rpc: Rpc, data: bytes, problem: str) -> None:
         shown = data[:200].hex() + ("..." if len(data) > 200 else "")
@@ -242,6 +238,13 @@ class _Fuzzer:
         return make(rpc.path, request_serializer=None, response_deserializer=None)
 
 
+def is_documented(rpc: Rpc, code: str, reason: str, request_bytes: int) -> bool:
+    """Whether the contract says that an RPC may answer a request of that size so."""
+    if code == "RESOURCE_EXHAUSTED" and not reason:
+        return request_bytes > MAX_REQUEST_BYTES
+    return (code, reason) in rpc.errors
+
+
 def is_served(method: str) -> bool:
     """Whether this server has the method, and not only its contract."""
     own = getattr(VideoGenerationService, method, None)
@@ -258,6 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     report = asyncio.run(_with_front(lambda front: fuzz(front, requests=arguments.requests, seed=arguments.seed)))
     print(report)
     if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(asdict(report), indent=1) + "\n")
     return bool(report.violations)
 

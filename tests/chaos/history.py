@@ -71,6 +71,9 @@ class GenerationLog:
     cancelled: bool = False
     """Somebody asked for its end."""
 
+    deleted: bool = False
+    """It was forgotten on request, after `final` was taken."""
+
     final: generation_pb2.Generation | None = None
     """The last snapshot, taken when everything was over."""
 

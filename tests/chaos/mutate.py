@@ -1,7 +1,8 @@
 """Requests that nobody should send: right ones with fields spoiled, and messages with bytes spoiled.
 
-`hypothesis` would do as well for single messages; here one seed gives one endless stream of them, at the speed of the
-wire, and mutations look at descriptors only, so that new fields are spoiled by themselves.
+Mutations look at descriptors only, so that new fields are spoiled by themselves. All chance comes from one
+`random.Random`: a seeded one for a hundred thousand requests at the speed of the wire, or one of hypothesis's, which
+then makes a request that breaks something as small as it can.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ MAX_HUGE_TEXT = 200_000
 
 
 class Mutator:
-    """An endless stream of bad requests from one seed."""
+    """An endless stream of bad requests from one source of chance."""
 
-    def __init__(self, seed: int) -> None:
-        self._rng = random.Random(f"mutations {seed}")
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._seen: deque[bytes] = deque([b""], maxlen=64)
         """Earlier messages, to be spliced into later ones."""
 

@@ -31,6 +31,7 @@ from tests.chaos.proxy import Proxy, Weather
 from tests.chaos.readers import Reading
 from tests.chaos.report import ChaosReport
 from tests.chaos.resources import leftovers, look, settle, shared_memory
+from tests.chaos.rpcs import public_rpcs
 from tests.chaos.specs import SPECS
 from vinf.v1.generation_pb2 import GenerationState
 
@@ -88,7 +89,7 @@ class _Chaos:
         references = await self._make_references()
         baseline = look(self._front)
         await self._proxy.start()
-        can_pull = is_served("PullFrames")
+        methods = frozenset(rpc.name for rpc in public_rpcs() if is_served(rpc.name))
         people = [
             Person(
                 f"person {number}",
@@ -96,7 +97,7 @@ class _Chaos:
                 self._history,
                 seed=plan.seed,
                 specs=plan.specs,
-                can_pull=can_pull,
+                methods=methods,
             )
             for number in range(plan.people)
         ]
@@ -111,6 +112,8 @@ class _Chaos:
         find_recoveries(trouble.done, self._history)
         verdict = check(self._history, references, trouble.loss_times)
         verdict.violations += excess
+        if await self._make_references() != references:
+            verdict.violations.append("undisturbed runs give other videos than before")
         return ChaosReport(
             seed=plan.seed,
             ranks=plan.ranks,
@@ -170,7 +173,10 @@ class _Chaos:
             for generation_id, log in self._history.generations.items():
                 while can_still_answer:
                     try:
-                        log.final = await api.get(generation_id)
+                        final = await api.get(generation_id)
+                        if log.deleted:
+                            self._history.complaints.append(f"{generation_id} was deleted and is still there")
+                        log.final = final
                     except grpc.aio.AioRpcError as error:
                         if error.code() is grpc.StatusCode.NOT_FOUND:
                             break
@@ -215,6 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     report = asyncio.run(run_chaos(plan))
     print(report)
     if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
     return bool(report.violations)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -36,7 +37,7 @@ def test_errors_are_read_over_the_ends_of_lines():
 
 def test_a_seed_repeats_its_requests():
     def requests(seed):
-        mutator = Mutator(seed)
+        mutator = Mutator(random.Random(seed))
         return [mutator.request(v1.CreateGenerationRequest) for _ in range(300)]
 
     first = requests(3)
@@ -46,7 +47,7 @@ def test_a_seed_repeats_its_requests():
 
 
 def test_requests_are_of_all_sorts():
-    mutator = Mutator(1)
+    mutator = Mutator(random.Random(1))
     parsed, broken, set_fields = [], 0, set()
     for data in itertools.islice(iter(lambda: mutator.request(v1.CreateGenerationRequest), None), 3000):
         try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from tests.chaos.soak import SoakReport
-
-pytestmark = pytest.mark.fast
+from tests.chaos.front import ChaosFront
+from tests.chaos.soak import READERS, SoakReport, soak
 
 
 def report(minutes=60):
@@ -19,17 +20,20 @@ def report(minutes=60):
     return made
 
 
+@pytest.mark.fast
 def test_slope_after_the_warm_up():
     assert report().slopes() == {"front": pytest.approx(5, rel=1e-3), "rank 0": pytest.approx(0, abs=1e-3)}
     assert "+5.00 MB an hour" in str(report())
 
 
+@pytest.mark.fast
 def test_too_few_samples_are_no_slope():
     made = SoakReport(["front"], seconds=[1.0], resident_bytes=[[1]])
     with pytest.raises(ValueError, match="1 samples are too few"):
         made.slopes()
 
 
+@pytest.mark.fast
 def test_csv(tmp_path):
     made = report(minutes=1)
     made.write_csv(tmp_path / "soak.csv")
@@ -37,3 +41,26 @@ def test_csv(tmp_path):
     assert lines[0] == "seconds,front resident bytes,rank 0 resident bytes"
     assert lines[-1] == "60.0,50083333,480000000"
     assert len(lines) == 8
+
+
+@pytest.fixture
+def sprites_front():
+    front = ChaosFront("--device", "cpu", "--ranks", "2")
+    front.start()
+    yield front
+    front.end_everything()
+    front.remove()
+
+
+@pytest.mark.process
+def test_a_soak_of_seconds(sprites_front):
+    async def run():
+        await sprites_front.wait_ready()
+        return await soak(sprites_front, seconds=4, specs=("short",), sample_s=0.5)
+
+    made = asyncio.run(run())
+    assert made.names == ["front", "rank 0", "rank 1"]
+    assert made.failed == 0
+    assert made.frames == made.generations * READERS * 8 > 0
+    assert all(resident > 10_000_000 for row in made.resident_bytes for resident in row)
+    assert set(made.slopes()) == set(made.names)
