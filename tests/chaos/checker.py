@@ -74,7 +74,8 @@ def _wrong_end(generation: GenerationLog, loss_times: list[float]) -> str:
         return ""
     if final.state == CANCELLED:
         asked = generation.cancelled and final.error.reason == "CANCEL_REQUESTED"
-        return "" if asked else f"{state} / {final.error.reason}, which nobody asked for"
+        ran_out = generation.abandoned and final.error.reason == "LEASE_EXPIRED"
+        return "" if asked or ran_out else f"{state} / {final.error.reason}, which nobody asked for"
     if final.state == FAILED:
         losses = sum(generation.submit_time <= at <= generation.end_time for at in loss_times)
         if final.error.reason == "WORKER_LOST" and losses >= LOSSES_THAT_EXPLAIN:

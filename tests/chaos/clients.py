@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from tests.chaos.api import RPC_TIMEOUT_S, TERMINAL, Api, is_passing, v1
 from tests.chaos.history import GenerationLog, History, ReaderLog
@@ -20,6 +21,8 @@ from vinf_client import Client as SdkClient
 from vinf_client import TransportError, VinfError
 
 Reply = TypeVar("Reply")
+
+_SHORT_LEASE = Duration(seconds=5)
 
 _PATIENT_ATTEMPTS = 100
 """In a row: a front that starts anew is away for longer than the SDK waits by itself."""
@@ -51,7 +54,7 @@ class Person:
         self._specs = specs
         self._habits: list[Callable[[], Awaitable[None]]] = [
             *(self._follows, self._dawdles, self._hops, self._changes_mind, self._comes_back_later),
-            *(self._shows_it_to_friends, self._watches, self._uses_the_sdk),
+            *(self._shows_it_to_friends, self._watches, self._uses_the_sdk, self._walks_away),
             *([self._pulls] if "PullFrames" in methods else ()),
             *([self._tidies_up] if "DeleteGeneration" in methods else ()),
         ]
@@ -82,6 +85,13 @@ class Person:
     async def _pulls(self) -> None:
         generation_id = await self._create()
         await self._reading.pull(self._api, self._history.reader(self.name, generation_id))
+
+    async def _walks_away(self) -> None:
+        """Leaves a generation in the queue or half read; nobody asks for it again."""
+        generation_id = await self._create(lease=_SHORT_LEASE)
+        self._history.generations[generation_id].abandoned = True
+        log = self._history.reader(self.name, generation_id, follows=False)
+        await self._reading.stream(self._api, log, 0, leave_after=self._rng.randint(0, 3), patience_s=4)
 
     async def _tidies_up(self) -> None:
         """Reads a video and has the server forget it."""
@@ -132,11 +142,13 @@ class Person:
 
     # ---- inside ----
 
-    async def _create(self, *, detached: bool = False) -> str:
+    async def _create(self, *, detached: bool = False, lease: Duration | None = None) -> str:
         """Ask until there is an answer, always under the same request_id."""
         name = self._rng.choice(self._specs)
         log = GenerationLog(self.name, name, submit_time=time.monotonic())
-        request = v1.CreateGenerationRequest(request_id=str(uuid.uuid4()), spec=SPECS[name], detached=detached)
+        request = v1.CreateGenerationRequest(
+            request_id=str(uuid.uuid4()), spec=SPECS[name], detached=detached, lease_duration=lease
+        )
         reply = await self._insist(lambda: self._api.video.CreateGeneration(request, timeout=RPC_TIMEOUT_S))
         generation_id: str = reply.generation.generation_id
         if generation_id in self._history.generations:

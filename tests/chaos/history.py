@@ -71,6 +71,9 @@ class GenerationLog:
     cancelled: bool = False
     """Somebody asked for its end."""
 
+    abandoned: bool = False
+    """Its client has gone without a word: its lease may run out."""
+
     deleted: bool = False
     """It was forgotten on request, after `final` was taken."""
 

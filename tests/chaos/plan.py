@@ -64,7 +64,9 @@ def process_faults(seed: int, *, restart_front: bool) -> Iterator[Fault]:
         losses = 0 if kind == "front-kill" else losses + (kind in COSTS_THE_GROUP)
         # Some come while the last one is hardly over, most in the middle of something.
         pause_s = rng.choice((0.0, rng.uniform(0.5, 3.0), rng.uniform(1.0, 6.0)))
-        yield Fault(kind, pause_s, lasts_s=rng.uniform(0.5, 4.0), amount=rng.random())
+        # A rank may be silent for four seconds; a front that sleeps itself must not blame its ranks for it.
+        lasts_s = rng.uniform(0.5, 8.0 if kind == "front-pause" else 2.0)
+        yield Fault(kind, pause_s, lasts_s=lasts_s, amount=rng.random())
 
 
 def network_faults(seed: int) -> Iterator[Fault]:

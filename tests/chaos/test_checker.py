@@ -141,6 +141,14 @@ def test_ends_that_the_faults_explain(state, reason, cancelled, losses, is_allow
     assert (verdict.violations == []) == is_allowed
 
 
+def test_only_an_abandoned_generation_may_lose_its_lease():
+    log = history((0, []), final=generation(generation_pb2.GENERATION_STATE_CANCELLED, "LEASE_EXPIRED"))
+    log.readers[0].streams[0].end_next = 0
+    assert "which nobody asked for" in check(log, REFERENCES, []).violations[0]
+    log.generations["g"].abandoned = True
+    assert check(log, REFERENCES, []).violations == []
+
+
 def test_a_generation_that_the_server_forgot():
     log = history((0, range(6)))
     log.generations["g"].final = None
