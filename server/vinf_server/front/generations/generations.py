@@ -128,7 +128,8 @@ class Generations:
         if waiting:
             self._observe.queue_changed(waiting[0].resolved_spec.model, len(self._queue))
         self._unverified = [generation for generation in self._store.all() if not generation.is_terminal]
-        _log.info("%d generations were there before, %d of them wait", len(known), len(waiting))
+        if known:
+            _log.info("%d generations were there before, %d of them wait", len(known), len(waiting))
 
     async def verify(self) -> None:
         """Find out which frames of unfinished generations are whole, and let the first generation start."""
