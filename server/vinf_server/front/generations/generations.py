@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from google.rpc import code_pb2
@@ -359,6 +360,8 @@ class Generations:
 
     async def tidy(self) -> None:
         """Forget what has expired, and let generations go on that waited for room on the disk."""
+        with suppress(StoreError):
+            await self._store.flush()  # what a full disk refused is tried again
         await self.look_at_disk()
         for generation in self._store.all():
             is_waiting = generation.state == SUSPENDED and generation.state_reason == DISK_FULL

@@ -207,7 +207,7 @@ def test_frames_that_do_not_match_are_found_or_never_delivered(spool, damage):
         descriptor = await trusting.open_reader()
         try:
             assert await trusting.read(descriptor, 0, 2) == bytes(data[: 2 * SIZE])
-            with pytest.raises(FrameDamagedError, match="frame [12] cannot be read"):
+            with pytest.raises(FrameDamagedError, match=r"frame [12] cannot be read"):
                 await trusting.read(descriptor, 1, 2)
         finally:
             os.close(descriptor)
