@@ -265,7 +265,7 @@ def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
         ],
         clip_frame_counts=clips,
         resume_step=generation.checkpoints.newest_step,
-        texts_at_once=generation.texts_at_once,
+        texts_at_once=generation.texts_at_once if clips else 0,
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from google.rpc import code_pb2
@@ -128,7 +129,8 @@ class Generations:
         if waiting:
             self._observe.queue_changed(waiting[0].resolved_spec.model, len(self._queue))
         self._unverified = [generation for generation in self._store.all() if not generation.is_terminal]
-        _log.info("%d generations were there before, %d of them wait", len(known), len(waiting))
+        if known:
+            _log.info("%d generations were there before, %d of them wait", len(known), len(waiting))
 
     async def verify(self) -> None:
         """Find out which frames of unfinished generations are whole, and let the first generation start."""
@@ -358,6 +360,8 @@ class Generations:
 
     async def tidy(self) -> None:
         """Forget what has expired, and let generations go on that waited for room on the disk."""
+        with suppress(StoreError):
+            await self._store.flush()  # what a full disk refused is tried again
         await self.look_at_disk()
         for generation in self._store.all():
             is_waiting = generation.state == SUSPENDED and generation.state_reason == DISK_FULL
