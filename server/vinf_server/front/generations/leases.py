@@ -1,7 +1,8 @@
 """Who has to be asked for: leases and deadlines of generations that have not ended.
 
 A generation without `detached` lives as long as somebody cares: as long as a stream of it is open, or somebody has
-asked for it within its lease. Time is monotonic for leases; a deadline is a moment of the wall clock, as its client gave it.
+asked for it within its lease. Time is monotonic for leases; a deadline is a moment of the wall clock, as its client
+gave it.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ _Key = tuple[int, int, int]
 class GenerationQueue:
     """Ids in the order in which they will run. Full means refused: the caller is told, nothing is dropped.
 
-    Within a priority the owners take turns (start-time fair queueing with generations of equal weight): the k-th waiting
-    generation of an owner runs after the k-th ones of the others at most, so that who sends a hundred delays a newcomer
-    by one.
+    Within a priority the owners take turns (start-time fair queueing with generations of equal weight): the k-th
+    waiting generation of an owner runs after the k-th ones of the others at most, so that who sends a hundred delays a
+    newcomer by one.
 
     Args:
         capacity: generations that may wait.
