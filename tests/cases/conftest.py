@@ -17,6 +17,7 @@ from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 
 PROMPT = "a red ball bouncing over the sea"
 TIMEOUT_S = 30
+UNLIMITED = ("--max-waiting-per-client", "0", "--max-creates-per-minute", "0")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def refusal(error: grpc.RpcError) -> Refusal:
 
 @pytest.fixture(scope="session")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with Server(tmp_path_factory.mktemp("cases"), "--ranks", "2") as server:
+    folder = tmp_path_factory.mktemp("cases")
+    with Server(folder, "--ranks", "2", "--max-waiting", "128", *UNLIMITED) as server:
         yield Api(server)
         assert "Traceback" not in server.log.read_text(), server.log.read_text()
