@@ -83,6 +83,20 @@ def build_parser() -> argparse.ArgumentParser:
         "a frame left out weighs at most e^-bias of a favoured one with an equal score (default: off, exact)",
     )
     add("--max-waiting", type=int, default=64, metavar="N", help="generations that may wait")
+    add(
+        "--max-waiting-per-client",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of these, how many may be of one client that is known by name; 0: all",
+    )
+    add(
+        "--max-creates-per-minute",
+        type=int,
+        default=600,
+        metavar="N",
+        help="generations a client may create in a minute, counted by its name or else by its host; 0: no limit",
+    )
     add("--insecure", action="store_true", help="allow an address that other machines can reach, without encryption")
     add("--ready-file", type=Path, default=None, metavar="PATH", help="file to write once ready: addresses and pid")
     add("--beat-timeout", type=float, default=10.0, metavar="S", help="silence after which a rank is taken for hung")
@@ -110,6 +124,8 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         memory_budget=parse_memory_budget(arguments.memory_budget, flag="--memory-budget"),
         skip_negligible=arguments.skip_negligible_context,
         max_waiting=arguments.max_waiting,
+        max_waiting_per_client=arguments.max_waiting_per_client,
+        max_creates_per_minute=arguments.max_creates_per_minute,
         insecure=arguments.insecure,
         ready_file=arguments.ready_file,
         visible_gpus=gpus,

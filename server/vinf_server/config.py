@@ -164,6 +164,12 @@ class ServeConfig:
     max_waiting: int = 64
     """Generations that may wait for the group."""
 
+    max_waiting_per_client: int = 0
+    """Of these, how many may be of one client that is known by name; 0: all."""
+
+    max_creates_per_minute: int = 600
+    """CreateGeneration calls of one client, by its name or else by its host; 0: no limit."""
+
     insecure: bool = False
     """Allows an address that other machines can reach, without encryption."""
 
@@ -200,6 +206,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         _check_range("--ranks", self.ranks, 1, MAX_RANKS)
         _check_range("--max-waiting", self.max_waiting, 1, 100_000)
+        _check_range("--max-waiting-per-client", self.max_waiting_per_client, 0, 100_000)
+        _check_range("--max-creates-per-minute", self.max_creates_per_minute, 0, 1_000_000)
         if self.ready_file is not None and not self.ready_file.absolute().parent.is_dir():
             raise ConfigError("--ready-file", f"{self.ready_file.absolute().parent} is not a folder")
         if not 0.5 <= self.beat_timeout_s <= 3600:  # false for NaN, too

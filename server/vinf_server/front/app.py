@@ -27,6 +27,7 @@ from vinf_server.front.engine.supervisor import Supervisor
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.store import MemoryStore
 from vinf_server.front.metrics import Metrics
@@ -58,6 +59,9 @@ class Front:
             spool=self._spool,
             checkpoints=self._checkpoints,
             metrics=self._metrics,
+            limits=ClientLimits(
+                max_waiting=config.max_waiting_per_client, creates_per_minute=config.max_creates_per_minute
+            ),
         )
         self._status = EngineStatus()
         self._dispatcher = Dispatcher(self._generations, frame_timeout_s=config.frame_timeout_s)
@@ -121,8 +125,10 @@ class Front:
         """Run the group until somebody asks to stop, or until it cannot be run any more."""
         supervising = asyncio.create_task(self._supervisor.run())
         stopping = asyncio.create_task(self._stop_requested.wait())
+        leases = asyncio.create_task(self._generations.leases.run())
         await asyncio.wait((supervising, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        leases.cancel()
         if not supervising.done():
             supervising.cancel()
         with suppress(asyncio.CancelledError):

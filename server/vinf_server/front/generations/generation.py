@@ -111,6 +111,9 @@ class Generation:
     stage: Stage = generation_pb2.GENERATION_STAGE_QUEUED
     completed_steps: int = 0
     failure: Failure | None = None
+    ending: Failure | None = None
+    """Why it is being cancelled: what it ends with once the ranks have stopped."""
+
     clip_frame_counts: tuple[int, ...] = ()
     idle_loss_count: int = 0
     """Times the ranks were lost with this generation in work since it last got anywhere."""

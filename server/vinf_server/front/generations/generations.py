@@ -15,6 +15,7 @@ from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.errors import GenerationNotFoundError, RequestIdReusedError, ServerDrainingError
 from vinf_server.front.frames.layout import frame_size_bytes
 from vinf_server.front.frames.spool import Spool
+from vinf_server.front.generations.estimate import Estimate
 from vinf_server.front.generations.generation import (
     CANCELLED,
     CANCELLING,
@@ -23,6 +24,7 @@ from vinf_server.front.generations.generation import (
     PENDING,
     RUNNING,
     SUCCEEDED,
+    SUSPENDED,
     TERMINAL,
     Failure,
     Generation,
@@ -31,6 +33,8 @@ from vinf_server.front.generations.generation import (
     State,
     Terms,
 )
+from vinf_server.front.generations.leases import Leases
+from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationMetrics
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.store import GenerationStore
@@ -42,6 +46,9 @@ MAX_SEED = 2**63 - 1
 
 MAX_IDLE_LOSSES = 3
 """Groups a generation may lose without getting anywhere before it is held to be the cause."""
+
+PREEMPTING_DISTANCE = 2
+"""By how much a waiting generation's priority must exceed the running one's to take its place."""
 
 _DEFAULT_TERMS = Terms()
 
@@ -69,9 +76,14 @@ class Generations:
         spool: Spool,
         checkpoints: CheckpointStore,
         metrics: Metrics,
+        limits: ClientLimits | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
+        self.limits = limits or ClientLimits()
+        self._estimate = Estimate()
+        queue.estimate_s = self._estimate.remaining_s
+        self.leases = Leases(self.end_early)
         self._spool = spool
         self._checkpoints = checkpoints
         self._observe = GenerationMetrics(metrics, queue_capacity=queue.capacity)
@@ -109,12 +121,15 @@ class Generations:
             return known, True
         self.check_accepting()
         self._queue.check_room()
+        if terms.owner:
+            self.limits.check_waiting(self._queue.count_of(terms.owner), retry_s=self._estimate.remaining_s())
         generation = self._new_generation(normalised_spec, terms, request_id=request_id)
         if validate_only:
             generation.generation_id = ""
             return generation, False
-        self._queue.put(generation.generation_id)
+        self._queue.put(generation.generation_id, priority=terms.priority, owner=terms.owner)
         self._store.add(generation)
+        self.leases.add(generation)
         self._observe.queue_changed(normalised_spec.model, len(self._queue))
         _log.info("generation %s is queued, %d frames", generation.generation_id, normalised_spec.frame_count)
         if self._listener is not None:
@@ -147,16 +162,24 @@ class Generations:
     def cancel(self, generation_id: str) -> Generation:
         """Ask for the end of a generation; one that has ended stays as it is."""
         generation = self.get(generation_id)
-        if generation.state == PENDING:
-            self._queue.remove(generation_id)
-            self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+        self.end_early(generation, _CANCEL_REQUESTED)
+        return generation
+
+    def end_early(self, generation: Generation, failure: Failure) -> None:
+        """Ask for the end of a generation, for a reason; one that has ended or is about to stays as it is.
+
+        With the code CANCELLED it ends as cancelled, with any other as failed.
+        """
+        if generation.state in (PENDING, SUSPENDED):
+            self._queue.remove(generation.generation_id)
+            self._finish(generation, _end_state(failure), failure)
             self._queue_moved(generation.resolved_spec.model)
         elif generation.state == RUNNING:
-            _log.info("generation %s is being cancelled", generation_id)
-            generation.move_to(CANCELLING)
+            _log.info("generation %s is being cancelled: %s", generation.generation_id, failure.reason)
+            generation.ending = failure
+            generation.move_to(CANCELLING, failure.reason)
             if self._listener is not None:
                 self._listener.cancel_requested(generation)
-        return generation
 
     def queue_position(self, generation: Generation) -> int:
         """Generations in front of one that waits, the running one included."""
@@ -197,6 +220,7 @@ class Generations:
         generation.stage = generation_pb2.GENERATION_STAGE_UNSPECIFIED
         self._in_work = generation
         generation.move_to(RUNNING)
+        self._estimate.started(generation)
         (self._observe.resumed if is_resumed else self._observe.started)(generation)
         self._queue_moved(generation.resolved_spec.model)
         _log.info("generation %s is running", generation_id)
@@ -213,15 +237,22 @@ class Generations:
         generation.last_loss = got
         if generation.idle_loss_count >= MAX_IDLE_LOSSES:
             return False
-        generation.checkpoints.drop_incomplete()
-        generation.stage = generation_pb2.GENERATION_STAGE_QUEUED
-        generation.completed_steps = generation.checkpoints.newest_step
-        self._in_work = None
-        self._queue.put_back(generation.generation_id)
-        generation.move_to(PENDING, "WORKER_LOST")
-        self._observe.interrupted(generation)
-        self._queue_moved(generation.resolved_spec.model)
+        self._requeue(generation, "WORKER_LOST")
         return True
+
+    def preempted(self, generation: Generation) -> None:
+        """The ranks were taken from a running generation; it goes on from its newest checkpoint when its turn comes."""
+        self._requeue(generation, "PREEMPTED")
+
+    def should_preempt(self) -> bool:
+        """True when somebody waits whose priority is clearly above that of the generation in work."""
+        waiting = self._queue.highest_priority
+        return (
+            waiting is not None
+            and self._in_work is not None
+            and self._in_work.state == RUNNING
+            and waiting >= self._in_work.terms.priority + PREEMPTING_DISTANCE
+        )
 
     def in_work(self, generation_id: str) -> Generation | None:
         """The generation the ranks work on, if it has this id."""
@@ -260,13 +291,14 @@ class Generations:
     def fail(self, generation: Generation, failure: Failure) -> None:
         """It ended with an error; when it was being cancelled anyway, it counts as cancelled."""
         if generation.state == CANCELLING:
-            self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+            self.cancelled(generation)
         else:
             self._finish(generation, FAILED, failure)
 
     def cancelled(self, generation: Generation) -> None:
         """The ranks have stopped as they were asked to."""
-        self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+        failure = generation.ending or _CANCEL_REQUESTED
+        self._finish(generation, _end_state(failure), failure)
 
     # ---- inside ----
 
@@ -291,6 +323,19 @@ class Generations:
             terms=terms,
         )
 
+    def _requeue(self, generation: Generation, reason: str) -> None:
+        """Let the generation in work wait, first of its priority."""
+        generation.checkpoints.drop_incomplete()
+        generation.stage = generation_pb2.GENERATION_STAGE_QUEUED
+        generation.completed_steps = generation.checkpoints.newest_step
+        self._in_work = None
+        self._estimate.stopped(completed=False)
+        terms = generation.terms
+        self._queue.put_back(generation.generation_id, priority=terms.priority, owner=terms.owner)
+        generation.move_to(PENDING, reason)
+        self._observe.interrupted(generation)
+        self._queue_moved(generation.resolved_spec.model)
+
     def _queue_moved(self, model: str) -> None:
         """Everyone's place in the queue has changed."""
         self._observe.queue_changed(model, len(self._queue))
@@ -312,4 +357,9 @@ class Generations:
             _log.info("generation %s: %s", generation.generation_id, FINISHED_REASONS[state])
         if was_in_work:
             self._in_work = None
+            self._estimate.stopped(completed=state == SUCCEEDED)
             self._queue_moved(generation.resolved_spec.model)
+
+
+def _end_state(failure: Failure) -> State:
+    return CANCELLED if failure.code == code_pb2.CANCELLED else FAILED

@@ -54,22 +54,33 @@ class CreateRate:
         bucket.tokens -= 1
 
 
-def check_waiting(waiting: int, most: int, *, retry_s: float) -> None:
-    """Refuse a client that has as many generations in the queue as it may.
+class ClientLimits:
+    """What one client may ask for.
 
     Args:
-        waiting: how many it has there.
-        most: how many it may have; 0: no limit.
-        retry_s: seconds until one of them probably leaves it.
-
-    Raises:
-        ClientLimitError: there is no room for another one of this client's.
+        max_waiting: generations it may have in the queue; 0: no limit.
+        creates_per_minute: calls of CreateGeneration; 0: no limit.
     """
-    if most and waiting >= most:
-        raise ClientLimitError(
-            f"{waiting} generations of this client wait already, {most} may; try again later",
-            retry_s=retry_s,
-            limit="max_waiting_per_client",
-            waitingGenerationCount=str(waiting),
-            maxWaitingPerClient=str(most),
-        )
+
+    def __init__(self, *, max_waiting: int = 0, creates_per_minute: int = 0) -> None:
+        self.max_waiting = max_waiting
+        self.creates = CreateRate(creates_per_minute)
+
+    def check_waiting(self, waiting: int, *, retry_s: float) -> None:
+        """Refuse a client that has as many generations in the queue as it may.
+
+        Args:
+            waiting: how many it has there.
+            retry_s: seconds until one of them probably leaves it.
+
+        Raises:
+            ClientLimitError: there is no room for another one of this client's.
+        """
+        if self.max_waiting and waiting >= self.max_waiting:
+            raise ClientLimitError(
+                f"{waiting} generations of this client wait already, {self.max_waiting} may; try again later",
+                retry_s=retry_s,
+                limit="max_waiting_per_client",
+                waitingGenerationCount=str(waiting),
+                maxWaitingPerClient=str(self.max_waiting),
+            )

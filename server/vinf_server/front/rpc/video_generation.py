@@ -9,6 +9,7 @@ from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1 import video_generation_service_pb2_grpc as service_grpc
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.errors import (
+    ClientLimitError,
     QueueFullError,
     ServerDrainingError,
     SpecTooLargeError,
@@ -24,6 +25,7 @@ from vinf_server.front.rpc.convert import DRAINING, error_message, generation_me
 from vinf_server.front.rpc.validation import check_create, check_list, check_stream, make_page_token
 
 _REJECTION_REASONS: dict[type[VinfError], str] = {
+    ClientLimitError: "client_limit",
     QueueFullError: "queue_full",
     ServerDrainingError: "draining",
     SpecTooLargeError: "too_large",
@@ -47,9 +49,10 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             if self._status.known_report is None:
                 self._generations.check_accepting()
             report = self._status.report
-            normalised = check_create(request, report.model, report.memory)
+            self._generations.limits.creates.take(_client(context))
+            normalised, terms = check_create(request, report.model, report.memory)
             generation, deduplicated = self._generations.create(
-                normalised, request_id=request.request_id, validate_only=request.validate_only
+                normalised, terms, request_id=request.request_id, validate_only=request.validate_only
             )
         except VinfError as error:
             self._metrics.rejections.labels(_REJECTION_REASONS.get(type(error), "invalid")).inc()
@@ -62,6 +65,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
     ) -> service_pb2.GetGenerationResponse:
         """A snapshot."""
         generation = self._generations.get(request.generation_id)
+        self._generations.leases.touch(generation.generation_id)
         return service_pb2.GetGenerationResponse(generation=generation_message(generation, self._generations))
 
     async def ListGenerations(  # noqa: N802
@@ -89,7 +93,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         """Snapshots until a terminal one; what changes while one is being sent is merged into the next."""
         generation = self._generations.get(request.generation_id)
         sent = None
-        with self._counted("WatchGeneration"):
+        with self._counted("WatchGeneration"), self._generations.leases.holding(generation.generation_id):
             while True:
                 snapshot = generation_message(generation, self._generations)
                 if snapshot != sent:
@@ -113,7 +117,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             is_draining=lambda: self._generations.is_draining,
             count_frame=self._count_frame,
         )
-        with self._counted("StreamFrames"):
+        with self._counted("StreamFrames"), self._generations.leases.holding(generation.generation_id):
             yield service_pb2.StreamFramesResponse(header=video_format(generation.resolved_spec))
             async with aclosing(reader.responses()) as responses:
                 async for response in responses:
@@ -136,3 +140,8 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             yield
         finally:
             streams.dec()
+
+
+def _client(context: Context) -> str:
+    """Whose calls are counted together: those of one host, where clients are not told apart otherwise."""
+    return context.peer().rpartition(":")[0]

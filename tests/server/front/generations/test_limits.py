@@ -3,7 +3,7 @@
 import pytest
 
 from vinf_server.front.errors import ClientLimitError
-from vinf_server.front.generations.limits import _KNOWN_CLIENTS, CreateRate, check_waiting
+from vinf_server.front.generations.limits import _KNOWN_CLIENTS, ClientLimits, CreateRate
 
 pytestmark = pytest.mark.fast
 
@@ -65,10 +65,11 @@ def test_memory_is_bounded_whatever_names_clients_give():
 
 @pytest.mark.parametrize(("waiting", "most", "refused"), [(3, 4, False), (4, 4, True), (5, 4, True), (99, 0, False)])
 def test_a_client_may_have_so_many_in_the_queue(waiting, most, refused):
+    limits = ClientLimits(max_waiting=most)
     if not refused:
-        check_waiting(waiting, most, retry_s=3)
+        limits.check_waiting(waiting, retry_s=3)
         return
     with pytest.raises(ClientLimitError) as caught:
-        check_waiting(waiting, most, retry_s=3)
+        limits.check_waiting(waiting, retry_s=3)
     assert caught.value.retry_s == 3
     assert caught.value.metadata["limit"] == "max_waiting_per_client"
