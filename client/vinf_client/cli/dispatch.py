@@ -16,8 +16,11 @@ _GROUP = "vinf.commands"
 _OWN = {
     "generate": ("vinf_client.cli.generate", "make a video and write it to a file"),
     "info": ("vinf_client.cli.info", "show a server's models, limits and ranks"),
+    "download": ("vinf_client.cli.download", "write the frames of a generation to a file"),
+    "watch": ("vinf_client.cli.watch", "follow a generation to its end"),
     "list": ("vinf_client.cli.listing", "list a server's generations"),
     "cancel": ("vinf_client.cli.cancel", "cancel a generation"),
+    "delete": ("vinf_client.cli.delete", "delete generations that have ended, and their frames"),
 }
 # What other packages may bring: the line in --help and the extra that holds what they need.
 _OTHERS = {
