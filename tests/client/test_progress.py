@@ -36,6 +36,7 @@ def test_words():
     assert (line, share) == ("decoding, frame 24 of 96, 6.0 frames/s, 12 s left", 0.25)
     assert tracker.describe(snapshot("succeeded", "decode", 20, 96))[0] == "decoding, frame 96 of 96, 24.0 frames/s"
     assert tracker.describe(snapshot("cancelling"))[0] == "cancelling"
+    assert tracker.describe(snapshot("suspended", frames=24))[0] == "suspended; it goes on by itself"
 
 
 def test_a_resumed_generation_may_go_back():
