@@ -10,6 +10,7 @@ from google.protobuf import wrappers_pb2
 
 from vinf.v1 import video_generation_service_pb2 as service_pb
 from vinf_client._errors import Violation
+from vinf_client._request import encodable
 
 _INT32 = 2**31 - 1
 _LONGEST = 1e9  # seconds; about 30 years, far beyond what a server allows
@@ -128,14 +129,6 @@ def _check_labels(value: Mapping[str, str] | None) -> list[Violation]:
         return [Violation("labels", f"must be a mapping of texts, got {value!r}")]
     for key, entry in value.items():
         for text in (key, entry):
-            if not isinstance(text, str) or not _encodable(text):
+            if not isinstance(text, str) or not encodable(text):
                 return [Violation("labels", f"must have texts as keys and values, got {text!r}")]
     return []
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

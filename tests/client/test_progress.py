@@ -75,7 +75,7 @@ def test_plain_lines_are_few():
     assert len(lines) == 6
 
 
-def test_a_terminal_gets_one_live_line():
+def test_a_terminal_gets_one_live_line(capsys):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -86,9 +86,11 @@ def test_a_terminal_gets_one_live_line():
     display.note("starting")
     display.waiting(ServerNotReadyError("later", reason="WORKERS_NOT_READY"))
     display.update(snapshot(steps=5))
+    print("for a pipe")
     display.close()
     display.close()
     assert "step 5 of 20" in stream.getvalue()
+    assert capsys.readouterr().out == "for a pipe\n", "what goes elsewhere is not drawn on the terminal"
 
 
 def test_the_choice():

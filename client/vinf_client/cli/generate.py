@@ -10,6 +10,7 @@ from pathlib import Path
 from vinf_client._client import Client
 from vinf_client._errors import InvalidRequestError, ModelNotFoundError, OutputError, VinfError
 from vinf_client._local import LocalServer
+from vinf_client._request import SpecArguments, check
 from vinf_client._types import Generation
 from vinf_client._writers import VideoShape
 from vinf_client.cli.common import MistakesError, print_json, server_of
@@ -107,13 +108,16 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Target, Path | None]:
         mistakes.append(error)
     if not mistakes:
         return target, sheet
-    if has_request and not arguments.local:
+    if has_request:
         mistakes += _request_mistakes(arguments)
     raise mistakes[0] if len(mistakes) == 1 else MistakesError(mistakes)
 
 
 def _request_mistakes(arguments: argparse.Namespace) -> list[VinfError]:
-    """Ask the server what is wrong with the request; nothing where it cannot be asked."""
+    """Find out what is wrong with the request; the server's part only where there is one to ask."""
+    if arguments.local:
+        found = check(SpecArguments(prompt=arguments.prompt, **spec_options(arguments)))
+        return [InvalidRequestError.of(found)] if found else []
     try:
         with Client(server_of(arguments)) as client:
             client.check(arguments.prompt, **job_options(arguments), **spec_options(arguments))

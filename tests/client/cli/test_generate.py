@@ -158,9 +158,10 @@ def test_all_mistakes_are_told_at_once(generate, server, capsys):
     assert all(request.validate_only for request in server.creates)
 
 
-def test_mistakes_in_outputs_need_no_server(tmp_path, capsys):
-    options = ["-o", "a.avi", "--sheet", "a.jpg", "--frames", "0", "--server", "127.0.0.1:1"]
-    assert main(["generate", "x", *options]) == 2
+@pytest.mark.parametrize("where", [["--server", "127.0.0.1:1"], ["--local"]], ids=["nobody there", "local"])
+def test_mistakes_in_outputs_need_no_server(where, capsys):
+    options = ["-o", "a.avi", "--sheet", "a.jpg", "--frames", "0"]
+    assert main(["generate", "x", *options, *where]) == 2
     assert error_lines(capsys)[0] == "vinf generate: 3 things to mend:"
 
 
