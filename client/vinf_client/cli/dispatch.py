@@ -4,6 +4,7 @@ Client commands live here. All others are entry points of the group `vinf.comman
 small and `vinf serve` on a server loads no client.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -45,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"vinf {_version()}")
         return 0
     if command in _OWN:
+        # gRPC would write about each connection that a restarting server closes; we say it in our own words.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         return _run(command, "client", lambda: import_module(_OWN[command][0]).main, rest)
     others = _entry_points()
     if command in others:
