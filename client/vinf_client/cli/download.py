@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 
 from vinf_client._client import Client
@@ -70,12 +71,12 @@ def _download(arguments: argparse.Namespace, interruptible: Interruptible[int | 
         wait = arguments.wait and not handle.generation.ended
         try:
             count = _save(handle, target, arguments.from_frame, follower, wait=wait)
+            generation = _succeeded(handle.generation) if wait else handle.generation
         except (GenerationFailedError, GenerationCancelledError):
             # It ended while it was waited for: its frames so far are worth having.
-            handle.refresh()
+            generation = handle.refresh()
             count = _save(handle, target, arguments.from_frame, follower, wait=False)
         display.close()
-        generation = handle.refresh() if wait else handle.generation
         _tell(arguments, generation, target, count)
         if generation.complete:
             return None
@@ -83,6 +84,15 @@ def _download(arguments: argparse.Namespace, interruptible: Interruptible[int | 
             raise failure_error(generation.error, generation.state, generation.generation_id)
         _tell_unfinished(arguments, generation)
         return EXIT_NOT_ENDED
+
+
+def _succeeded(generation: Generation) -> Generation:
+    """Return the snapshot that follows from a stream that brought every frame.
+
+    The server needs not be asked, and may be gone: the video is written.
+    """
+    frame_count = generation.spec.frame_count
+    return replace(generation, state=GenerationState.SUCCEEDED, state_reason="", next_frame_index=frame_count)
 
 
 def _check_start(start: int, generation: Generation) -> None:

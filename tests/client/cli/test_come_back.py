@@ -235,6 +235,20 @@ class TestDownload:
         assert not thread.is_alive()
         np.testing.assert_array_equal(np.load("a.npy"), server.video())
 
+    def test_a_server_that_is_gone_after_the_last_frame_costs_nothing(self, vinf, server, capsys, monkeypatch):
+        server.state = pb.GENERATION_STATE_RUNNING
+        attach = Client.attach
+
+        def attach_and_break(client, generation_id):
+            handle = attach(client, generation_id)
+            server.get_failure = Failure(grpc.StatusCode.UNAVAILABLE)
+            return handle
+
+        monkeypatch.setattr(Client, "attach", attach_and_break)
+        assert vinf("download", ID, "-o", "a.npy", "--wait", "--quiet", "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["state"], told["frames"]) == ("succeeded", 7)
+
     def test_a_restarting_server_is_named(self, vinf, server, capsys):
         server.state = pb.GENERATION_STATE_RUNNING
         server.ends.append(draining())
