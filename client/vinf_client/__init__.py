@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from vinf_client._client import Client
     from vinf_client._errors import (
         ClientClosedError,
+        ClientLimitError,
+        DiskFullError,
+        FrameEvictedError,
         GenerationCancelledError,
         GenerationFailedError,
         GenerationNotFoundError,
@@ -33,12 +36,14 @@ if TYPE_CHECKING:
         TransportError,
         VinfError,
         Violation,
+        WrongStateError,
     )
     from vinf_client._generation import GenerationHandle, Video
     from vinf_client._types import (
         Clip,
         Failure,
         Generation,
+        GenerationEvent,
         GenerationSpec,
         GenerationStage,
         GenerationState,
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
         ServerInfo,
         Solver,
         TemporalScope,
+        Update,
     )
 
 _HOMES = {
@@ -57,6 +63,9 @@ _HOMES = {
     "vinf_client._generation": ("GenerationHandle", "Video"),
     "vinf_client._errors": (
         "ClientClosedError",
+        "ClientLimitError",
+        "DiskFullError",
+        "FrameEvictedError",
         "GenerationCancelledError",
         "GenerationFailedError",
         "GenerationNotFoundError",
@@ -75,11 +84,13 @@ _HOMES = {
         "TransportError",
         "VinfError",
         "Violation",
+        "WrongStateError",
     ),
     "vinf_client._types": (
         "Clip",
         "Failure",
         "Generation",
+        "GenerationEvent",
         "GenerationSpec",
         "GenerationStage",
         "GenerationState",
@@ -91,6 +102,7 @@ _HOMES = {
         "ServerInfo",
         "Solver",
         "TemporalScope",
+        "Update",
     ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -98,10 +110,14 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Client",
     "ClientClosedError",
+    "ClientLimitError",
     "Clip",
+    "DiskFullError",
     "Failure",
+    "FrameEvictedError",
     "Generation",
     "GenerationCancelledError",
+    "GenerationEvent",
     "GenerationFailedError",
     "GenerationHandle",
     "GenerationNotFoundError",
@@ -129,9 +145,11 @@ __all__ = [
     "Solver",
     "TemporalScope",
     "TransportError",
+    "Update",
     "Video",
     "VinfError",
     "Violation",
+    "WrongStateError",
 ]
 
 

@@ -7,6 +7,9 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from vinf_client._errors import (
+    ClientLimitError,
+    DiskFullError,
+    FrameEvictedError,
     GenerationCancelledError,
     GenerationFailedError,
     GenerationNotFoundError,
@@ -23,6 +26,7 @@ from vinf_client._errors import (
     TransportError,
     VinfError,
     Violation,
+    WrongStateError,
 )
 from vinf_client._types import Failure, GenerationState
 
@@ -34,7 +38,11 @@ BY_REASON: dict[str, type[VinfError]] = {
     "REQUEST_ID_REUSED": RequestIdReusedError,
     "MODEL_NOT_FOUND": ModelNotFoundError,
     "GENERATION_NOT_FOUND": GenerationNotFoundError,
+    "WRONG_STATE": WrongStateError,
+    "FRAME_EVICTED": FrameEvictedError,
     "QUEUE_FULL": QueueFullError,
+    "CLIENT_LIMIT": ClientLimitError,
+    "DISK_FULL": DiskFullError,
     "WORKERS_NOT_READY": ServerNotReadyError,
     "SERVER_DRAINING": ServerDrainingError,
 }

@@ -5,12 +5,15 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from typing import Any, NoReturn
 
 from vinf_client._errors import (
+    ClientLimitError,
+    DiskFullError,
+    FrameEvictedError,
     GenerationCancelledError,
     GenerationFailedError,
     InvalidRequestError,
@@ -24,16 +27,19 @@ from vinf_client._errors import (
     TransportError,
     VinfError,
     Violation,
+    WrongStateError,
 )
 from vinf_client._transport import DEFAULT_SERVER
 
 EXIT_INTERRUPTED = 130
+EXIT_NOT_ENDED = 6
 
 # The first class that fits decides.
 _EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
     (InvalidRequestError, 2),
     (NotFoundError, 2),
     (OutputError, 2),
+    (FrameEvictedError, 2),
     (TransportError, 3),
     (LocalServerError, 3),
     (ProtocolError, 3),
@@ -41,6 +47,9 @@ _EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
     (GenerationCancelledError, 4),
     (ServerNotReadyError, 5),
     (QueueFullError, 5),
+    (ClientLimitError, 5),
+    (DiskFullError, 5),
+    (WrongStateError, EXIT_NOT_ENDED),
     (VinfError, 1),
 )
 
@@ -51,10 +60,20 @@ exit codes:
   2    an option, the request, the output, or the id of a generation is not valid
   3    no server there, the connection broke, or the local server died
   4    the generation failed or was cancelled by somebody else
-  5    the server is not ready or its queue is full
-  130  interrupted: Ctrl-C once cancels the generation, twice quits at once
-  143  terminated, the generation cancelled
+  5    the server is not ready, its queue or its disk is full, or a limit of this client is reached
+  6    the generation has not ended yet
+  130  interrupted by Ctrl-C, a second one quits at once
+  143  terminated
+vinf generate without --detach cancels its generation when it is interrupted or terminated; no other command does.
 """
+
+
+class MistakesError(InvalidRequestError):
+    """Several errors that are told at once."""
+
+    def __init__(self, errors: Sequence[VinfError]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = tuple(errors)
 
 
 class Parser(argparse.ArgumentParser):
@@ -118,19 +137,26 @@ def exit_code(error: VinfError) -> int:
 
 
 def print_error(prog: str, error: VinfError, *, names: Mapping[str, str] | None = None) -> None:
-    """Say what is wrong: one line, or one a violation when there are several."""
-    if isinstance(error, InvalidRequestError) and error.violations:
-        lines = [f"{_option_name(violation, names or {})}: {violation.description}" for violation in error.violations]
-        if len(lines) == 1:
-            print(f"{prog}: {lines[0]}", file=sys.stderr)
-        else:
-            print(f"{prog}: {len(lines)} things to mend:", *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
-    elif isinstance(error, ModelNotFoundError):
-        print(f"{prog}: --model: {error}", file=sys.stderr)
-    elif isinstance(error, TransportError) and not error.reason:
-        print(f"{prog}: {error}; is it running? (vinf serve starts one)", file=sys.stderr)
+    """Say what is wrong: one line, or one a violation when there are several; then what was noted on the error."""
+    lines = _error_lines(error, names or {})
+    if len(lines) == 1:
+        print(f"{prog}: {lines[0]}", file=sys.stderr)
     else:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {len(lines)} things to mend:", *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
+    for note in getattr(error, "__notes__", ()):
+        print(f"{prog}: {note}", file=sys.stderr)
+
+
+def _error_lines(error: VinfError, names: Mapping[str, str]) -> list[str]:
+    if isinstance(error, MistakesError):
+        return [line for entry in error.errors for line in _error_lines(entry, names)]
+    if isinstance(error, InvalidRequestError) and error.violations:
+        return [f"{_option_name(violation, names)}: {violation.description}" for violation in error.violations]
+    if isinstance(error, ModelNotFoundError):
+        return [f"--model: {error}"]
+    if isinstance(error, TransportError) and not error.reason:
+        return [f"{error}; is it running? (vinf serve starts one)"]
+    return [str(error)]
 
 
 def print_json(value: object) -> None:
@@ -166,4 +192,6 @@ def _option_name(violation: Violation, names: Mapping[str, str]) -> str:
         return f"story: {name}"
     if name == "prompt":
         return "PROMPT"
+    if name.startswith("labels"):
+        return "--label"
     return f"--{name.replace('_', '-')}" if "." not in name else name
