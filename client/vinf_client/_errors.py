@@ -6,6 +6,7 @@
     ├── NotFoundError
     │   ├── ModelNotFoundError       the server does not serve this model
     │   └── GenerationNotFoundError  the server does not know this generation (any more)
+    ├── AuthenticationError          the server wants a token, or another one
     ├── QueueFullError               too many generations wait; .retry_after says when to come back
     ├── ServerNotReadyError          the ranks are still starting; .retry_after
     │   └── ServerDrainingError      the server is shutting down and takes no new work
@@ -137,6 +138,10 @@ class ModelNotFoundError(NotFoundError):
 
 class GenerationNotFoundError(NotFoundError):
     """The server does not know this generation; perhaps its retention ran out or the id has a typing error."""
+
+
+class AuthenticationError(VinfError):
+    """The server does not know who calls: `reason` says whether the token is missing, wrong or has expired."""
 
 
 class QueueFullError(VinfError):

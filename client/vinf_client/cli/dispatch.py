@@ -18,6 +18,7 @@ _OWN = {
     "info": ("vinf_client.cli.info", "show a server's models, limits and ranks"),
     "list": ("vinf_client.cli.listing", "list a server's generations"),
     "cancel": ("vinf_client.cli.cancel", "cancel a generation"),
+    "token": ("vinf_client.cli.token", "make a token for a client of a server"),
 }
 # What other packages may bring: the line in --help and the extra that holds what they need.
 _OTHERS = {

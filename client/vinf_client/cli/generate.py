@@ -12,7 +12,7 @@ from vinf_client._errors import VinfError
 from vinf_client._local import LocalServer
 from vinf_client._types import Generation
 from vinf_client._writers import VideoShape
-from vinf_client.cli.common import print_json, run, server_of
+from vinf_client.cli.common import client_of, print_json, run
 from vinf_client.cli.generate_options import build_parser, check_combination, serve_arguments, spec_options, take_story
 from vinf_client.cli.interrupts import EXIT_TERMINATED, Interruptible, TerminatedError
 from vinf_client.output import Target
@@ -64,7 +64,9 @@ def _generate(arguments: argparse.Namespace, interruptible: Interruptible[None])
             interruptible.last_act = local.kill
             interruptible.on_stop(local.stop)
             stack.enter_context(local)
-        client = stack.enter_context(Client(local.address if local is not None else server_of(arguments)))
+        # Nobody else's token or certificates are for a server of one's own.
+        made = client_of(arguments) if local is None else Client(local.address, token="", tls=False)
+        client = stack.enter_context(made)
         interruptible.on_stop(client.close)
         try:
             recording = _record(client, arguments, target, sheet, display, local, interruptible)
