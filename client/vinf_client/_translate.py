@@ -172,10 +172,7 @@ def _cause(text: str) -> str:
         ("Domain name not found", "the host name is not known"),
         ("No route to host", "no route to the host"),
         ("Network is unreachable", "the network is unreachable"),
-        (
-            "CERTIFICATE_VERIFY_FAILED",
-            "its certificate is for another name, has expired, or no trusted authority signed it",
-        ),
+        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted, has expired, or is for another name"),
         ("WRONG_VERSION_NUMBER", "it does not speak TLS"),
         ("Socket closed", "the connection broke"),
         ("Connection reset", "the connection broke"),
