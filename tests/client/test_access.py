@@ -5,7 +5,7 @@ from concurrent import futures
 import grpc
 import pytest
 
-from tests.client.fakes import Failure
+from tests.client.fakes import ID, Failure
 from tests.support.certificates import Authority
 from vinf.v1.server_info_service_pb2_grpc import add_ServerInfoServiceServicer_to_server
 from vinf.v1.video_generation_service_pb2_grpc import add_VideoGenerationServiceServicer_to_server
@@ -93,18 +93,21 @@ def test_where_a_target_leads(target, loopback):
 @pytest.mark.fast
 def test_a_token_goes_with_every_call(recorded, monkeypatch):
     address, seen = recorded
-    for arguments, expected in (
-        ({}, None),
-        ({"token": TOKEN}, f"Bearer {TOKEN}"),
-    ):
+
+    def check(expected, **arguments):
+        seen.clear()
         with Client(address, **arguments) as client:
-            client.info()
-        assert seen[-1].get("authorization") == expected
+            client.list()
+            assert list(client.attach(ID).frames())
+        assert len(seen) > 2
+        assert {headers.get("authorization") for headers in seen} == {expected}
+
+    check(None)
+    check(f"Bearer {TOKEN}", token=TOKEN)
     monkeypatch.setenv("VINF_TOKEN", TOKEN)
-    for arguments, expected in (({}, f"Bearer {TOKEN}"), ({"token": "other"}, "Bearer other"), ({"token": ""}, None)):
-        with Client(address, **arguments) as client:
-            client.info()
-        assert seen[-1].get("authorization") == expected
+    check(f"Bearer {TOKEN}")
+    check("Bearer other", token="other")
+    check(None, token="")
 
 
 @pytest.mark.fast

@@ -16,6 +16,7 @@ from tests.support.certificates import Authority
 from vinf.v1 import generation_pb2
 from vinf.v1 import video_generation_service_pb2 as v1
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
+from vinf_client import AuthenticationError, Client, TransportError
 
 pytestmark = pytest.mark.process
 
@@ -44,6 +45,7 @@ def guarded(front_process, tmp_path):
     with grpc.secure_channel(ready["listen"], credentials) as channel:
         yield SimpleNamespace(
             front=front,
+            files={"tls_ca": authority.certificate, "tls_cert": own.certificate, "tls_key": own.key},
             listen=ready["listen"],
             video=VideoGenerationServiceStub(channel),
             metadata=(("authorization", f"Bearer {TOKEN}"),),
@@ -80,6 +82,19 @@ def test_tokens_and_prompts_are_in_no_log(guarded):
     for path, text in written.items():
         for secret in ("marker-of-a", "blue square", "slow red", digest, "\x1b", "\x00", "\u202e"):
             assert secret not in text, f"{secret!r} in {path}"
+
+
+def test_the_sdk_comes_in_with_both(guarded):
+    with Client(guarded.listen, token=TOKEN, **guarded.files) as client:
+        assert len(list(client.generate("a blue square", frames=4))) == 4
+        assert len(client.list()) == 1
+    with (
+        Client(guarded.listen, token=f"{TOKEN}x", **guarded.files) as client,
+        pytest.raises(AuthenticationError, match="the token is not known here; check that it is the one"),
+    ):
+        client.info()
+    with Client(guarded.listen, token=TOKEN, tls_ca=guarded.files["tls_ca"]) as client, pytest.raises(TransportError):
+        client.info()
 
 
 def test_the_engine_link_and_the_frames_are_this_users_own(guarded):

@@ -9,6 +9,7 @@ from vinf_client.cli.story import read_story
 from vinf_client.output import ALLOWED
 
 _LOCAL_ONLY = ("ranks", "device")
+_REMOTE_ONLY = ("server", "token_file", "tls", "tls_ca", "tls_cert", "tls_key", "insecure")
 
 
 def build_parser() -> Parser:
@@ -76,8 +77,9 @@ def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
         parser.error("PROMPT: is missing; give it or --story FILE.json")
     if arguments.story is not None and arguments.negative_prompt is not None:
         parser.error("--story: cannot be combined with --negative-prompt; the file has the prompts")
-    if arguments.local and arguments.server is not None:
-        parser.error("--local: cannot be combined with --server")
+    for name in _REMOTE_ONLY:
+        if arguments.local and getattr(arguments, name):
+            parser.error(f"--local: cannot be combined with --{name.replace('_', '-')}")
     for name in _LOCAL_ONLY:
         if not arguments.local and getattr(arguments, name) is not None:
             parser.error(f"--{name}: needs --local; a running server has its own")

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from vinf.v1 import generation_pb2, server_info_service_pb2, server_info_service_pb2_grpc
 from vinf.v1 import video_generation_service_pb2 as v1
-from vinf_server.config import ConfigError
+from vinf_server.config import Address, ConfigError, ServeConfig
 from vinf_server.front.errors import UnauthenticatedError
 from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.tokens import TokenFile
@@ -112,6 +112,16 @@ def test_case_44_bad_tokens_reach_nothing(behind, doors, run, metadata, reason):
             unknown = server.channel().unary_unary("/vinf.v1.VideoGenerationService/No")
             assert (await failure(unknown(b"", metadata=metadata)))[:2] == expected
             assert not server.generations.page(before_id="", states=(), limit=1)
+
+    run(scenario())
+
+
+def test_case_23_a_stranger_is_refused_before_the_request_is_read(behind, doors, run):
+    async def scenario():
+        async with behind(doors) as server:
+            create = server.channel().unary_unary("/vinf.v1.VideoGenerationService/CreateGeneration")
+            for data in (bytes(17 << 20), b"\xff\xff"):
+                assert (await failure(create(data)))[:2] == (UNAUTHENTICATED, "TOKEN_MISSING")
 
     run(scenario())
 
@@ -265,3 +275,13 @@ def test_a_day_is_good_to_its_end(tmp_path, run, monkeypatch, now, is_good):
     else:
         with pytest.raises(UnauthenticatedError):
             run(file.client_of("t"))
+
+
+def test_an_open_server_is_said_to_be_one(tokens, caplog):
+    everywhere = Address("0.0.0.0", 1)
+    Doors.open(ServeConfig(ranks=1, listen=everywhere, insecure=True))
+    assert "everybody who can reach 0.0.0.0:1 may use this server" in caplog.text
+    caplog.clear()
+    Doors.open(ServeConfig(ranks=1, listen=everywhere, insecure=True, tokens=tokens))
+    Doors.open(ServeConfig(ranks=1))
+    assert not caplog.records
