@@ -199,6 +199,16 @@ def test_commands_read_the_token_from_a_file(recorded, tmp_path, capsys):
     assert TOKEN not in err
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "option", [("--token-file", "t"), ("--tls",), ("--tls-ca", "c"), ("--tls-cert", "c"), ("--tls-key", "k")]
+)
+def test_a_local_server_takes_none_of_it(tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        main(["generate", "a red ball", "-o", str(tmp_path / "a.npy"), "--local", *option])
+    assert f"--local: cannot be combined with {option[0]} " in capsys.readouterr().err
+
+
 @pytest.mark.process
 def test_tls_from_both_sides(tls_server, monkeypatch, capsys):
     authority, other, own, address = tls_server

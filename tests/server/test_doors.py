@@ -27,8 +27,9 @@ TIMEOUT_S = 30
 
 
 @pytest.fixture
-def guarded(front_process, tmp_path):
+def guarded(front_process, tmp_path, monkeypatch):
     """A front with certificates for both sides, tokens, and a client that has both."""
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
     authority = Authority(tmp_path / "certificates")
     pair, own = authority.server(), authority.sign("alice", subject="/CN=alice")
     tokens = tmp_path / "tokens"
