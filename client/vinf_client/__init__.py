@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vinf_client._client import Client
     from vinf_client._errors import (
+        AuthenticationError,
         ClientClosedError,
         ClientLimitError,
         DiskFullError,
@@ -62,6 +63,7 @@ _HOMES = {
     "vinf_client._client": ("Client",),
     "vinf_client._generation": ("GenerationHandle", "Video"),
     "vinf_client._errors": (
+        "AuthenticationError",
         "ClientClosedError",
         "ClientLimitError",
         "DiskFullError",
@@ -108,6 +110,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AuthenticationError",
     "Client",
     "ClientClosedError",
     "ClientLimitError",

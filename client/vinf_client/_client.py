@@ -1,5 +1,6 @@
 """The synchronous client."""
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Self, TypeVar, Unpack
 from vinf.v1 import server_info_service_pb2 as info_pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
 from vinf_client import _convert
+from vinf_client._access import Access, FilePath
 from vinf_client._errors import (
     ClientLimitError,
     InvalidRequestError,
@@ -26,6 +28,8 @@ from vinf_client._request import SpecArguments, SpecOptions, build, check
 from vinf_client._retry import Backoff
 from vinf_client._transport import DEFAULT_SERVER, Transport
 from vinf_client._types import Generation, GenerationState, Progress, ServerInfo, TemporalScope
+
+RESUME_ATTEMPTS = 10
 
 _PAGE_SIZE = 500
 _WAIT = Backoff(initial=0.25, factor=1.5, maximum=2.0)
@@ -44,20 +48,39 @@ class Client:
 
     Args:
         server: "host:port" of the server.
+        token: shows a server that asks for one who you are; unset: $VINF_TOKEN, empty: none. It is never sent without
+            encryption to another machine.
+        tls: encrypt, and trust the system's authorities; unset: when $VINF_TLS is 1 or any file below is given.
+        tls_ca: PEM file of the authorities to trust instead; unset: $VINF_TLS_CA.
+        tls_cert: PEM file of your own certificate, for servers that ask for one; unset: $VINF_TLS_CERT.
+        tls_key: PEM file of its private key; unset: $VINF_TLS_KEY.
+        insecure: send the token without encryption to another machine all the same.
         connect_timeout: seconds until a silent address counts as unreachable; a refused connection fails at once.
         rpc_timeout: seconds one call may take. Streams and generations take as long as they take.
         resume_attempts: how often in a row a broken stream is opened again.
+
+    Raises:
+        InvalidRequestError: an argument cannot work.
     """
 
     def __init__(
         self,
         server: str = DEFAULT_SERVER,
         *,
+        token: str | None = None,
+        tls: bool | None = None,
+        tls_ca: FilePath | None = None,
+        tls_cert: FilePath | None = None,
+        tls_key: FilePath | None = None,
+        insecure: bool = False,
         connect_timeout: float = 5.0,
         rpc_timeout: float = 30.0,
-        resume_attempts: int = 10,
+        resume_attempts: int = RESUME_ATTEMPTS,
     ) -> None:
-        self._transport = Transport(server, connect_timeout=connect_timeout, rpc_timeout=rpc_timeout)
+        access = Access(
+            token=token, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, insecure=insecure
+        ).completed(os.environ)
+        self._transport = Transport(server, connect_timeout=connect_timeout, rpc_timeout=rpc_timeout, access=access)
         self._backoff = Backoff(attempts=resume_attempts)
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@
     │   └── GenerationNotFoundError  the server does not know this generation (any more)
     ├── WrongStateError              the generation is in a state that does not allow it: delete one that has not ended
     ├── FrameEvictedError            the server no longer keeps this frame; .first_available_frame_index is the oldest
+    ├── AuthenticationError          the server wants a token, or another one
     ├── QueueFullError               too many generations wait; .retry_after says when to come back
     ├── ClientLimitError             this client has as many generations, or calls as often, as it may; .retry_after
     ├── DiskFullError                the server has no room for another video
@@ -156,6 +157,10 @@ class FrameEvictedError(VinfError):
         """The oldest frame that is kept; None when the server did not say."""
         text = self.metadata.get("firstAvailableFrameIndex", "")
         return int(text) if text.isascii() and text.isdigit() else None
+
+
+class AuthenticationError(VinfError):
+    """The server does not know who calls: `reason` says whether the token is missing, wrong or has expired."""
 
 
 class QueueFullError(VinfError):

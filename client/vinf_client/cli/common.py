@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NoReturn
 
+from vinf_client._client import RESUME_ATTEMPTS, Client
 from vinf_client._errors import (
+    AuthenticationError,
     ClientLimitError,
     DiskFullError,
     FrameEvictedError,
@@ -38,6 +41,7 @@ EXIT_NOT_ENDED = 6
 _EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
     (InvalidRequestError, 2),
     (NotFoundError, 2),
+    (AuthenticationError, 2),
     (OutputError, 2),
     (FrameEvictedError, 2),
     (TransportError, 3),
@@ -57,7 +61,7 @@ EXIT_CODES_HELP = """\
 exit codes:
   0    done
   1    the server failed in an unexpected way
-  2    an option, the request, the output, or the id of a generation is not valid
+  2    an option, the request, the output, the token, or the id of a generation is not valid
   3    no server there, the connection broke, or the local server died
   4    the generation failed or was cancelled by somebody else
   5    the server is not ready, its queue or its disk is full, or a limit of this client is reached
@@ -94,10 +98,15 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
     def add_server_option(self, group: argparse._ArgumentGroup | None = None) -> None:
-        """Add --server; `server_of` fills in its default."""
-        (group or self).add_argument(
-            "--server", metavar="HOST:PORT", help=f"server to talk to (default: $VINF_SERVER or {DEFAULT_SERVER})"
-        )
+        """Add --server and what a connection to it needs; `client_of` fills in the defaults."""
+        add = (group or self).add_argument
+        add("--server", metavar="HOST:PORT", help=f"server to talk to (default: $VINF_SERVER or {DEFAULT_SERVER})")
+        add("--token-file", metavar="FILE", help="file with your token (default: the token in $VINF_TOKEN)")
+        add("--tls", action="store_true", default=None, help="encrypt, trusting the system's authorities ($VINF_TLS=1)")
+        add("--tls-ca", metavar="FILE", help="encrypt, trusting these authorities, PEM (default: $VINF_TLS_CA)")
+        add("--tls-cert", metavar="FILE", help="your certificate, PEM (default: $VINF_TLS_CERT)")
+        add("--tls-key", metavar="FILE", help="its private key, PEM (default: $VINF_TLS_KEY)")
+        add("--insecure", action="store_true", help="send the token to another machine without encryption")
 
     def add_json_option(self, text: str) -> None:
         """Add --json."""
@@ -107,6 +116,39 @@ class Parser(argparse.ArgumentParser):
 def server_of(arguments: argparse.Namespace) -> str:
     """Return the address to talk to: the option, else the environment, else this machine."""
     return arguments.server if arguments.server is not None else os.environ.get("VINF_SERVER") or DEFAULT_SERVER
+
+
+def client_of(arguments: argparse.Namespace, *, resume_attempts: int = RESUME_ATTEMPTS) -> Client:
+    """Return a client of the server, with the access, that the options of `Parser.add_server_option` describe.
+
+    Args:
+        arguments: as they were parsed.
+        resume_attempts: how often in a row a broken stream is opened again.
+
+    Raises:
+        InvalidRequestError: one of them cannot work.
+    """
+    return Client(
+        server_of(arguments),
+        token=None if arguments.token_file is None else _read_token(arguments.token_file),
+        tls=arguments.tls,
+        tls_ca=arguments.tls_ca,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        insecure=arguments.insecure,
+        resume_attempts=resume_attempts,
+    )
+
+
+def _read_token(path: str) -> str:
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
+        raise InvalidRequestError.of([Violation("token_file", f"{path} cannot be read: {problem}")]) from error
+    if not token:
+        raise InvalidRequestError.of([Violation("token_file", f"{path} is empty")])
+    return token
 
 
 def run(prog: str, body: Callable[[], int | None], *, names: Mapping[str, str] | None = None) -> int:
@@ -194,4 +236,6 @@ def _option_name(violation: Violation, names: Mapping[str, str]) -> str:
         return "PROMPT"
     if name.startswith("labels"):
         return "--label"
+    if name == "token":
+        return "--token-file"
     return f"--{name.replace('_', '-')}" if "." not in name else name

@@ -1,8 +1,7 @@
 """`vinf delete`: the end of what a generation left."""
 
-from vinf_client._client import Client
 from vinf_client._errors import TransportError, VinfError, WrongStateError
-from vinf_client.cli.common import Parser, exit_code, print_error, print_json, run, server_of
+from vinf_client.cli.common import Parser, client_of, exit_code, print_error, print_json, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     def body() -> int:
         deleted: list[str] = []
         failed: dict[str, VinfError] = {}
-        with Client(server_of(arguments)) as client:
+        with client_of(arguments) as client:
             for generation_id in dict.fromkeys(arguments.generation_ids):
                 try:
                     client.delete(generation_id)

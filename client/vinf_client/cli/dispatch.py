@@ -22,6 +22,7 @@ _OWN = {
     "list": ("vinf_client.cli.listing", "list a server's generations"),
     "cancel": ("vinf_client.cli.cancel", "cancel a generation"),
     "delete": ("vinf_client.cli.delete", "delete generations that have ended, and their frames"),
+    "token": ("vinf_client.cli.token", "make a token for a client of a server"),
 }
 # What other packages may bring: the line in --help and the extra that holds what they need.
 _OTHERS = {

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 
-from vinf_client._client import Client
 from vinf_client._errors import (
     FrameEvictedError,
     GenerationCancelledError,
@@ -20,7 +19,7 @@ from vinf_client._generation import GenerationHandle
 from vinf_client._translate import failure_error
 from vinf_client._types import Generation, GenerationState
 from vinf_client._writers import VideoShape
-from vinf_client.cli.common import EXIT_NOT_ENDED, Parser, print_json, server_of
+from vinf_client.cli.common import EXIT_NOT_ENDED, Parser, client_of, print_json
 from vinf_client.cli.following import (
     RESUME_ATTEMPTS,
     Follower,
@@ -59,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 def _download(arguments: argparse.Namespace, interruptible: Interruptible[int | None]) -> int | None:
     target = Target.parse(arguments.output if arguments.output is not None else f"{arguments.generation_id}.mp4")
     with ExitStack() as stack:
-        client = stack.enter_context(Client(server_of(arguments), resume_attempts=RESUME_ATTEMPTS))
+        client = stack.enter_context(client_of(arguments, resume_attempts=RESUME_ATTEMPTS))
         interruptible.on_stop(client.close)
         handle = client.attach(arguments.generation_id)
         stack.enter_context(come_back_later(handle.generation_id))

@@ -13,7 +13,7 @@ from vinf_client._local import LocalServer
 from vinf_client._request import SpecArguments, check
 from vinf_client._types import Generation
 from vinf_client._writers import VideoShape
-from vinf_client.cli.common import MistakesError, print_json, server_of
+from vinf_client.cli.common import MistakesError, client_of, print_json
 from vinf_client.cli.following import Follower, come_back_later, download_command, run_interruptible
 from vinf_client.cli.generate_options import (
     build_parser,
@@ -64,7 +64,7 @@ def _detach(arguments: argparse.Namespace, interruptible: Interruptible[int | No
     with ExitStack() as stack:
         display = choose_display(quiet=arguments.quiet)
         stack.callback(display.close)
-        client = stack.enter_context(Client(server_of(arguments)))
+        client = stack.enter_context(client_of(arguments))
         interruptible.on_stop(client.close)
         handle = client.submit(
             arguments.prompt,
@@ -119,7 +119,7 @@ def _request_mistakes(arguments: argparse.Namespace) -> list[VinfError]:
         found = check(SpecArguments(prompt=arguments.prompt, **spec_options(arguments)))
         return [InvalidRequestError.of(found)] if found else []
     try:
-        with Client(server_of(arguments)) as client:
+        with client_of(arguments) as client:
             client.check(arguments.prompt, **job_options(arguments), **spec_options(arguments))
     except (InvalidRequestError, ModelNotFoundError) as error:
         return [error]
@@ -140,7 +140,9 @@ def _generate(arguments: argparse.Namespace, interruptible: Interruptible[int | 
             interruptible.last_act = local.kill
             interruptible.on_stop(local.stop)
             stack.enter_context(local)
-        client = stack.enter_context(Client(local.address if local is not None else server_of(arguments)))
+        # Nobody else's token or certificates are for a server of one's own.
+        made = client_of(arguments) if local is None else Client(local.address, token="", tls=False)
+        client = stack.enter_context(made)
         interruptible.on_stop(client.close)
         try:
             recording = _record(client, arguments, target, sheet, display, local, interruptible)

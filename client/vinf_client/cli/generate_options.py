@@ -12,6 +12,7 @@ from vinf_client.output import ALLOWED
 
 _LOCAL_ONLY = ("ranks", "device")
 _NOT_DETACHED = ("output", "sheet", "local")
+_REMOTE_ONLY = ("server", "token_file", "tls", "tls_ca", "tls_cert", "tls_key", "insecure")
 
 
 def build_parser() -> Parser:
@@ -108,8 +109,9 @@ def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
     for key in keys:
         if keys.count(key) > 1:
             parser.error(f"--label: {key} stands there twice")
-    if arguments.local and arguments.server is not None:
-        parser.error("--local: cannot be combined with --server")
+    for name in _REMOTE_ONLY:
+        if arguments.local and getattr(arguments, name):
+            parser.error(f"--local: cannot be combined with --{name.replace('_', '-')}")
     for name in _LOCAL_ONLY:
         if not arguments.local and getattr(arguments, name) is not None:
             parser.error(f"--{name}: needs --local; a running server has its own")

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from vinf_client._client import Client
 from vinf_client._types import Generation
-from vinf_client.cli.common import Parser, print_json, run, server_of
+from vinf_client.cli.common import Parser, client_of, print_json, run
 from vinf_client.cli.following import state_text
 
 _PROMPT_WIDTH = 48
@@ -21,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--limit: {arguments.limit} is not allowed; allowed: at least 1")
 
     def body() -> None:
-        with Client(server_of(arguments)) as client:
+        with client_of(arguments) as client:
             found = client.list(limit=arguments.limit)
         if arguments.json:
             print_json(found)

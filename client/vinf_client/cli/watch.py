@@ -3,10 +3,9 @@
 import argparse
 from contextlib import ExitStack
 
-from vinf_client._client import Client
 from vinf_client._translate import failure_error
 from vinf_client._types import GenerationEvent, GenerationState, Update
-from vinf_client.cli.common import Parser, as_json, print_json, server_of
+from vinf_client.cli.common import Parser, as_json, client_of, print_json
 from vinf_client.cli.following import RESUME_ATTEMPTS, Follower, come_back_later, run_interruptible
 from vinf_client.cli.interrupts import Interruptible
 from vinf_client.progress import choose_display
@@ -30,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _watch(arguments: argparse.Namespace, interruptible: Interruptible[int | None]) -> None:
     with ExitStack() as stack:
-        client = stack.enter_context(Client(server_of(arguments), resume_attempts=RESUME_ATTEMPTS))
+        client = stack.enter_context(client_of(arguments, resume_attempts=RESUME_ATTEMPTS))
         interruptible.on_stop(client.close)
         handle = client.attach(arguments.generation_id)
         stack.enter_context(come_back_later(handle.generation_id))

@@ -309,7 +309,9 @@ class TestDownload:
 
 class TestGenerate:
     def test_the_last_message_says_how_to_go_on(self, vinf, server, capsys, monkeypatch):
-        monkeypatch.setattr("vinf_client.cli.generate.Client", lambda address: Client(address, resume_attempts=1))
+        monkeypatch.setattr(
+            "vinf_client.cli.generate.client_of", lambda arguments: Client(arguments.server, resume_attempts=1)
+        )
         server.ends.extend([draining()] * 5)
         assert vinf("generate", "a red ball", "-o", "a.npy", "--quiet") == 5
         assert capsys.readouterr().err.splitlines() == [

@@ -23,7 +23,7 @@ def test_help_lists_all_commands(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     client, server = out.split("server commands:")
-    for name in ("generate", "info", "download", "watch", "list", "cancel", "delete"):
+    for name in ("generate", "info", "download", "watch", "list", "cancel", "delete", "token"):
         assert f"\n  {name} " in client
     assert "\n  serve " in server
 

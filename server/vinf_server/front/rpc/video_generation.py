@@ -17,9 +17,11 @@ from vinf_server.front.errors import (
 )
 from vinf_server.front.frames.delivery import FrameReader
 from vinf_server.front.frames.layout import video_format
+from vinf_server.front.generations.generation import Terms
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.grpc_types import Context
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.rpc.auth import principal_of
 from vinf_server.front.rpc.convert import DRAINING, error_message, generation_message
 from vinf_server.front.rpc.validation import check_create, check_list, check_stream, make_page_token
 
@@ -48,8 +50,9 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
                 self._generations.check_accepting()
             report = self._status.report
             normalised = check_create(request, report.model, report.memory)
+            terms = Terms(owner=principal_of(context))
             generation, deduplicated = self._generations.create(
-                normalised, request_id=request.request_id, validate_only=request.validate_only
+                normalised, terms, request_id=request.request_id, validate_only=request.validate_only
             )
         except VinfError as error:
             self._metrics.rejections.labels(_REJECTION_REASONS.get(type(error), "invalid")).inc()
@@ -61,7 +64,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.GetGenerationRequest, context: Context
     ) -> service_pb2.GetGenerationResponse:
         """A snapshot."""
-        generation = self._generations.get(request.generation_id)
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
         return service_pb2.GetGenerationResponse(generation=generation_message(generation, self._generations))
 
     async def ListGenerations(  # noqa: N802
@@ -70,7 +73,9 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         """One page, newest first."""
         size, before_id = check_list(request)
         # One more than asked for tells whether there is another page.
-        page = self._generations.page(before_id=before_id, states=frozenset(request.states), limit=size + 1)
+        page = self._generations.page(
+            before_id=before_id, states=frozenset(request.states), limit=size + 1, owner=principal_of(context)
+        )
         return service_pb2.ListGenerationsResponse(
             generations=[generation_message(generation, self._generations) for generation in page[:size]],
             next_page_token=make_page_token(page[size - 1].generation_id) if len(page) > size else "",
@@ -80,14 +85,15 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.CancelGenerationRequest, context: Context
     ) -> service_pb2.CancelGenerationResponse:
         """Ask for the end."""
-        generation = self._generations.cancel(request.generation_id)
+        owned = self._generations.get(request.generation_id, owner=principal_of(context))
+        generation = self._generations.cancel(owned.generation_id)
         return service_pb2.CancelGenerationResponse(generation=generation_message(generation, self._generations))
 
     async def WatchGeneration(  # noqa: N802
         self, request: service_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[service_pb2.WatchGenerationResponse]:
         """Snapshots until a terminal one; what changes while one is being sent is merged into the next."""
-        generation = self._generations.get(request.generation_id)
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
         sent = None
         with self._counted("WatchGeneration"):
             while True:
@@ -105,7 +111,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.StreamFramesRequest, context: Context
     ) -> AsyncIterator[service_pb2.StreamFramesResponse]:
         """Header, frames and keepalives, end."""
-        generation = self._generations.get(request.generation_id)
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
         window = check_stream(request, generation.frames.frame_count)
         reader = FrameReader(
             generation,
