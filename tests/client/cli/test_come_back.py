@@ -16,6 +16,7 @@ from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
 from vinf_client import Client
 from vinf_client.cli import download, main, watch
+from vinf_client.cli.common import server_of
 
 pytestmark = pytest.mark.fast
 
@@ -310,7 +311,7 @@ class TestDownload:
 class TestGenerate:
     def test_the_last_message_says_how_to_go_on(self, vinf, server, capsys, monkeypatch):
         monkeypatch.setattr(
-            "vinf_client.cli.generate.client_of", lambda arguments: Client(arguments.server, resume_attempts=1)
+            "vinf_client.cli.generate.client_of", lambda arguments: Client(server_of(arguments), resume_attempts=1)
         )
         server.ends.extend([draining()] * 5)
         assert vinf("generate", "a red ball", "-o", "a.npy", "--quiet") == 5
