@@ -173,6 +173,18 @@ class ServeConfig:
     insecure: bool = False
     """Allows an address that other machines can reach, without encryption."""
 
+    tls_cert: Path | None = None
+    """PEM: the server's certificate and those between it and its authority; None: no encryption."""
+
+    tls_key: Path | None = None
+    """PEM: the private key of `tls_cert`."""
+
+    tls_client_ca: Path | None = None
+    """PEM: the authorities of clients' certificates; None: clients need none."""
+
+    tokens: Path | None = None
+    """Hashes of the tokens that clients must show one of; None: they need none."""
+
     ready_file: Path | None = None
     """Written once the group is ready, for whoever started the front."""
 
@@ -227,11 +239,7 @@ class ServeConfig:
                 "--memory-budget",
                 f"{self.memory_budget} bytes are not in [{MIN_MEMORY_BUDGET >> 20}MiB, {MAX_MEMORY_BUDGET >> 40}TiB]",
             )
-        if not self.listen.is_loopback and not self.insecure:
-            raise ConfigError(
-                "--listen",
-                f"{self.listen} can be reached from other machines and is not encrypted; add --insecure to accept that",
-            )
+        self._check_doors()
         if self.device == "cuda" and self.visible_gpus == 0:
             raise ConfigError("--device", "cuda was asked for, but no CUDA device is visible")
         if self.uses_cuda and self.ranks > self.visible_gpus:
@@ -240,6 +248,22 @@ class ServeConfig:
                 f"{self.ranks} ranks need {self.ranks} CUDA devices, {self.visible_gpus} visible; "
                 "use fewer ranks or --device cpu",
             )
+
+    def _check_doors(self) -> None:
+        if self.tls_cert is None:
+            for flag, path in (("--tls-key", self.tls_key), ("--tls-client-ca", self.tls_client_ca)):
+                if path is not None:
+                    raise ConfigError(flag, "needs --tls-cert")
+        elif self.tls_key is None:
+            raise ConfigError("--tls-cert", "needs --tls-key")
+        if self.listen.is_loopback or self.tls_cert is not None or self.insecure:
+            return
+        tokens = ", and neither are the tokens" if self.tokens is not None else ""
+        raise ConfigError(
+            "--listen",
+            f"{self.listen} can be reached from other machines and is not encrypted{tokens}; "
+            "give --tls-cert and --tls-key, or add --insecure to accept that",
+        )
 
     @property
     def uses_cuda(self) -> bool:

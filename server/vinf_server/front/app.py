@@ -31,6 +31,7 @@ from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.store import MemoryStore
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.health import HealthService
 from vinf_server.front.rpc.server import AddressInUseError, start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
@@ -48,6 +49,7 @@ class Front:
     def __init__(self, config: ServeConfig) -> None:
         self._config = config
         self._stop_requested = asyncio.Event()
+        self._doors = Doors.open(config)
         self._data_dir = DataDir(config.data_dir)
         self._spool = Spool(self._data_dir.spool)
         self._checkpoints = CheckpointStore(self._data_dir.checkpoints)
@@ -179,6 +181,7 @@ class Front:
             video_generation=VideoGenerationService(self._generations, self._status, self._metrics),
             server_info=ServerInfoService(self._generations, self._status, max_waiting=self._config.max_waiting),
             health=self._health,
+            doors=self._doors,
         )
         return server
 

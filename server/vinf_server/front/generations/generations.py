@@ -141,10 +141,10 @@ class Generations:
         if self.is_draining:
             raise ServerDrainingError("the server is shutting down")
 
-    def get(self, generation_id: str) -> Generation:
-        """Find a generation or raise `GenerationNotFoundError`."""
+    def get(self, generation_id: str, *, owner: str | None = None) -> Generation:
+        """Find a generation, one of `owner` unless that is None, or raise `GenerationNotFoundError`."""
         generation = self.find(generation_id)
-        if generation is None:
+        if generation is None or (owner is not None and generation.terms.owner != owner):
             shown = generation_id[:64]
             raise GenerationNotFoundError(f"no generation has the id {shown!r}", generationId=shown)
         return generation

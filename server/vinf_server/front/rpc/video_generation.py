@@ -21,6 +21,7 @@ from vinf_server.front.frames.layout import video_format
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.grpc_types import Context
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.rpc.auth import principal_of
 from vinf_server.front.rpc.convert import DRAINING, error_message, generation_message
 from vinf_server.front.rpc.validation import check_create, check_list, check_stream, make_page_token
 
@@ -49,8 +50,9 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             if self._status.known_report is None:
                 self._generations.check_accepting()
             report = self._status.report
-            self._generations.limits.creates.take(_client(context))
-            normalised, terms = check_create(request, report.model, report.memory)
+            owner = principal_of(context)
+            self._generations.limits.creates.take(owner or _host(context))
+            normalised, terms = check_create(request, report.model, report.memory, owner=owner)
             generation, deduplicated = self._generations.create(
                 normalised, terms, request_id=request.request_id, validate_only=request.validate_only
             )
@@ -64,7 +66,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.GetGenerationRequest, context: Context
     ) -> service_pb2.GetGenerationResponse:
         """A snapshot."""
-        generation = self._generations.get(request.generation_id)
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
         self._generations.leases.touch(generation.generation_id)
         return service_pb2.GetGenerationResponse(generation=generation_message(generation, self._generations))
 
@@ -74,7 +76,9 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         """One page, newest first."""
         size, before_id = check_list(request)
         # One more than asked for tells whether there is another page.
-        page = self._generations.page(before_id=before_id, states=frozenset(request.states), limit=size + 1)
+        page = self._generations.page(
+            before_id=before_id, states=frozenset(request.states), limit=size + 1, owner=principal_of(context)
+        )
         return service_pb2.ListGenerationsResponse(
             generations=[generation_message(generation, self._generations) for generation in page[:size]],
             next_page_token=make_page_token(page[size - 1].generation_id) if len(page) > size else "",
@@ -84,14 +88,15 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.CancelGenerationRequest, context: Context
     ) -> service_pb2.CancelGenerationResponse:
         """Ask for the end."""
-        generation = self._generations.cancel(request.generation_id)
+        owned = self._generations.get(request.generation_id, owner=principal_of(context))
+        generation = self._generations.cancel(owned.generation_id)
         return service_pb2.CancelGenerationResponse(generation=generation_message(generation, self._generations))
 
     async def WatchGeneration(  # noqa: N802
         self, request: service_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[service_pb2.WatchGenerationResponse]:
         """Snapshots until a terminal one; what changes while one is being sent is merged into the next."""
-        generation = self._generations.get(request.generation_id)
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
         sent = None
         with self._counted("WatchGeneration"), self._generations.leases.holding(generation.generation_id):
             while True:
@@ -109,7 +114,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.StreamFramesRequest, context: Context
     ) -> AsyncIterator[service_pb2.StreamFramesResponse]:
         """Header, frames and keepalives, end."""
-        generation = self._generations.get(request.generation_id)
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
         window = check_stream(request, generation.frames.frame_count)
         reader = FrameReader(
             generation,
@@ -142,6 +147,6 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             streams.dec()
 
 
-def _client(context: Context) -> str:
-    """Whose calls are counted together: those of one host, where clients are not told apart otherwise."""
+def _host(context: Context) -> str:
+    """Where a call comes from: whose calls are counted together where clients are not told apart by name."""
     return context.peer().rpartition(":")[0]
