@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from vinf_server.front.generations.generations import Generations
 
 _log = logging.getLogger(__name__)
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 class FrameObserver(Protocol):
     """Whoever waits for the last frame."""
@@ -22,6 +25,9 @@ class FrameObserver(Protocol):
 
     def spool_failed(self, generation: Generation, failure: Failure) -> None:
         """Called when the disk refuses a frame."""
+
+    def disk_full(self, generation: Generation, message: str) -> None:
+        """Called when there is no room for a frame."""
 
 
 class FrameIntake:
@@ -43,7 +49,10 @@ class FrameIntake:
         except OSError as error:
             _log.error("generation %s: cannot write to the spool: %s", generation_id, error)
             if self._generations.in_work(generation_id) is generation:
-                self._observer.spool_failed(generation, _spool_failure(error))
+                if error.errno in _FULL:
+                    self._observer.disk_full(generation, f"a frame could not be stored: {error.strerror}")
+                else:
+                    self._observer.spool_failed(generation, _spool_failure(error))
             return False
         # The generation may have ended while the disk was busy.
         if completed and self._generations.in_work(generation_id) is generation:

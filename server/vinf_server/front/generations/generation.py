@@ -115,6 +115,10 @@ class Generation:
     """Why it is being cancelled: what it ends with once the ranks have stopped."""
 
     clip_frame_counts: tuple[int, ...] = ()
+    texts_at_once: int = 0
+    """Texts a step runs at once, as the ranks chose when it was started for the first time; 0 = not known."""
+    is_forgotten: bool = False
+    """Deleted or expired: nobody finds it any more, and streams of it end."""
     idle_loss_count: int = 0
     """Times the ranks were lost with this generation in work since it last got anywhere."""
     last_loss: tuple[int, int] = (0, 0)
@@ -156,6 +160,10 @@ class IdSource:
 
     def __init__(self) -> None:
         self._last_ms = 0
+
+    def not_before(self, generation_id: str) -> None:
+        """Note an id that was used: the clock may have been set back since."""
+        self._last_ms = max(self._last_ms, int(generation_id.partition("-")[0], 16))
 
     def next(self) -> str:
         """Return an id that was never used and sorts after all earlier ones."""

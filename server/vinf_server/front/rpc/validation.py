@@ -94,6 +94,19 @@ def make_page_token(last_id: str) -> str:
     return base64.urlsafe_b64encode(b"1:" + last_id.encode()).decode().rstrip("=")
 
 
+def check_watch(request: video_generation_service_pb2.WatchGenerationRequest) -> int:
+    """Return the sequence of the last event that the client knows."""
+    if request.after_sequence < 0:
+        raise InvalidFieldsError(
+            [
+                Violation(
+                    "after_sequence", f"must be in [0, 2^63 - 1] (default all events), got {request.after_sequence}"
+                )
+            ]
+        )
+    return request.after_sequence
+
+
 def check_stream(request: video_generation_service_pb2.StreamFramesRequest, frame_count: int) -> Window:
     """Return what a reader wants, defaults filled in."""
     violations: list[Violation] = []
