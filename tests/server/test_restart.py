@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
 import uuid
 
 import grpc
 import pytest
 
-from tests.server.conftest import QUICK_AGENT
+from tests.server.conftest import QUICK_AGENT, wait_until
 from tests.server.fakes import frame_bytes
 from tests.server.test_serve import Client, assert_is_video
 from vinf.v1 import generation_pb2, video_generation_service_pb2
@@ -212,3 +213,51 @@ def test_database_of_a_newer_version_is_one_line(front_process):
     (line,) = second.stderr.splitlines()
     assert line.startswith("vinf serve: error: --data-dir: ")
     assert "a newer version has written it" in line
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a few MiB; needs root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(path):
+    """Take all the room that is left."""
+    room = os.statvfs(path.parent)
+    with open(path, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+
+
+def test_full_disk_suspends_what_runs_and_corrupts_nothing(front_process, small_disk):
+    front = front_process(*QUICK_AGENT, "--data-dir", str(small_disk / "data"))
+    client = Client(front.wait_ready())
+    # The rank waits after the first frame; told to stop, it has made no other one.
+    blocker = client.create("a slow red circle", seed=1)
+    read_until(client.stream(blocker), 1)
+    running = client.create(seed=2, frame_count=64)
+    fill(small_disk / "filler")
+    client.cancel(blocker)
+    wait_until(lambda: client.get(running).state_reason == "DISK_FULL", what="suspension")
+    with pytest.raises(grpc.RpcError) as caught:
+        client.create(seed=3)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    (small_disk / "filler").unlink()
+    assert reasons(client, running)[-4:] == [
+        ("SUSPENDED", "DISK_FULL"),
+        ("PENDING", "QUEUED"),
+        ("RUNNING", ""),
+        ("SUCCEEDED", ""),
+    ]
+    assert_is_video(list(client.stream(running)), seed=2, start=0, stop=64)
+    client.channel.close()
+    front.stop()

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from google.rpc import code_pb2
@@ -61,6 +62,12 @@ MAX_IDLE_LOSSES = 3
 PREEMPTING_DISTANCE = 2
 """By how much a waiting generation's priority must exceed the running one's to take its place."""
 DISK_FULL = "DISK_FULL"
+CONSUMER_SLOW = "CONSUMER_SLOW"
+
+RESUME_SHARE = 0.8
+"""Of the frames that may be kept; when fewer are, one that waits for its readers goes on. Below 1, so that it does not
+stop again after every frame."""
+
 SERVER_RESTARTED = "SERVER_RESTARTED"
 
 _DISK_RETRY_S = 60.0
@@ -306,6 +313,18 @@ class Generations:
             )
         await self._forget([generation])
 
+    def release_before(self, generation: Generation, frame_index: int) -> None:
+        """Nobody needs the frames before this one; where only so many are kept, they are dropped."""
+        most, frames = generation.terms.retention_frame_count, generation.frames
+        if not most:
+            return
+        frames.drop_before(frame_index)
+        generation.released.notify()
+        generation.changed.notify()
+        waits_for_readers = generation.state == SUSPENDED and generation.state_reason == CONSUMER_SLOW
+        if waits_for_readers and frames.next_missing - frames.first_available <= RESUME_SHARE * most:
+            self._resume(generation, "its readers have released frames")
+
     def expire_time_ns(self, generation: Generation) -> int:
         """When a generation is forgotten, on the wall clock; 0: not known, or never."""
         return self._retention.expire_time_ns(generation)
@@ -396,16 +415,13 @@ class Generations:
 
     async def tidy(self) -> None:
         """Forget what has expired, and let generations go on that waited for room on the disk."""
+        with suppress(StoreError):
+            await self._store.flush()  # what a full disk refused is tried again
         await self.look_at_disk()
         for generation in self._store.all():
             is_waiting = generation.state == SUSPENDED and generation.state_reason == DISK_FULL
             if is_waiting and not self._unverified and self._room_bytes() >= 0:
-                self._put_back(generation)
-                generation.move_to(PENDING, QUEUED, "there is room on the disk again")
-                self._store.save(generation)
-                self._queue_moved(generation.resolved_spec.model)
-                if self._listener is not None:
-                    self._listener.generation_queued()
+                self._resume(generation, "there is room on the disk again")
 
     def in_work(self, generation_id: str) -> Generation | None:
         """The generation the ranks work on, if it has this id."""
@@ -438,6 +454,9 @@ class Generations:
             generation.first_frame_time_ns = generation.last_frame_time_ns
             self._store.save(generation)
         self._observe.frame_stored(generation, previous_ns)
+        terms = generation.terms
+        if terms.drops_oldest:
+            generation.frames.drop_before(generation.frames.next_missing - terms.retention_frame_count)
         generation.changed.notify()
 
     def succeed(self, generation: Generation) -> None:
@@ -534,6 +553,15 @@ class Generations:
         """Queue one that has been admitted before, first of its priority."""
         terms = generation.terms
         self._queue.put_back(generation.generation_id, priority=terms.priority, owner=terms.owner)
+
+    def _resume(self, generation: Generation, message: str) -> None:
+        """Queue a suspended generation: what it waited for has come."""
+        self._put_back(generation)
+        generation.move_to(PENDING, QUEUED, message)
+        self._store.save(generation)
+        self._queue_moved(generation.resolved_spec.model)
+        if self._listener is not None:
+            self._listener.generation_queued()
 
     def _wait_again(self, generation: Generation, reason: str) -> None:
         """Let the generation in work wait for the ranks again."""
