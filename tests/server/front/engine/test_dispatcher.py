@@ -219,7 +219,7 @@ def test_lost_group_interrupts_what_runs_and_the_next_one_goes_on(generations, s
         generation, waiting = create(generations), create(generations)
         order = engine.order().generate
         assert (list(order.clip_frame_counts), order.resume_step) == ([], 0)
-        started = pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7])
+        started = pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7], texts_at_once=2)
         engine.report(started=started)
         start_time_ns = generation.start_time_ns
         await save_checkpoint(generation, 3)
@@ -232,7 +232,7 @@ def test_lost_group_interrupts_what_runs_and_the_next_one_goes_on(generations, s
         assert (generation.state, waiting.state) == (RUNNING, PENDING)
         order = engine.order().generate
         assert (order.generation_id, order.seed) == (generation.generation_id, generation.resolved_spec.seed)
-        assert (list(order.clip_frame_counts), order.resume_step) == ([9, 7], 3)
+        assert (list(order.clip_frame_counts), order.texts_at_once, order.resume_step) == ([9, 7], 2, 3)
         assert generation.start_time_ns == start_time_ns
         assert sample("vinf_generation_resumes_total", model_name="scripted") == 1
         assert sample("vinf_generation_queue_time_seconds_count", model_name="scripted") == 1
@@ -247,13 +247,14 @@ def test_another_number_of_ranks_chooses_its_own_clips(generations):
     async def scenario():
         engine = Engine(generations).ready()
         generation = create(generations)
-        engine.report(started=pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7]))
+        started = pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7], texts_at_once=2)
+        engine.report(started=started)
         await save_checkpoint(generation, 3)
         lose(engine)
         engine.group = Group(2, 3)
         engine.ready()
         order = engine.order().generate
-        assert (list(order.clip_frame_counts), order.resume_step) == ([], 3)
+        assert (list(order.clip_frame_counts), order.texts_at_once, order.resume_step) == ([], 0, 3)
 
     run(scenario())
 
