@@ -17,7 +17,8 @@ from vinf_server.config import (
     RankWeights,
     ServeConfig,
     default_data_dir,
-    parse_memory_budget,
+    parse_duration,
+    parse_size,
 )
 from vinf_server.devices import count_visible_gpus
 from vinf_server.logs import configure_logs
@@ -57,7 +58,21 @@ def build_parser() -> argparse.ArgumentParser:
     add("--ranks", type=int, default=None, metavar="N", help="processes in the group (default: CUDA devices, else 2)")
     add("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="where clients connect; port 0 picks one")
     add("--metrics", default="127.0.0.1:9464", metavar="HOST:PORT", help="where Prometheus scrapes, or off")
-    add("--data-dir", type=Path, default=default_data_dir(), metavar="DIR", help="spool of frames, and logs")
+    add("--data-dir", type=Path, default=default_data_dir(), metavar="DIR", help="generations, frames and logs")
+    add(
+        "--disk-budget",
+        default="auto",
+        metavar="SIZE",
+        help="what frames and checkpoints may take of the disk, such as 200GB or 1.5TiB, in [1MiB, 1048576TiB]; auto: "
+        "what it has, a twentieth and at most 1GiB excepted. A generation that would not fit is refused",
+    )
+    add(
+        "--keep-for",
+        default="7d",
+        metavar="TIME",
+        help="how long a generation that has ended and its frames are kept, such as 7d, 12h, 30m, 90s or forever",
+    )
+    add("--keep-count", type=int, default=1000, metavar="N", help="generations that have ended and are kept, at most")
     add("--device", choices=DEVICES, default="auto", help="what the ranks compute on")
     add("--dtype", choices=DTYPES, default="float32", help="what the ranks compute in")
     add("--deterministic", action="store_true", help="bit-identical frames on a GPU, at some cost in speed")
@@ -83,6 +98,20 @@ def build_parser() -> argparse.ArgumentParser:
         "a frame left out weighs at most e^-bias of a favoured one with an equal score (default: off, exact)",
     )
     add("--max-waiting", type=int, default=64, metavar="N", help="generations that may wait")
+    add(
+        "--max-waiting-per-client",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of these, how many may be of one client that is known by name; 0: all",
+    )
+    add(
+        "--max-creates-per-minute",
+        type=int,
+        default=600,
+        metavar="N",
+        help="generations a client may create in a minute, counted by its name or else by its host; 0: no limit",
+    )
     add("--insecure", action="store_true", help="allow an address that other machines can reach, without encryption")
     add("--tls-cert", type=Path, default=None, metavar="FILE", help="PEM certificate (chain): encrypt; read on change")
     add("--tls-key", type=Path, default=None, metavar="FILE", help="PEM private key of --tls-cert; read on change")
@@ -120,13 +149,18 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         listen=Address.parse(arguments.listen, flag="--listen"),
         metrics=None if arguments.metrics == "off" else Address.parse(arguments.metrics, flag="--metrics"),
         data_dir=arguments.data_dir,
+        disk_budget=parse_size(arguments.disk_budget, flag="--disk-budget"),
+        keep_for_s=parse_duration(arguments.keep_for, flag="--keep-for"),
+        keep_count=arguments.keep_count,
         device=arguments.device,
         dtype=arguments.dtype,
         deterministic=arguments.deterministic,
         rank_weights=RankWeights.parse(weights, flag="--rank-weights"),
-        memory_budget=parse_memory_budget(arguments.memory_budget, flag="--memory-budget"),
+        memory_budget=parse_size(arguments.memory_budget, flag="--memory-budget"),
         skip_negligible=arguments.skip_negligible_context,
         max_waiting=arguments.max_waiting,
+        max_waiting_per_client=arguments.max_waiting_per_client,
+        max_creates_per_minute=arguments.max_creates_per_minute,
         insecure=arguments.insecure,
         tls_cert=arguments.tls_cert,
         tls_key=arguments.tls_key,
@@ -160,13 +194,14 @@ async def _serve(config: ServeConfig) -> int:
     from vinf_server.front.app import Front
     from vinf_server.front.data_dir import DataDirError
     from vinf_server.front.engine.supervisor import GroupConfigurationError, GroupFailedError
+    from vinf_server.front.generations.store import StoreError
     from vinf_server.front.rpc.server import AddressInUseError
 
     try:
         await Front(config).run()
     except (ConfigError, GroupConfigurationError) as error:
         return _fail(str(error), EXIT_USAGE)
-    except DataDirError as error:
+    except (DataDirError, StoreError) as error:
         return _fail(f"--data-dir: {error}", EXIT_FAILED)
     except (AddressInUseError, GroupFailedError) as error:
         return _fail(str(error), EXIT_FAILED)

@@ -31,6 +31,19 @@ _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 """Bytes in one, by its name in lower case."""
 
 
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+MAX_KEEP_S = 3650 * 86_400.0
+"""Ten years; more is meant as for ever."""
+
+MAX_KEEP_COUNT = 100_000
+"""Their specifications and the times of their frames are held in memory."""
+
+MIN_DISK_BUDGET, MAX_DISK_BUDGET = 1 << 20, 1 << 60
+"""Bytes: less holds no video, more no disk; either is a typing mistake."""
+
+
 class ConfigError(ValueError):
     """A flag has a value that cannot work; the message names the flag, the value and what is allowed."""
 
@@ -107,7 +120,7 @@ class RankWeights:
         return ",".join(map(str, self.given)) if self.source == "given" else self.source
 
 
-def parse_memory_budget(text: str, *, flag: str) -> int | None:
+def parse_size(text: str, *, flag: str) -> int | None:
     """Read ``8GiB``, ``500MB``, ``8589934592`` (bytes); None for ``auto``."""
     if text == "auto":
         return None
@@ -116,6 +129,16 @@ def parse_memory_budget(text: str, *, flag: str) -> int | None:
     if match is None or unit is None:
         raise ConfigError(flag, f"{text!r} is not auto or a size such as 8GiB, 500MB or 8589934592")
     return int(Fraction(match[1]) * unit)
+
+
+def parse_duration(text: str, *, flag: str) -> float | None:
+    """Read ``7d``, ``12h``, ``30m``, ``90s``, as seconds; None for ``forever``."""
+    if text == "forever":
+        return None
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ConfigError(flag, f"{text!r} is not forever or a time such as 7d, 12h, 30m or 90s")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def default_data_dir() -> Path:
@@ -141,7 +164,16 @@ class ServeConfig:
     """Where Prometheus scrapes; None switches it off."""
 
     data_dir: Path = field(default_factory=default_data_dir)
-    """Spool and logs; one front a folder."""
+    """Generations, frames, checkpoints and logs, for this server and the next one; one front a folder."""
+
+    disk_budget: int | None = None
+    """Bytes that frames and checkpoints may take; None: what the disk has, a reserve excepted."""
+
+    keep_for_s: float | None = 7 * 86_400.0
+    """From the end of a generation until it is forgotten; None: for ever."""
+
+    keep_count: int = 1000
+    """Generations that have ended and are kept; beyond, the oldest ones are forgotten."""
 
     device: Device = "auto"
     """What the ranks compute on; auto prefers CUDA."""
@@ -163,6 +195,12 @@ class ServeConfig:
 
     max_waiting: int = 64
     """Generations that may wait for the group."""
+
+    max_waiting_per_client: int = 0
+    """Of these, how many may be of one client that is known by name; 0: all."""
+
+    max_creates_per_minute: int = 600
+    """CreateGeneration calls of one client, by its name or else by its host; 0: no limit."""
 
     insecure: bool = False
     """Allows an address that other machines can reach, without encryption."""
@@ -212,6 +250,16 @@ class ServeConfig:
     def __post_init__(self) -> None:
         _check_range("--ranks", self.ranks, 1, MAX_RANKS)
         _check_range("--max-waiting", self.max_waiting, 1, 100_000)
+        _check_range("--max-waiting-per-client", self.max_waiting_per_client, 0, 100_000)
+        _check_range("--max-creates-per-minute", self.max_creates_per_minute, 0, 1_000_000)
+        _check_range("--keep-count", self.keep_count, 1, MAX_KEEP_COUNT)
+        if self.keep_for_s is not None and not 0 <= self.keep_for_s <= MAX_KEEP_S:  # false for NaN, too
+            raise ConfigError("--keep-for", f"{self.keep_for_s:g} s are not in [0, {MAX_KEEP_S:g}] (ten years)")
+        if self.disk_budget is not None and not MIN_DISK_BUDGET <= self.disk_budget <= MAX_DISK_BUDGET:
+            raise ConfigError(
+                "--disk-budget",
+                f"{self.disk_budget} bytes are not in [{MIN_DISK_BUDGET >> 20}MiB, {MAX_DISK_BUDGET >> 40}TiB]",
+            )
         if self.ready_file is not None and not self.ready_file.absolute().parent.is_dir():
             raise ConfigError("--ready-file", f"{self.ready_file.absolute().parent} is not a folder")
         if not 0.5 <= self.beat_timeout_s <= 3600:  # false for NaN, too

@@ -15,10 +15,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from vinf_server.front.checkpoints import CheckpointStore
+from vinf_server.front.disk import DiskSpace
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.queue import GenerationQueue
-from vinf_server.front.generations.store import MemoryStore
+from vinf_server.front.generations.retention import Retention
+from vinf_server.front.generations.store import SqliteStore
 from vinf_server.front.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -144,9 +146,22 @@ def checkpoints(tmp_path):
 
 
 @pytest.fixture
-def generations(spool, checkpoints, metrics):
+def store(tmp_path):
+    store = SqliteStore(tmp_path / "vinf.db")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def generations(store, spool, checkpoints, metrics, tmp_path):
     return Generations(
-        store=MemoryStore(), queue=GenerationQueue(3), spool=spool, checkpoints=checkpoints, metrics=metrics
+        store=store,
+        queue=GenerationQueue(3),
+        spool=spool,
+        checkpoints=checkpoints,
+        disk=DiskSpace(tmp_path),
+        retention=Retention(),
+        metrics=metrics,
     )
 
 

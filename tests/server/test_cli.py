@@ -63,6 +63,22 @@ def test_memory_budget(monkeypatch, text, size):
 
 
 @pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90.0), ("1.5h", 5400.0), ("30m", 1800.0), ("7d", 604800.0), ("forever", None)]
+)
+def test_how_long_generations_are_kept(monkeypatch, text, seconds):
+    with_gpus(monkeypatch, 0)
+    assert parse_config(["--keep-for", text]).keep_for_s == seconds
+    assert parse_config([]).keep_for_s == 604800.0
+
+
+def test_disk_budget(monkeypatch):
+    with_gpus(monkeypatch, 0)
+    config = parse_config(["--disk-budget", "1.5GB", "--keep-count", "7"])
+    assert (config.disk_budget, config.keep_count) == (1_500_000_000, 7)
+    assert parse_config([]).disk_budget is None
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--ranks", "0"], "--ranks: 0 is not in [1, 256]"),
@@ -96,6 +112,12 @@ def test_memory_budget(monkeypatch, text, size):
         (["--memory-budget", "0"], "--memory-budget: 0 bytes are not in [64MiB, 16TiB]"),
         (["--memory-budget", "67108863"], "--memory-budget: 67108863 bytes are not in [64MiB, 16TiB]"),
         (["--memory-budget", "16.5TiB"], "--memory-budget: 18141941858304 bytes are not in [64MiB, 16TiB]"),
+        (["--disk-budget", "100"], "--disk-budget: 100 bytes are not in [1MiB, 1048576TiB]"),
+        (["--disk-budget", "lots"], "--disk-budget: 'lots' is not auto or a size"),
+        (["--keep-for", "7"], "--keep-for: '7' is not forever or a time such as 7d, 12h, 30m or 90s"),
+        (["--keep-for=-1d"], "--keep-for: '-1d' is not forever or a time"),
+        (["--keep-for", "99999d"], "--keep-for: 8.63991e+09 s are not in [0, 3.1536e+08] (ten years)"),
+        (["--keep-count", "0"], "--keep-count: 0 is not in [1, 100000]"),
         (["--max-waiting", "0"], "--max-waiting: 0 is not in [1, 100000]"),
         (["--beat-timeout", "nan"], "--beat-timeout: nan is not in [0.5, 3600] seconds"),
         (["--model", " "], "--model: is empty"),

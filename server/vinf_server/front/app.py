@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, start_
 from vinf_server.config import Address, ServeConfig
 from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.data_dir import DataDir
+from vinf_server.front.disk import DiskSpace
 from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group, Loss
@@ -27,11 +28,15 @@ from vinf_server.front.engine.supervisor import Supervisor
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.housekeeping import keep_tidy
+from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.queue import GenerationQueue
-from vinf_server.front.generations.store import MemoryStore
+from vinf_server.front.generations.retention import Retention
+from vinf_server.front.generations.store import SqliteStore, StoreError
 from vinf_server.front.metrics import Metrics
 from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.health import HealthService
+from vinf_server.front.rpc.restored import restored_failure
 from vinf_server.front.rpc.server import AddressInUseError, start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
 from vinf_server.front.rpc.video_generation import VideoGenerationService
@@ -50,16 +55,26 @@ class Front:
         self._stop_requested = asyncio.Event()
         self._doors = Doors.open(config)
         self._data_dir = DataDir(config.data_dir)
+        try:
+            self._store = SqliteStore(self._data_dir.database)
+        except StoreError:
+            self._data_dir.close()
+            raise
         self._spool = Spool(self._data_dir.spool)
         self._checkpoints = CheckpointStore(self._data_dir.checkpoints)
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the page and no dashboard reads them
         self._metrics = Metrics(CollectorRegistry())
         self._generations = Generations(
-            store=MemoryStore(),
+            store=self._store,
             queue=GenerationQueue(config.max_waiting),
             spool=self._spool,
             checkpoints=self._checkpoints,
+            disk=DiskSpace(self._data_dir.root, config.disk_budget),
+            retention=Retention(keep_for_s=config.keep_for_s, keep_count=config.keep_count),
             metrics=self._metrics,
+            limits=ClientLimits(
+                max_waiting=config.max_waiting_per_client, creates_per_minute=config.max_creates_per_minute
+            ),
         )
         self._status = EngineStatus()
         self._dispatcher = Dispatcher(self._generations, frame_timeout_s=config.frame_timeout_s)
@@ -74,9 +89,13 @@ class Front:
         async with AsyncExitStack() as stack:
             # Undone in the opposite order.
             stack.callback(self._data_dir.close)
+            stack.callback(self._store.close)
             stack.callback(self._spool.close)
             stack.callback(self._checkpoints.close)
             self._install_signal_handlers()
+            await self._generations.restore()
+            for work in (self._generations.verify(), keep_tidy(self._generations)):
+                stack.push_async_callback(_end_task, asyncio.create_task(work))
             self._start_metrics(stack)
             link = EngineLink(
                 self._status,
@@ -108,6 +127,8 @@ class Front:
             f"http://{self._metrics_address}/metrics" if self._metrics_address else "off",
         )
         self._write_ready_file()
+        report = group.ready_report
+        self._generations.reject_waiting(lambda spec: restored_failure(spec, report))
         self._dispatcher.group_ready(group)
 
     def group_lost(self, loss: Loss) -> None:
@@ -123,8 +144,10 @@ class Front:
         """Run the group until somebody asks to stop, or until it cannot be run any more."""
         supervising = asyncio.create_task(self._supervisor.run())
         stopping = asyncio.create_task(self._stop_requested.wait())
+        leases = asyncio.create_task(self._generations.leases.run())
         await asyncio.wait((supervising, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        leases.cancel()
         if not supervising.done():
             supervising.cancel()
         with suppress(asyncio.CancelledError):
@@ -173,7 +196,12 @@ class Front:
         server, self._listen = await start_public_server(
             self._config.listen,
             video_generation=VideoGenerationService(self._generations, self._status, self._metrics),
-            server_info=ServerInfoService(self._generations, self._status, max_waiting=self._config.max_waiting),
+            server_info=ServerInfoService(
+                self._generations,
+                self._status,
+                max_waiting=self._config.max_waiting,
+                disk_budget=self._config.disk_budget or 0,
+            ),
             health=self._health,
             doors=self._doors,
         )
@@ -195,6 +223,12 @@ class Front:
 
 def _text(address: Address | None) -> str | None:
     return None if address is None else str(address)
+
+
+async def _end_task(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _stop_http_server(server: HTTPServer, thread: threading.Thread) -> None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import re
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ _Result = TypeVar("_Result")
 
 _LENGTH_BYTES = 4
 _SLICE_BYTES = 1 << 20
+_FILE_NAME = re.compile(r"step-(\d{6,9})-frames-(\d{8,12})-(\d{8,12})")
 
 
 class PartError(ValueError):
@@ -49,6 +52,12 @@ class Part:
         """Says all there is to know about the file."""
         return f"step-{self.step:06d}-frames-{self.start:08d}-{self.stop:08d}"
 
+    @classmethod
+    def of_file(cls, name: str) -> Part | None:
+        """The part that a file of this name holds; None: the name is none of ours."""
+        match = _FILE_NAME.fullmatch(name)
+        return cls(int(match[1]), int(match[2]), int(match[3]) - int(match[2])) if match else None
+
 
 class CheckpointStore:
     """The folder of all generations' checkpoints, and the thread that reads and writes them."""
@@ -60,6 +69,11 @@ class CheckpointStore:
     def folder(self, generation_id: str, *, frame_count: int) -> CheckpointFolder:
         """Describe a generation's folder; nothing touches the disk before its first part."""
         return CheckpointFolder(self._root / generation_id, frame_count=frame_count, thread=self._thread)
+
+    async def remove_others(self, known: Collection[str]) -> None:
+        """Remove what belongs to no generation that is known."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, _remove_others, self._root, frozenset(known))
 
     def close(self) -> None:
         """Finish what is under way."""
@@ -78,6 +92,14 @@ class CheckpointFolder:
         self._parts: set[Part] = set()
         self._numbers = itertools.count()
 
+    async def recover(self) -> None:
+        """Find the newest complete checkpoint that an earlier server has stored, and remove what is none."""
+        self._parts = {part for part in await self._in_thread(_finished_parts, self._path) if self._is_in_video(part)}
+        for step in sorted({part.step for part in self._parts}):
+            if self._covers_video(step):
+                self.newest_step = step
+        self.drop_incomplete()
+
     async def begin(self, part: Part) -> UnfinishedPart:
         """Open a file for a part that comes in; end it with `keep` or `discard`.
 
@@ -85,7 +107,7 @@ class CheckpointFolder:
             PartError: it has no frames or lies outside the video.
             OSError: the disk refuses.
         """
-        if part.step < 1 or part.count < 1 or part.start < 0 or part.stop > self._frame_count:
+        if not self._is_in_video(part):
             raise PartError(
                 f"frames {part.start} to {part.stop} after step {part.step} are not in [0, {self._frame_count}]"
             )
@@ -151,6 +173,9 @@ class CheckpointFolder:
         self._parts.clear()
         self._clear(partial(shutil.rmtree, self._path, ignore_errors=True))
 
+    def _is_in_video(self, part: Part) -> bool:
+        return part.step >= 1 and part.count >= 1 and part.start >= 0 and part.stop <= self._frame_count
+
     def _covers_video(self, step: int) -> bool:
         position = 0
         for part in sorted((part for part in self._parts if part.step == step), key=lambda part: part.start):
@@ -165,7 +190,7 @@ class CheckpointFolder:
             self._clear(partial((self._path / part.file_name).unlink, missing_ok=True))
 
     def _clear(self, work: Callable[[], None]) -> None:
-        # Once the store is closed the server is about to end, and the next one clears the folder.
+        # Once the store is closed the server is about to end, and the next one removes what is of no use.
         with suppress(RuntimeError):
             self._thread.submit(work)
 
@@ -191,8 +216,10 @@ class UnfinishedPart:
         self.size += len(data)
 
     def finish(self, path: Path) -> None:
-        """Give it its name, now that all of it is there."""
+        """Give it its name, now that all of it is there, also for a machine that loses its power."""
         assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
         self._path.rename(path)
         self._file = None
@@ -203,6 +230,24 @@ class UnfinishedPart:
             self._file.close()
             self._path.unlink(missing_ok=True)
             self._file = None
+
+
+def _finished_parts(folder: Path) -> set[Part]:
+    """What the files of a folder hold; those that hold no part, or not all of one, are removed."""
+    parts = set()
+    for path in folder.iterdir() if folder.is_dir() else ():
+        part = Part.of_file(path.name)
+        if part is None:
+            path.unlink(missing_ok=True)
+        else:
+            parts.add(part)
+    return parts
+
+
+def _remove_others(root: Path, known: Collection[str]) -> None:
+    for folder in root.iterdir() if root.is_dir() else ():
+        if folder.name not in known:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _span(path: Path, first: int, last: int) -> tuple[int, int]:

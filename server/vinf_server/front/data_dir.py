@@ -1,4 +1,4 @@
-"""The folder a front owns while it runs: spool, checkpoints, logs, and the private socket of the engine link."""
+"""The folder a front owns while it runs: generations, spool, checkpoints, logs, the engine link's private socket."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DataDir:
     """A data directory, locked against a second front."""
 
     def __init__(self, root: Path) -> None:
-        """Lock the folder and clear what an earlier run left in it."""
+        """Lock the folder and clear what was private to an earlier run; what it stored stays."""
         self.root = root.expanduser().absolute()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -32,8 +32,7 @@ class DataDir:
             self.spool = self.root / "spool"
             self.logs = self.root / "logs"
             self.checkpoints = self.root / "checkpoints"
-            for kept_for_this_run in (self.spool, self.checkpoints):
-                shutil.rmtree(kept_for_this_run, ignore_errors=True)
+            self.database = self.root / "vinf.db"
             for stale in self.root.glob("run-*"):
                 shutil.rmtree(stale, ignore_errors=True)
             self.spool.mkdir(mode=0o700, exist_ok=True)

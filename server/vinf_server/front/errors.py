@@ -7,6 +7,7 @@
     ├── ModelNotFoundError        a model this server does not have
     ├── GenerationNotFoundError   an id this server does not know, or does not tell this client about
     ├── FrameEvictedError         a frame that is no longer kept
+    ├── FrameDamagedError         a frame that is no longer what was stored
     ├── WrongStateError           the generation is in no state to do that
     ├── RequestIdReusedError      a known request_id with another specification
     ├── QueueFullError            too many generations wait already
@@ -97,6 +98,16 @@ class FrameEvictedError(VinfError, LookupError):
             f"frame {frame_index} is no longer kept; the first one that is has index {first_available}",
             frameIndex=str(frame_index),
             firstAvailableFrameIndex=str(first_available),
+        )
+
+
+class FrameDamagedError(VinfError):
+    """What the disk gives back is not the frame that was stored."""
+
+    def __init__(self, frame_index: int, problem: str) -> None:
+        super().__init__(
+            f"frame {frame_index} cannot be read: {problem}; create the generation again",
+            frameIndex=str(frame_index),
         )
 
 

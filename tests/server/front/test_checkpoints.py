@@ -155,3 +155,39 @@ def test_a_file_that_was_cut_off_is_an_error(checkpoints, tmp_path):
             await get(folder, 1, 0, 4)
 
     run(scenario())
+
+
+def test_another_server_goes_on_from_the_newest_complete_step(checkpoints, files, tmp_path):
+    async def scenario():
+        folder = checkpoints.folder("g", frame_count=8)
+        await put(folder, 9, 0, 4)
+        for step in (2, 5):
+            # As if the server had been killed before it removed the older one.
+            unfinished = await folder.begin(Part(step, 0, 8))
+            await folder.write(unfinished, records(step, 0, 8))
+            await folder._in_thread(unfinished.finish, tmp_path / "checkpoints" / "g" / unfinished.part.file_name)
+        (tmp_path / "checkpoints" / "g" / "step-000007-frames-00000000-00000009").touch()
+        (tmp_path / "checkpoints" / "g" / "step-000009-frames-00000004-00000008.1.unfinished").touch()
+
+        again = checkpoints.folder("g", frame_count=8)
+        await again.recover()
+        assert again.newest_step == 5
+        assert await get(again, 5, 1, 6) == records(5, 1, 7)
+        assert "step-000005-frames-00000000-00000008" in files()
+        assert not any("unfinished" in name or name.startswith(("step-000002", "step-000009")) for name in files())
+        assert await put(again, 6, 0, 8)
+        nothing = checkpoints.folder("other", frame_count=8)
+        await nothing.recover()
+        assert nothing.newest_step == 0
+
+    run(scenario())
+
+
+def test_checkpoints_of_nobody_are_removed(checkpoints, files):
+    async def scenario():
+        for name in ("kept", "other"):
+            await put(checkpoints.folder(name, frame_count=4), 1, 0, 4)
+        await checkpoints.remove_others(["kept"])
+        assert len(files()) == 1
+
+    run(scenario())

@@ -20,14 +20,14 @@ def test_second_owner_is_refused_until_the_first_leaves(tmp_path):
     DataDir(tmp_path).close()
 
 
-def test_what_an_earlier_run_left_is_cleared(tmp_path):
+def test_what_was_private_to_an_earlier_run_is_cleared_and_what_it_stored_stays(tmp_path):
     (tmp_path / "spool" / "old").mkdir(parents=True)
     (tmp_path / "checkpoints" / "old").mkdir(parents=True)
     (tmp_path / "run-old").mkdir()
     (tmp_path / "kept").touch()
     data_dir = DataDir(tmp_path)
-    assert not list(data_dir.spool.iterdir())
-    assert not list(data_dir.checkpoints.iterdir())
+    assert (data_dir.spool / "old").is_dir()
+    assert (data_dir.checkpoints / "old").is_dir()
     assert [path.name for path in tmp_path.glob("run-*")] == [data_dir.private.name]
     assert (tmp_path / "kept").exists()
     data_dir.close()

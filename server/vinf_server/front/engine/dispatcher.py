@@ -17,7 +17,7 @@ from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.generations.generation import CANCELLING, Failure, Generation
-from vinf_server.front.generations.generations import MAX_IDLE_LOSSES, Generations
+from vinf_server.front.generations.generations import CONSUMER_SLOW, DISK_FULL, MAX_IDLE_LOSSES, Generations
 
 _log = logging.getLogger(__name__)
 
@@ -106,11 +106,28 @@ class Dispatcher:
         """Give a generation up that cannot be stored, and let the ranks stop."""
         if generation is not self._current:
             return
-        if self._group is not None and self._group_is_busy:
-            self._group.send(
-                link_pb2.AttachResponse(cancel=link_pb2.CancelOrder(generation_id=generation.generation_id))
-            )
+        self._stop_ranks(generation)
         self._end(failure)
+
+    def disk_full(self, generation: Generation, message: str) -> None:
+        """Let the ranks stop, and the generation wait until there is room."""
+        self._suspend(generation, DISK_FULL, message)
+
+    def readers_slow(self, generation: Generation) -> None:
+        """Let the ranks stop, and the generation wait until its readers have caught up."""
+        count = generation.terms.retention_frame_count
+        self._suspend(generation, CONSUMER_SLOW, f"{count} frames wait to be released by its readers")
+
+    def _suspend(self, generation: Generation, reason: str, message: str) -> None:
+        if generation is not self._current:
+            return
+        self._stop_ranks(generation)
+        if generation.state == CANCELLING:
+            self._end(None)
+            return
+        self._let_go()
+        self._generations.suspend(generation, reason, message)
+        self._pump()
 
     # ---- what rank 0 reports ----
 
@@ -128,7 +145,7 @@ class Dispatcher:
         if generation is None:
             return
         if kind == "started":
-            self._generations.planned(generation, report.started.clip_frame_counts)
+            self._generations.planned(generation, report.started.clip_frame_counts, report.started.texts_at_once)
         else:
             progress = report.progress
             stage = _STAGES.get(progress.stage, generation.stage)
@@ -151,6 +168,13 @@ class Dispatcher:
             self._end(_reported_failure(report))
 
     # ---- inside ----
+
+    def _stop_ranks(self, generation: Generation) -> None:
+        """Tell the ranks to give up what they work on; they report when they have."""
+        if self._group is not None and self._group_is_busy:
+            self._group.send(
+                link_pb2.AttachResponse(cancel=link_pb2.CancelOrder(generation_id=generation.generation_id))
+            )
 
     def _pump(self) -> None:
         """Send the next order when the group is idle and everything before is settled."""
@@ -212,7 +236,7 @@ class Dispatcher:
 
     def _next_frame_index(self) -> int:
         assert self._current is not None
-        return self._current.frames.complete_run(0, self._current.frames.frame_count)
+        return self._current.frames.next_missing
 
 
 def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
@@ -249,6 +273,8 @@ def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
         ],
         clip_frame_counts=clips,
         resume_step=generation.checkpoints.newest_step,
+        texts_at_once=generation.texts_at_once if clips else 0,
+        first_frame_index=generation.frames.next_missing,
     )
 
 

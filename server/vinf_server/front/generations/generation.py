@@ -111,7 +111,14 @@ class Generation:
     stage: Stage = generation_pb2.GENERATION_STAGE_QUEUED
     completed_steps: int = 0
     failure: Failure | None = None
+    ending: Failure | None = None
+    """Why it is being cancelled: what it ends with once the ranks have stopped."""
+
     clip_frame_counts: tuple[int, ...] = ()
+    texts_at_once: int = 0
+    """Texts a step runs at once, as the ranks chose when it was started for the first time; 0 = not known."""
+    is_forgotten: bool = False
+    """Deleted or expired: nobody finds it any more, and streams of it end."""
     idle_loss_count: int = 0
     """Times the ranks were lost with this generation in work since it last got anywhere."""
     last_loss: tuple[int, int] = (0, 0)
@@ -121,6 +128,8 @@ class Generation:
     first_frame_time_ns: int = 0
     last_frame_time_ns: int = 0
     end_time_ns: int = 0
+    released: Wakeup = field(default_factory=Wakeup)
+    """Notified when frames were dropped, so that there is room for more."""
     changed: Wakeup = field(default_factory=Wakeup)
     """Notified on every change, frames included."""
 
@@ -132,6 +141,13 @@ class Generation:
     def __post_init__(self) -> None:
         if not self.events:
             self.events.append(Event(1, self.create_time_ns, self.state, self.state_reason))
+
+    @property
+    def frame_limit(self) -> int:
+        """The first frame that may not be stored yet, because the readers must release others before."""
+        if self.terms.retention_frame_count and not self.terms.drops_oldest:
+            return self.frames.first_available + self.terms.retention_frame_count
+        return self.frames.frame_count
 
     def move_to(self, state: State, reason: str = "", message: str = "") -> None:
         """Change the state; a step that the contract does not know is a bug of ours.
@@ -153,6 +169,10 @@ class IdSource:
 
     def __init__(self) -> None:
         self._last_ms = 0
+
+    def not_before(self, generation_id: str) -> None:
+        """Note an id that was used: the clock may have been set back since."""
+        self._last_ms = max(self._last_ms, int(generation_id.partition("-")[0], 16))
 
     def next(self) -> str:
         """Return an id that was never used and sorts after all earlier ones."""

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from google.rpc import code_pb2
 
 from vinf.v1 import generation_pb2
 from vinf_server.front.checkpoints import CheckpointStore
-from vinf_server.front.errors import GenerationNotFoundError, RequestIdReusedError, ServerDrainingError
+from vinf_server.front.disk import DiskSpace
+from vinf_server.front.errors import (
+    DiskFullError,
+    GenerationNotFoundError,
+    RequestIdReusedError,
+    ServerDrainingError,
+    WrongStateError,
+)
 from vinf_server.front.frames.layout import frame_size_bytes
 from vinf_server.front.frames.spool import Spool
+from vinf_server.front.generations.estimate import Estimate
 from vinf_server.front.generations.generation import (
     CANCELLED,
     CANCELLING,
     FAILED,
     IN_WORK,
     PENDING,
+    QUEUED,
     RUNNING,
     SUCCEEDED,
+    SUSPENDED,
     TERMINAL,
     Failure,
     Generation,
@@ -31,9 +43,13 @@ from vinf_server.front.generations.generation import (
     State,
     Terms,
 )
+from vinf_server.front.generations.leases import Leases
+from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationMetrics
 from vinf_server.front.generations.queue import GenerationQueue
-from vinf_server.front.generations.store import GenerationStore
+from vinf_server.front.generations.retention import Retention, missing_bytes, stored_bytes
+from vinf_server.front.generations.schema import SavedGeneration
+from vinf_server.front.generations.store import GenerationStore, StoreError
 from vinf_server.front.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -42,6 +58,21 @@ MAX_SEED = 2**63 - 1
 
 MAX_IDLE_LOSSES = 3
 """Groups a generation may lose without getting anywhere before it is held to be the cause."""
+
+PREEMPTING_DISTANCE = 2
+"""By how much a waiting generation's priority must exceed the running one's to take its place."""
+DISK_FULL = "DISK_FULL"
+CONSUMER_SLOW = "CONSUMER_SLOW"
+
+RESUME_SHARE = 0.8
+"""Of the frames that may be kept; when fewer are, one that waits for its readers goes on. Below 1, so that it does not
+stop again after every frame."""
+
+SERVER_RESTARTED = "SERVER_RESTARTED"
+
+_DISK_RETRY_S = 60.0
+"""When to try again, where no generation is known to be forgotten earlier; also the least that is promised."""
+_MIN_DISK_RETRY_S, _MAX_DISK_RETRY_S = 5.0, 3600.0
 
 _DEFAULT_TERMS = Terms()
 
@@ -68,17 +99,87 @@ class Generations:
         queue: GenerationQueue,
         spool: Spool,
         checkpoints: CheckpointStore,
+        disk: DiskSpace,
+        retention: Retention,
         metrics: Metrics,
+        limits: ClientLimits | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
+        self.limits = limits or ClientLimits()
+        self._estimate = Estimate()
+        queue.estimate_s = self._estimate.remaining_s
+        self.leases = Leases(self.end_early)
         self._spool = spool
         self._checkpoints = checkpoints
+        self._disk = disk
+        self._retention = retention
         self._observe = GenerationMetrics(metrics, queue_capacity=queue.capacity)
         self._ids = IdSource()
         self._listener: GenerationListener | None = None
         self._in_work: Generation | None = None
+        self._unverified: list[Generation] = []
+        self._unsettled: set[str] = set()
         self.is_draining = False
+
+    # ---- after a restart ----
+
+    async def restore(self) -> None:
+        """Take up what an earlier server has left, and remove what belongs to nothing.
+
+        Queued generations are queued again in their order; the one that was running is the first of them. Nothing
+        starts before `verify` is done.
+        """
+        for saved in self._store.saved:
+            generation = self._restored(saved)
+            self._store.add(generation, is_saved=True)
+            self._ids.not_before(generation.generation_id)
+        known = [generation.generation_id for generation in self._store.all()]
+        await asyncio.gather(self._spool.remove_others(known), self._checkpoints.remove_others(known))
+        await asyncio.gather(*(self._take_up(generation) for generation in self._store.all()))
+        waiting = [generation for generation in self._store.all() if generation.state == PENDING]
+        # Those that had begun were in front of the queue, the one that ran before all.
+        waiting.sort(key=lambda generation: (generation.state_reason != SERVER_RESTARTED, not generation.start_time_ns))
+        for generation in reversed(waiting):
+            self._put_back(generation)
+        if waiting:
+            self._observe.queue_changed(waiting[0].resolved_spec.model, len(self._queue))
+        self._unverified = [generation for generation in self._store.all() if not generation.is_terminal]
+        for generation in self._unverified:
+            self.leases.add(generation)
+        if known:
+            _log.info("%d generations were there before, %d of them wait", len(known), len(waiting))
+
+    async def verify(self) -> None:
+        """Find out which frames of unfinished generations are whole, and let the first generation start."""
+        for generation in self._unverified:
+            try:
+                damaged = await generation.frames.recover(verify=True)
+            except OSError as error:
+                _log.error("generation %s: its frames cannot be read: %s", generation.generation_id, error)
+                continue
+            finally:
+                generation.changed.notify()
+            if damaged:
+                _log.warning("generation %s: %d damaged frames are made again", generation.generation_id, damaged)
+        self._unverified = []
+        if self._listener is not None:
+            self._listener.generation_queued()
+
+    def reject_waiting(self, check: Callable[[generation_pb2.GenerationSpec], Failure | None]) -> None:
+        """Fail generations that the ranks of now cannot make: they may have waited for other ones.
+
+        Args:
+            check: says what is wrong with a specification; None: nothing.
+        """
+        for generation in self._store.all():
+            if generation.state not in (PENDING, SUSPENDED):
+                continue
+            failure = check(generation.resolved_spec)
+            if failure is not None:
+                self._queue.remove(generation.generation_id)
+                self._finish(generation, FAILED, failure)
+                self._queue_moved(generation.resolved_spec.model)
 
     # ---- for clients ----
 
@@ -109,17 +210,45 @@ class Generations:
             return known, True
         self.check_accepting()
         self._queue.check_room()
+        if terms.owner:
+            self.limits.check_waiting(self._queue.count_of(terms.owner), retry_s=self._estimate.remaining_s())
         generation = self._new_generation(normalised_spec, terms, request_id=request_id)
+        self._check_disk(generation)
         if validate_only:
             generation.generation_id = ""
             return generation, False
-        self._queue.put(generation.generation_id)
+        self._queue.put(generation.generation_id, priority=terms.priority, owner=terms.owner)
         self._store.add(generation)
+        self.leases.add(generation)
+        self._unsettled.add(generation.generation_id)
         self._observe.queue_changed(normalised_spec.model, len(self._queue))
         _log.info("generation %s is queued, %d frames", generation.generation_id, normalised_spec.frame_count)
         if self._listener is not None:
             self._listener.generation_queued()
         return generation, False
+
+    async def settle(self, generation: Generation) -> None:
+        """Wait until a generation that was just created outlives the server, or take it back.
+
+        Raises:
+            DiskFullError: the database did not take it.
+        """
+        if generation.generation_id not in self._unsettled:
+            return
+        try:
+            await self._store.flush()
+            self._unsettled.discard(generation.generation_id)
+        except StoreError as error:
+            self._unsettled.discard(generation.generation_id)
+            self._withdraw(generation)
+            raise DiskFullError(
+                f"the server could not store the generation: {error}", retry_s=_DISK_RETRY_S, cause=str(error)
+            ) from error
+
+    async def look_at_disk(self) -> None:
+        """See how much room there is now, and make some by forgetting what has expired."""
+        await self._forget_expired()
+        await self._disk.measure()
 
     def check_accepting(self) -> None:
         """Raise `ServerDrainingError` when the server is shutting down."""
@@ -147,16 +276,58 @@ class Generations:
     def cancel(self, generation_id: str) -> Generation:
         """Ask for the end of a generation; one that has ended stays as it is."""
         generation = self.get(generation_id)
-        if generation.state == PENDING:
-            self._queue.remove(generation_id)
-            self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+        self.end_early(generation, _CANCEL_REQUESTED)
+        return generation
+
+    def end_early(self, generation: Generation, failure: Failure) -> None:
+        """Ask for the end of a generation, for a reason; one that has ended or is about to stays as it is.
+
+        With the code CANCELLED it ends as cancelled, with any other as failed.
+        """
+        if generation.state in (PENDING, SUSPENDED):
+            self._queue.remove(generation.generation_id)
+            self._finish(generation, _end_state(failure), failure)
             self._queue_moved(generation.resolved_spec.model)
         elif generation.state == RUNNING:
-            _log.info("generation %s is being cancelled", generation_id)
-            generation.move_to(CANCELLING)
+            _log.info("generation %s is being cancelled: %s", generation.generation_id, failure.reason)
+            generation.ending = failure
+            generation.move_to(CANCELLING, failure.reason)
+            self._store.save(generation)
             if self._listener is not None:
                 self._listener.cancel_requested(generation)
-        return generation
+
+    async def delete(self, generation_id: str) -> None:
+        """Forget a generation that has ended, and remove its frames.
+
+        Raises:
+            GenerationNotFoundError: there is none, or no longer.
+            WrongStateError: it has not ended.
+        """
+        generation = self.get(generation_id)
+        if not generation.is_terminal:
+            state = generation_pb2.GenerationState.Name(generation.state).removeprefix("GENERATION_STATE_")
+            raise WrongStateError(
+                f"generation {generation_id} is {state}; cancel it, and delete it when it has ended",
+                generationId=generation_id,
+                state=state,
+            )
+        await self._forget([generation])
+
+    def release_before(self, generation: Generation, frame_index: int) -> None:
+        """Nobody needs the frames before this one; where only so many are kept, they are dropped."""
+        most, frames = generation.terms.retention_frame_count, generation.frames
+        if not most:
+            return
+        frames.drop_before(frame_index)
+        generation.released.notify()
+        generation.changed.notify()
+        waits_for_readers = generation.state == SUSPENDED and generation.state_reason == CONSUMER_SLOW
+        if waits_for_readers and frames.next_missing - frames.first_available <= RESUME_SHARE * most:
+            self._resume(generation, "its readers have released frames")
+
+    def expire_time_ns(self, generation: Generation) -> int:
+        """When a generation is forgotten, on the wall clock; 0: not known, or never."""
+        return self._retention.expire_time_ns(generation)
 
     def queue_position(self, generation: Generation) -> int:
         """Generations in front of one that waits, the running one included."""
@@ -186,8 +357,13 @@ class Generations:
     # ---- for the engine ----
 
     def start_next(self) -> Generation | None:
-        """Take the next generation off the queue and call it running; None when nobody waits."""
+        """Take the next generation off the queue and call it running.
+
+        None when nobody waits, while frames of an earlier server are looked at, and once the server is shutting down.
+        """
         assert self._in_work is None, "one generation at a time"
+        if self.is_draining or self._unverified:
+            return None
         generation_id = self._queue.take()
         if generation_id is None:
             return None
@@ -197,6 +373,8 @@ class Generations:
         generation.stage = generation_pb2.GENERATION_STAGE_UNSPECIFIED
         self._in_work = generation
         generation.move_to(RUNNING)
+        self._store.save(generation)
+        self._estimate.started(generation)
         (self._observe.resumed if is_resumed else self._observe.started)(generation)
         self._queue_moved(generation.resolved_spec.model)
         _log.info("generation %s is running", generation_id)
@@ -213,24 +391,48 @@ class Generations:
         generation.last_loss = got
         if generation.idle_loss_count >= MAX_IDLE_LOSSES:
             return False
-        generation.checkpoints.drop_incomplete()
-        generation.stage = generation_pb2.GENERATION_STAGE_QUEUED
-        generation.completed_steps = generation.checkpoints.newest_step
-        self._in_work = None
-        self._queue.put_back(generation.generation_id)
-        generation.move_to(PENDING, "WORKER_LOST")
-        self._observe.interrupted(generation)
-        self._queue_moved(generation.resolved_spec.model)
+        self._wait_again(generation, "WORKER_LOST")
         return True
+
+    def preempted(self, generation: Generation) -> None:
+        """The ranks were taken from a running generation; it goes on from its newest checkpoint when its turn comes."""
+        self._wait_again(generation, "PREEMPTED")
+
+    def should_preempt(self) -> bool:
+        """True when somebody waits whose priority is clearly above that of the generation in work."""
+        waiting = self._queue.highest_priority
+        return (
+            waiting is not None
+            and self._in_work is not None
+            and self._in_work.state == RUNNING
+            and waiting >= self._in_work.terms.priority + PREEMPTING_DISTANCE
+        )
+
+    def suspend(self, generation: Generation, reason: str, message: str) -> None:
+        """Take a running generation from the ranks until what it waits for has come; frames and checkpoint stay."""
+        _log.warning("generation %s is suspended: %s", generation.generation_id, message)
+        self._stop_work(generation, SUSPENDED, reason, message)
+
+    async def tidy(self) -> None:
+        """Forget what has expired, and let generations go on that waited for room on the disk."""
+        with suppress(StoreError):
+            await self._store.flush()  # what a full disk refused is tried again
+        await self.look_at_disk()
+        for generation in self._store.all():
+            is_waiting = generation.state == SUSPENDED and generation.state_reason == DISK_FULL
+            if is_waiting and not self._unverified and self._room_bytes() >= 0:
+                self._resume(generation, "there is room on the disk again")
 
     def in_work(self, generation_id: str) -> Generation | None:
         """The generation the ranks work on, if it has this id."""
         generation = self._in_work
         return generation if generation is not None and generation.generation_id == generation_id else None
 
-    def planned(self, generation: Generation, clip_frame_counts: Sequence[int]) -> None:
-        """The ranks have split the video into clips."""
+    def planned(self, generation: Generation, clip_frame_counts: Sequence[int], texts_at_once: int) -> None:
+        """The ranks have split the video into clips, and know how many texts they run at once."""
         generation.clip_frame_counts = tuple(clip_frame_counts)
+        generation.texts_at_once = texts_at_once
+        self._store.save(generation)
         generation.changed.notify()
 
     def progressed(self, generation: Generation, stage: Stage, completed_steps: int, step_seconds: float) -> None:
@@ -248,8 +450,13 @@ class Generations:
     def frame_stored(self, generation: Generation) -> None:
         """One more frame is complete in the spool."""
         previous_ns, generation.last_frame_time_ns = generation.last_frame_time_ns, time.time_ns()
-        generation.first_frame_time_ns = generation.first_frame_time_ns or generation.last_frame_time_ns
+        if not generation.first_frame_time_ns:
+            generation.first_frame_time_ns = generation.last_frame_time_ns
+            self._store.save(generation)
         self._observe.frame_stored(generation, previous_ns)
+        terms = generation.terms
+        if terms.drops_oldest:
+            generation.frames.drop_before(generation.frames.next_missing - terms.retention_frame_count)
         generation.changed.notify()
 
     def succeed(self, generation: Generation) -> None:
@@ -260,13 +467,14 @@ class Generations:
     def fail(self, generation: Generation, failure: Failure) -> None:
         """It ended with an error; when it was being cancelled anyway, it counts as cancelled."""
         if generation.state == CANCELLING:
-            self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+            self.cancelled(generation)
         else:
             self._finish(generation, FAILED, failure)
 
     def cancelled(self, generation: Generation) -> None:
         """The ranks have stopped as they were asked to."""
-        self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+        failure = generation.ending or _CANCEL_REQUESTED
+        self._finish(generation, _end_state(failure), failure)
 
     # ---- inside ----
 
@@ -291,6 +499,139 @@ class Generations:
             terms=terms,
         )
 
+    def _restored(self, saved: SavedGeneration) -> Generation:
+        spec = saved.resolved_spec
+        generation_id = saved.generation_id
+        return Generation(
+            generation_id=generation_id,
+            request_id=saved.request_id,
+            normalised_spec=saved.normalised_spec,
+            resolved_spec=spec,
+            frames=self._spool.file(generation_id, frame_count=spec.frame_count, frame_size=frame_size_bytes(spec)),
+            checkpoints=self._checkpoints.folder(generation_id, frame_count=spec.frame_count),
+            create_time_ns=saved.create_time_ns,
+            terms=saved.terms,
+            state=saved.state,
+            state_reason=saved.state_reason,
+            events=list(saved.events),
+            stage=(
+                generation_pb2.GENERATION_STAGE_UNSPECIFIED
+                if saved.state in TERMINAL
+                else generation_pb2.GENERATION_STAGE_QUEUED
+            ),
+            completed_steps=saved.completed_steps,
+            failure=saved.failure,
+            clip_frame_counts=saved.clip_frame_counts,
+            texts_at_once=saved.texts_at_once,
+            peak_memory_bytes=saved.peak_memory_bytes,
+            start_time_ns=saved.start_time_ns,
+            first_frame_time_ns=saved.first_frame_time_ns,
+            end_time_ns=saved.end_time_ns,
+        )
+
+    async def _take_up(self, generation: Generation) -> None:
+        """Bring one back to where it can go on from, or leave it as it ended."""
+        if generation.state == CANCELLING:
+            self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+        if generation.is_terminal:
+            generation.checkpoints.remove()
+            try:
+                await generation.frames.recover(verify=False)
+            except OSError as error:
+                _log.error("generation %s: its frames cannot be read: %s", generation.generation_id, error)
+            return
+        try:
+            await generation.checkpoints.recover()
+        except OSError as error:
+            _log.error("generation %s: its checkpoint cannot be read: %s", generation.generation_id, error)
+        generation.completed_steps = generation.checkpoints.newest_step
+        if generation.state == RUNNING:
+            generation.move_to(PENDING, SERVER_RESTARTED)
+            self._store.save(generation)
+
+    def _put_back(self, generation: Generation) -> None:
+        """Queue one that has been admitted before, first of its priority."""
+        terms = generation.terms
+        self._queue.put_back(generation.generation_id, priority=terms.priority, owner=terms.owner)
+
+    def _resume(self, generation: Generation, message: str) -> None:
+        """Queue a suspended generation: what it waited for has come."""
+        self._put_back(generation)
+        generation.move_to(PENDING, QUEUED, message)
+        self._store.save(generation)
+        self._queue_moved(generation.resolved_spec.model)
+        if self._listener is not None:
+            self._listener.generation_queued()
+
+    def _wait_again(self, generation: Generation, reason: str) -> None:
+        """Let the generation in work wait for the ranks again."""
+        self._put_back(generation)
+        self._stop_work(generation, PENDING, reason)
+
+    def _stop_work(self, generation: Generation, state: State, reason: str, message: str = "") -> None:
+        """The ranks work on it no longer; it goes on later, from its newest checkpoint."""
+        generation.checkpoints.drop_incomplete()
+        generation.stage = generation_pb2.GENERATION_STAGE_QUEUED
+        generation.completed_steps = generation.checkpoints.newest_step
+        self._in_work = None
+        self._estimate.stopped(completed=False)
+        generation.move_to(state, reason, message)
+        self._store.save(generation)
+        self._observe.interrupted(generation)
+        self._queue_moved(generation.resolved_spec.model)
+
+    def _room_bytes(self) -> int:
+        """What may be promised to generations besides those that are known."""
+        known = tuple(self._store.all())
+        return self._disk.room_bytes(stored=sum(map(stored_bytes, known)), promised=sum(map(missing_bytes, known)))
+
+    def _check_disk(self, generation: Generation) -> None:
+        """Refuse what the disk has no room for once everything that was promised is there."""
+        needed, room = missing_bytes(generation), self._room_bytes()
+        if needed <= room:
+            return
+        expiries = [time_ns for known in self._store.all() if (time_ns := self.expire_time_ns(known))]
+        retry_s = min(expiries, default=time.time_ns() + int(_DISK_RETRY_S * 1e9)) / 1e9 - time.time()
+        raise DiskFullError(
+            f"the generation needs {needed} bytes of the server's disk, {max(0, room)} are free; "
+            "delete generations or try again later",
+            retry_s=min(max(retry_s, _MIN_DISK_RETRY_S), _MAX_DISK_RETRY_S),
+            neededBytes=str(needed),
+            freeBytes=str(max(0, room)),
+        )
+
+    def _withdraw(self, generation: Generation) -> None:
+        """Take back what no client was told about."""
+        if generation.is_forgotten:
+            return
+        self._queue.remove(generation.generation_id)
+        if generation.state == PENDING:
+            generation.is_forgotten = True
+            self._store.forget(generation)
+            self._queue_moved(generation.resolved_spec.model)
+        else:
+            self.cancel(generation.generation_id)
+
+    async def _forget_expired(self) -> None:
+        ended = (generation for generation in self._store.all() if generation.is_terminal)
+        await self._forget(self._retention.expired(ended, time.time_ns()))
+
+    async def _forget(self, generations: Sequence[Generation]) -> None:
+        """The rows first: a server that ends in between removes frames that belong to nothing."""
+        for generation in generations:
+            _log.info("generation %s is forgotten", generation.generation_id)
+            generation.is_forgotten = True
+            self._store.forget(generation)
+            generation.changed.notify()
+        if not generations:
+            return
+        try:
+            await self._store.flush()
+        except StoreError:
+            _log.warning("frames are removed before the database has noted it")
+        for generation in generations:
+            await self._spool.remove(generation.generation_id)
+
     def _queue_moved(self, model: str) -> None:
         """Everyone's place in the queue has changed."""
         self._observe.queue_changed(model, len(self._queue))
@@ -305,6 +646,7 @@ class Generations:
         generation.frames.close()
         generation.checkpoints.remove()
         generation.move_to(state, *((failure.reason, failure.message) if failure is not None else ()))
+        self._store.save(generation)
         self._observe.finished(generation)
         if state == FAILED and failure is not None:
             _log.warning("generation %s failed: %s", generation.generation_id, failure.message)
@@ -312,4 +654,9 @@ class Generations:
             _log.info("generation %s: %s", generation.generation_id, FINISHED_REASONS[state])
         if was_in_work:
             self._in_work = None
+            self._estimate.stopped(completed=state == SUCCEEDED)
             self._queue_moved(generation.resolved_spec.model)
+
+
+def _end_state(failure: Failure) -> State:
+    return CANCELLED if failure.code == code_pb2.CANCELLED else FAILED

@@ -9,8 +9,9 @@ from google.rpc import code_pb2
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, server_info_service_pb2
-from vinf_server.front.generations.generation import PENDING, Failure, Generation
+from vinf_server.front.generations.generation import PENDING, Event, Failure, Generation
 from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.rpc import spec as ranges
 from vinf_server.front.rpc.memory import largest_frame_count
 from vinf_server.front.rpc.validation import MAX_DATA_BYTES
@@ -18,7 +19,7 @@ from vinf_server.front.rpc.validation import MAX_DATA_BYTES
 VERSION = version("vinf")
 
 DRAINING = Failure(
-    code_pb2.UNAVAILABLE, "SERVER_DRAINING", "the server is shutting down; generations do not survive its restart yet"
+    code_pb2.UNAVAILABLE, "SERVER_DRAINING", "the server is shutting down; the generation goes on after its restart"
 )
 
 
@@ -72,13 +73,26 @@ def generation_message(generation: Generation, generations: Generations) -> gene
         detached=generation.terms.lease_s is None,
         deadline=timestamp(generation.terms.deadline_ns),
         sequence=len(generation.events),
-        next_frame_index=generation.frames.complete_run(0, spec.frame_count),
+        expire_time=timestamp(generations.expire_time_ns(generation)),
+        first_available_frame_index=generation.frames.first_available,
+        next_frame_index=generation.frames.next_missing,
         retention_frame_count=generation.terms.retention_frame_count,
         overflow_policy=(
             generation_pb2.OVERFLOW_POLICY_DROP_OLDEST
             if generation.terms.drops_oldest
             else generation_pb2.OVERFLOW_POLICY_BLOCK
         ),
+    )
+
+
+def event_message(event: Event) -> generation_pb2.GenerationEvent:
+    """A change of state."""
+    return generation_pb2.GenerationEvent(
+        sequence=event.sequence,
+        time=timestamp(event.time_ns),
+        state=event.state,
+        state_reason=event.state_reason,
+        message=event.message,
     )
 
 
@@ -120,7 +134,9 @@ def model_message(limits: link_pb2.ModelLimits, memory: link_pb2.MemoryModel) ->
     )
 
 
-def limits_message(max_waiting: int, memory: link_pb2.MemoryModel) -> server_info_service_pb2.ServerLimits:
+def limits_message(
+    max_waiting: int, memory: link_pb2.MemoryModel, clients: ClientLimits, *, disk_budget: int
+) -> server_info_service_pb2.ServerLimits:
     """Limits that no model changes."""
     return server_info_service_pb2.ServerLimits(
         max_waiting_generation_count=max_waiting,
@@ -129,6 +145,9 @@ def limits_message(max_waiting: int, memory: link_pb2.MemoryModel) -> server_inf
         max_guidance_scale=ranges.MAX_GUIDANCE_SCALE,
         max_global_frames=ranges.MAX_GLOBAL_FRAMES,
         rank_memory_budget_bytes=memory.budget_bytes,
+        max_waiting_per_client=clients.max_waiting,
+        max_creates_per_minute=clients.creates.per_minute,
+        disk_budget_bytes=disk_budget,
     )
 
 

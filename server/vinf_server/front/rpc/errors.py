@@ -44,6 +44,7 @@ TABLE: dict[type[errors.VinfError], Row] = {
     errors.GenerationNotFoundError: Row(grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND", resource="generationId"),
     errors.RequestIdReusedError: Row(grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED", resource="requestId"),
     errors.FrameEvictedError: Row(grpc.StatusCode.OUT_OF_RANGE, "FRAME_EVICTED"),
+    errors.FrameDamagedError: Row(grpc.StatusCode.DATA_LOSS, "FRAME_DAMAGED"),
     errors.WrongStateError: Row(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE"),
     errors.QueueFullError: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.ClientLimitError: Row(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT_LIMIT"),

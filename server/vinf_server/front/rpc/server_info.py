@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import server_info_service_pb2 as service_pb2
@@ -17,10 +18,12 @@ from vinf_server.front.rpc.convert import VERSION, limits_message, model_message
 class ServerInfoService(service_grpc.ServerInfoServiceServicer):
     """Describes the server."""
 
-    def __init__(self, generations: Generations, status: EngineStatus, *, max_waiting: int) -> None:
+    def __init__(self, generations: Generations, status: EngineStatus, *, max_waiting: int, disk_budget: int) -> None:
         self._generations = generations
         self._status = status
         self._max_waiting = max_waiting
+        self._disk_budget = disk_budget
+        self._boot_id = str(uuid.uuid4())
         self._start_time_ns = time.time_ns()
 
     async def GetServerInfo(  # noqa: N802
@@ -35,9 +38,12 @@ class ServerInfoService(service_grpc.ServerInfoServiceServicer):
             server_time=timestamp(time.time_ns()),
             start_time=timestamp(self._start_time_ns),
             models=[model_message(report.model, report.memory)] if report.HasField("model") else [],
-            limits=limits_message(self._max_waiting, report.memory),
+            limits=limits_message(
+                self._max_waiting, report.memory, self._generations.limits, disk_budget=self._disk_budget
+            ),
             ranks=[rank_message(beat) for beat in self._status.beats],
             waiting_generation_count=self._generations.waiting_count,
             running_generation_count=self._generations.running_count,
+            boot_id=self._boot_id,
         )
         return service_pb2.GetServerInfoResponse(server_info=info)

@@ -9,6 +9,8 @@ from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1 import video_generation_service_pb2_grpc as service_grpc
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.errors import (
+    ClientLimitError,
+    DiskFullError,
     QueueFullError,
     ServerDrainingError,
     SpecTooLargeError,
@@ -17,15 +19,16 @@ from vinf_server.front.errors import (
 )
 from vinf_server.front.frames.delivery import FrameReader
 from vinf_server.front.frames.layout import video_format
-from vinf_server.front.generations.generation import Terms
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.grpc_types import Context
 from vinf_server.front.metrics import Metrics
 from vinf_server.front.rpc.auth import principal_of
-from vinf_server.front.rpc.convert import DRAINING, error_message, generation_message
-from vinf_server.front.rpc.validation import check_create, check_list, check_stream, make_page_token
+from vinf_server.front.rpc.convert import DRAINING, error_message, event_message, generation_message
+from vinf_server.front.rpc.validation import check_create, check_list, check_stream, check_watch, make_page_token
 
 _REJECTION_REASONS: dict[type[VinfError], str] = {
+    ClientLimitError: "client_limit",
+    DiskFullError: "disk_full",
     QueueFullError: "queue_full",
     ServerDrainingError: "draining",
     SpecTooLargeError: "too_large",
@@ -49,11 +52,15 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             if self._status.known_report is None:
                 self._generations.check_accepting()
             report = self._status.report
-            normalised = check_create(request, report.model, report.memory)
-            terms = Terms(owner=principal_of(context))
+            owner = principal_of(context)
+            self._generations.limits.creates.take(owner or _host(context))
+            normalised, terms = check_create(request, report.model, report.memory, owner=owner)
+            await self._generations.look_at_disk()
             generation, deduplicated = self._generations.create(
                 normalised, terms, request_id=request.request_id, validate_only=request.validate_only
             )
+            if not request.validate_only:
+                await self._generations.settle(generation)
         except VinfError as error:
             self._metrics.rejections.labels(_REJECTION_REASONS.get(type(error), "invalid")).inc()
             raise
@@ -65,6 +72,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
     ) -> service_pb2.GetGenerationResponse:
         """A snapshot."""
         generation = self._generations.get(request.generation_id, owner=principal_of(context))
+        self._generations.leases.touch(generation.generation_id)
         return service_pb2.GetGenerationResponse(generation=generation_message(generation, self._generations))
 
     async def ListGenerations(  # noqa: N802
@@ -89,18 +97,28 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         generation = self._generations.cancel(owned.generation_id)
         return service_pb2.CancelGenerationResponse(generation=generation_message(generation, self._generations))
 
+    async def DeleteGeneration(  # noqa: N802
+        self, request: service_pb2.DeleteGenerationRequest, context: Context
+    ) -> service_pb2.DeleteGenerationResponse:
+        """Forget it."""
+        owned = self._generations.get(request.generation_id, owner=principal_of(context))
+        await self._generations.delete(owned.generation_id)
+        return service_pb2.DeleteGenerationResponse()
+
     async def WatchGeneration(  # noqa: N802
         self, request: service_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[service_pb2.WatchGenerationResponse]:
         """Snapshots until a terminal one; what changes while one is being sent is merged into the next."""
         generation = self._generations.get(request.generation_id, owner=principal_of(context))
+        sequence = check_watch(request)
         sent = None
-        with self._counted("WatchGeneration"):
+        with self._counted("WatchGeneration"), self._generations.leases.holding(generation.generation_id):
             while True:
                 snapshot = generation_message(generation, self._generations)
                 if snapshot != sent:
-                    yield service_pb2.WatchGenerationResponse(generation=snapshot)
-                    sent = snapshot
+                    events = [event_message(event) for event in generation.events[sequence:]]
+                    yield service_pb2.WatchGenerationResponse(generation=snapshot, events=events)
+                    sent, sequence = snapshot, max(sequence, snapshot.sequence)
                 elif generation.is_terminal:
                     return
                 else:
@@ -116,14 +134,16 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         reader = FrameReader(
             generation,
             window,
-            is_draining=lambda: self._generations.is_draining,
+            is_draining=lambda: self._generations.is_draining or generation.is_forgotten,
             count_frame=self._count_frame,
         )
-        with self._counted("StreamFrames"):
+        with self._counted("StreamFrames"), self._generations.leases.holding(generation.generation_id):
             yield service_pb2.StreamFramesResponse(header=video_format(generation.resolved_spec))
             async with aclosing(reader.responses()) as responses:
                 async for response in responses:
                     yield response
+            if generation.is_forgotten and reader.next_index < window.stop:
+                self._generations.get(request.generation_id)  # tells that it is gone
             is_cut = not generation.is_terminal and self._generations.is_draining
             error = error_message(DRAINING if is_cut else generation.failure)
             yield service_pb2.StreamFramesResponse(
@@ -142,3 +162,8 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             yield
         finally:
             streams.dec()
+
+
+def _host(context: Context) -> str:
+    """Where a call comes from: whose calls are counted together where clients are not told apart by name."""
+    return context.peer().rpartition(":")[0]

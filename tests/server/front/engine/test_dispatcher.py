@@ -14,7 +14,15 @@ from vinf_server.front.checkpoints import Part
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.intake import FrameIntake
-from vinf_server.front.generations.generation import CANCELLED, CANCELLING, FAILED, PENDING, RUNNING, SUCCEEDED
+from vinf_server.front.generations.generation import (
+    CANCELLED,
+    CANCELLING,
+    FAILED,
+    PENDING,
+    RUNNING,
+    SUCCEEDED,
+    SUSPENDED,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -211,7 +219,7 @@ def test_lost_group_interrupts_what_runs_and_the_next_one_goes_on(generations, s
         generation, waiting = create(generations), create(generations)
         order = engine.order().generate
         assert (list(order.clip_frame_counts), order.resume_step) == ([], 0)
-        started = pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7])
+        started = pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7], texts_at_once=2)
         engine.report(started=started)
         start_time_ns = generation.start_time_ns
         await save_checkpoint(generation, 3)
@@ -224,7 +232,7 @@ def test_lost_group_interrupts_what_runs_and_the_next_one_goes_on(generations, s
         assert (generation.state, waiting.state) == (RUNNING, PENDING)
         order = engine.order().generate
         assert (order.generation_id, order.seed) == (generation.generation_id, generation.resolved_spec.seed)
-        assert (list(order.clip_frame_counts), order.resume_step) == ([9, 7], 3)
+        assert (list(order.clip_frame_counts), order.texts_at_once, order.resume_step) == ([9, 7], 2, 3)
         assert generation.start_time_ns == start_time_ns
         assert sample("vinf_generation_resumes_total", model_name="scripted") == 1
         assert sample("vinf_generation_queue_time_seconds_count", model_name="scripted") == 1
@@ -239,13 +247,14 @@ def test_another_number_of_ranks_chooses_its_own_clips(generations):
     async def scenario():
         engine = Engine(generations).ready()
         generation = create(generations)
-        engine.report(started=pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7]))
+        started = pb.StartedReport(generation_id=generation.generation_id, clip_frame_counts=[9, 7], texts_at_once=2)
+        engine.report(started=started)
         await save_checkpoint(generation, 3)
         lose(engine)
         engine.group = Group(2, 3)
         engine.ready()
         order = engine.order().generate
-        assert (list(order.clip_frame_counts), order.resume_step) == ([], 3)
+        assert (list(order.clip_frame_counts), order.texts_at_once, order.resume_step) == ([], 0, 3)
 
     run(scenario())
 
@@ -371,23 +380,62 @@ def test_frame_of_a_finished_generation_is_dropped(generations):
     run(scenario())
 
 
-def test_full_disk_fails_the_generation_and_stops_the_ranks(generations, monkeypatch):
+def test_broken_disk_fails_the_generation_and_stops_the_ranks(generations, monkeypatch):
     async def scenario():
         engine = Engine(generations).ready()
         generation, following = create(generations), create(generations)
         engine.order()
 
         def full(*arguments):
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(errno.EIO, "Input/output error")
 
         monkeypatch.setattr(generation.frames, "_write", full)
         frame = pb.FrameData(frame_index=0, data_size_bytes=12288, data=bytes(12288))
         assert not await engine.intake.store(generation.generation_id, frame)
         assert (generation.state, generation.failure.reason) == (FAILED, "SPOOL_FAILED")
-        assert "No space left" in generation.failure.message
+        assert "Input/output error" in generation.failure.message
         assert engine.order().cancel.generation_id == generation.generation_id
         assert following.state == PENDING
         engine.finish(generation, pb.OUTCOME_CANCELLED)
         assert following.state == RUNNING
+
+    run(scenario())
+
+
+def test_full_disk_suspends_the_generation_until_there_is_room(generations, monkeypatch):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation, following = create(generations, frame_count=2), create(generations, frame_count=1)
+        engine.order()
+        await engine.frames(generation, 0)
+        write = generation.frames._write
+
+        def full(*arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(generation.frames, "_write", full)
+        frame = pb.FrameData(frame_index=1, data_size_bytes=12288, data=frame_bytes(1, 1, 12288))
+        assert not await engine.intake.store(generation.generation_id, frame)
+        assert (generation.state, generation.state_reason) == (SUSPENDED, "DISK_FULL")
+        assert engine.order().cancel.generation_id == generation.generation_id
+        assert following.state == PENDING, "the ranks have not stopped yet"
+        engine.finish(generation, pb.OUTCOME_CANCELLED)
+        assert following.state == RUNNING
+        engine.order()
+
+        monkeypatch.setattr(generations._disk, "room_bytes", lambda **_: -1)
+        await generations.tidy()
+        assert generation.state == SUSPENDED
+        monkeypatch.undo()
+        assert generation.frames._write == write
+        await generations.tidy()
+        assert (generation.state, generation.state_reason) == (PENDING, "QUEUED")
+        await engine.frames(following, 0)
+        engine.finish(following)
+        assert engine.order().generate.generation_id == generation.generation_id
+        await engine.frames(generation, 1)
+        engine.finish(generation)
+        assert generation.state == SUCCEEDED
+        assert [event.sequence for event in generation.events] == list(range(1, len(generation.events) + 1))
 
     run(scenario())

@@ -200,7 +200,7 @@ def test_every_change_wakes_who_waits(generations):
         generation, other = create(generations), create(generations)
         for change in (
             generations.start_next,
-            lambda: generations.planned(generation, [8, 8]),
+            lambda: generations.planned(generation, [8, 8], 2),
             lambda: generations.progressed(generation, 3, 1, 0.5),
             lambda: generations.frame_stored(generation),
             lambda: generations.cancel(generation.generation_id),

@@ -32,7 +32,7 @@ def behind(generations, metrics):
         server, address = await start_public_server(
             Address("127.0.0.1", 0),
             video_generation=VideoGenerationService(generations, status, metrics),
-            server_info=ServerInfoService(generations, status, max_waiting=3),
+            server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0),
             health=HealthService(),
             doors=doors,
         )

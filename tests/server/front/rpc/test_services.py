@@ -48,7 +48,7 @@ def serving(generations, metrics):
         server, address = await start_public_server(
             Address("127.0.0.1", 0),
             video_generation=VideoGenerationService(generations, status, metrics),
-            server_info=ServerInfoService(generations, status, max_waiting=3),
+            server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0),
             health=health,
         )
         async with grpc.aio.insecure_channel(str(address)) as channel:
@@ -434,8 +434,65 @@ def test_case_71_a_taken_port_is_refused(serving, generations, metrics):
                 await start_public_server(
                     server.address,
                     video_generation=VideoGenerationService(generations, server.status, metrics),
-                    server_info=ServerInfoService(generations, server.status, max_waiting=3),
+                    server_info=ServerInfoService(generations, server.status, max_waiting=3, disk_budget=0),
                     health=HealthService(),
                 )
+
+    run(scenario())
+
+
+def test_watch_tells_every_event_and_goes_on_after_one(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request(frame_count=1))).generation
+            request = v1.WatchGenerationRequest(generation_id=made.generation_id)
+            watch = server.video.WatchGeneration(request)
+            assert [event.sequence for event in (await watch.read()).events] == [1]
+            generation = server.generations.get(made.generation_id)
+            server.generations.start_next()
+            server.generations.suspend(generation, "DISK_FULL", "no room")
+            response = await watch.read()
+            assert [(e.sequence, e.state_reason, e.message) for e in response.events] == [
+                (2, "", ""),
+                (3, "DISK_FULL", "no room"),
+            ]
+            assert response.generation.sequence == 3
+            server.generations.cancel(made.generation_id)
+            assert [e.state for r in await rest(watch) for e in r.events] == [generation_pb2.GENERATION_STATE_CANCELLED]
+            for after, expected in ((0, [1, 2, 3, 4]), (3, [4]), (4, []), (2**63 - 1, [])):
+                request.after_sequence = after
+                (response,) = await rest(server.video.WatchGeneration(request))
+                assert [event.sequence for event in response.events] == expected
+                assert response.generation.HasField("expire_time")
+            request.after_sequence = -1
+            assert await failure(server.video.WatchGeneration(request)) == (
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "INVALID_FIELD",
+            )
+
+    run(scenario())
+
+
+def test_delete_ends_readers_and_is_not_found_twice(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request(frame_count=200))).generation
+            request = v1.DeleteGenerationRequest(generation_id=made.generation_id)
+            assert await failure(server.video.DeleteGeneration(request)) == (
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "WRONG_STATE",
+            )
+            server.generations.start_next()
+            generation = await make_frames(server, made.generation_id, *range(200))
+            server.generations.succeed(generation)
+            gone = (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND")
+            stream = server.video.StreamFrames(v1.StreamFramesRequest(generation_id=made.generation_id))
+            assert [(await stream.read()).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
+            await server.video.DeleteGeneration(request)
+            assert await failure(stream) == gone
+            assert not generation.frames.path.parent.exists()
+            assert await failure(server.video.DeleteGeneration(request)) == gone
+            get = v1.GetGenerationRequest(generation_id=made.generation_id)
+            assert await failure(server.video.GetGeneration(get)) == gone
 
     run(scenario())

@@ -1,0 +1,55 @@
+"""The whole server killed in the middle of a video, and another one that goes on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.test_end_to_end import PROMPT, wait_for_files, wait_for_step
+from tests.support.server import Server
+from vinf_client import Client
+
+pytestmark = pytest.mark.process
+
+WANTED = {"frames": 24, "seed": 2, "steps": 16}
+SERVER = ("--ranks", "2", "--rank-weights", "even")
+
+
+def restart(folder: Path) -> Server:
+    """Another server on the folder of one that was killed."""
+    (folder / "ready.json").unlink()
+    return Server(folder, *SERVER)
+
+
+@pytest.mark.timeout(400)  # three servers start, one after the other
+def test_a_killed_server_costs_time_and_no_bit(tmp_path: Path) -> None:
+    """Killed while it denoises, and again while frames leave, it goes on from checkpoint and spool to the same bits."""
+    server = Server(tmp_path, *SERVER)
+    with Client(server.address) as client:
+        undisturbed = np.stack(list(client.submit(PROMPT, **WANTED).frames()))
+        handle = client.submit(PROMPT, **WANTED)
+        wait_for_step(handle, 2)
+        folder = tmp_path / "data" / "checkpoints" / handle.generation_id
+        checkpoint = wait_for_files(folder, "step-*-frames-00000000-00000012", "step-*-frames-00000012-00000024")
+    server.process.kill()
+    server.stop()
+
+    with restart(tmp_path) as server, Client(server.address) as client:
+        handle = client.attach(handle.generation_id)
+        assert handle.progress.completed_step_count >= checkpoint
+        seen = []
+        for frame in handle.frames():
+            seen.append(frame)
+            if len(seen) == 3:
+                break
+        server.process.kill()
+        server.stop()
+
+    with restart(tmp_path) as server, Client(server.address) as client:
+        handle = client.attach(handle.generation_id)
+        seen += list(handle.frames(start=len(seen)))
+        np.testing.assert_array_equal(np.stack(seen), undisturbed)
+        np.testing.assert_array_equal(np.stack(list(handle.frames())), undisturbed)
+        assert not any(folder.parent.iterdir()), "checkpoints outlived their generations"

@@ -1,0 +1,263 @@
+"""Fronts that are killed or stopped, and others that go on in the same folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import uuid
+
+import grpc
+import pytest
+
+from tests.server.conftest import QUICK_AGENT, wait_until
+from tests.server.fakes import frame_bytes
+from tests.server.test_serve import Client, assert_is_video
+from vinf.v1 import generation_pb2, video_generation_service_pb2
+
+pytestmark = pytest.mark.process
+
+v1 = video_generation_service_pb2
+pb = generation_pb2
+FRAME_BYTES = 12288
+
+
+def reasons(client, generation_id):
+    """Every change of state of a generation that ends, in order."""
+    request = v1.WatchGenerationRequest(generation_id=generation_id)
+    events = [event for response in client.video.WatchGeneration(request, timeout=30) for event in response.events]
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    return [
+        (pb.GenerationState.Name(event.state).removeprefix("GENERATION_STATE_"), event.state_reason) for event in events
+    ]
+
+
+def kill(front):
+    """End a front as the kernel would, ranks and all."""
+    front.note_processes()
+    front.process.kill()
+    front.wait()
+    front.ready_file.unlink()
+
+
+def read_until(stream, frames):
+    """The header and so many frames of a stream that goes on."""
+    return [next(stream) for _ in range(1 + frames)][1:]
+
+
+def test_killed_front_loses_nothing(front_process):
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    boot_id = client.info().boot_id
+    done = client.create(seed=1)
+    client.watch(done)
+    request_id = str(uuid.uuid4())
+    request = v1.CreateGenerationRequest(
+        request_id=request_id, spec=pb.GenerationSpec(prompt="a hang red circle", seed=2)
+    )
+    running = client.video.CreateGeneration(request).generation.generation_id
+    queued = [client.create(seed=3), client.create(seed=4)]
+    cancelled = client.create(seed=5)
+    client.cancel(cancelled)
+    seen = read_until(client.stream(running), 1)
+    kill(front)
+
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    assert client.info().boot_id not in ("", boot_id)
+    assert client.video.CreateGeneration(request).generation.generation_id == running
+    rest = [response for response in client.stream(running, 1) if response.HasField("frame")]
+    frames = [response.frame.data for response in [*seen, *rest]]
+    assert frames == [frame_bytes(2, index, FRAME_BYTES) for index in range(16)]
+    assert reasons(client, running) == [
+        ("PENDING", "QUEUED"),
+        ("RUNNING", ""),
+        ("PENDING", "SERVER_RESTARTED"),
+        ("RUNNING", ""),
+        ("SUCCEEDED", ""),
+    ]
+    for seed, generation_id in enumerate(queued, start=3):
+        assert reasons(client, generation_id) == [("PENDING", "QUEUED"), ("RUNNING", ""), ("SUCCEEDED", "")]
+        assert_is_video(list(client.stream(generation_id)), seed=seed, start=0, stop=16)
+    starts = [client.get(generation_id).start_time.ToNanoseconds() for generation_id in (running, *queued)]
+    assert starts == sorted(starts)
+    assert_is_video(list(client.stream(done)), seed=1, start=0, stop=16)
+    assert client.get(done).HasField("expire_time")
+    assert client.get(cancelled).error.reason == "CANCEL_REQUESTED"
+    client.channel.close()
+
+
+def test_stopped_front_ends_nothing(front_process):
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    running = client.create("a hang red circle", seed=2)
+    stream = client.stream(running)
+    read_until(stream, 1)
+    os.kill(front.process.pid, signal.SIGTERM)
+    (end,) = list(stream)
+    assert "goes on after its restart" in end.end.error.message
+    assert front.wait() == 0
+
+    client = Client(front_process(*QUICK_AGENT).wait_ready())
+    assert reasons(client, running)[-3:] == [("PENDING", "SERVER_RESTARTED"), ("RUNNING", ""), ("SUCCEEDED", "")]
+    assert_is_video(list(client.stream(running)), seed=2, start=0, stop=16)
+    client.channel.close()
+
+
+def test_half_written_and_damaged_frames_are_made_again(front_process):
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    running = client.create("a hang red circle", seed=2)
+    read_until(client.stream(running), 1)
+    kill(front)
+    folder = front.folder / "data" / "spool" / running
+    with open(folder / "frames.rgb24", "r+b") as file:
+        file.seek(100)
+        file.write(b"rubbish")
+    with open(folder / "frames.index", "ab") as file:
+        file.write(b"a record that was cut")
+    (front.folder / "data" / "spool" / "nobody").mkdir()
+
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    client.watch(running)
+    assert_is_video(list(client.stream(running)), seed=2, start=0, stop=16)
+    assert "1 damaged frames are made again" in front.stderr
+    assert not (front.folder / "data" / "spool" / "nobody").exists()
+
+    # Once it has ended, nobody can make a frame again.
+    with open(folder / "frames.rgb24", "r+b") as file:
+        file.seek(3 * FRAME_BYTES)
+        file.write(b"rubbish")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(client.stream(running, 2))
+    assert caught.value.code() is grpc.StatusCode.DATA_LOSS
+    assert "frame 3 cannot be read" in caught.value.details()
+    client.channel.close()
+
+
+def test_cancelling_becomes_cancelled(front_process):
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    running = client.create("a hang red circle")
+    read_until(client.stream(running), 1)
+    assert client.cancel(running).state == pb.GENERATION_STATE_CANCELLING
+    kill(front)
+    client = Client(front_process(*QUICK_AGENT).wait_ready())
+    assert reasons(client, running)[-1] == ("CANCELLED", "CANCEL_REQUESTED")
+    assert client.get(running).progress.completed_frame_count == 1
+    client.channel.close()
+
+
+def test_what_the_new_ranks_cannot_make_fails_by_name(front_process):
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    running = client.create("a hang red circle", frame_count=65)
+    small = client.create(seed=3)
+    read_until(client.stream(running), 1)
+    kill(front)
+    client = Client(front_process(*QUICK_AGENT, "--memory-budget", "64MiB").wait_ready())
+    failed = client.watch(running)[-1]
+    assert (failed.state, failed.error.reason) == (pb.GENERATION_STATE_FAILED, "SPEC_TOO_LARGE")
+    assert "the server was restarted, and cannot make it any more" in failed.error.message
+    assert client.watch(small)[-1].state == pb.GENERATION_STATE_SUCCEEDED
+    client.channel.close()
+
+
+def test_deleted_and_expired_ones_are_gone_for_good(front_process):
+    front = front_process(*QUICK_AGENT, "--keep-count", "1")
+    client = Client(front.wait_ready())
+    deleted = client.create(seed=1)
+    client.watch(deleted)
+    client.video.DeleteGeneration(v1.DeleteGenerationRequest(generation_id=deleted), timeout=30)
+    old, new = client.create(seed=2), client.create(seed=3)
+    client.watch(new)
+    last = client.create(seed=4)  # looks at the disk, and at what is to be forgotten
+    client.watch(last)
+    for generation_id in (deleted, old):
+        with pytest.raises(grpc.RpcError) as caught:
+            client.get(generation_id)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert not (front.folder / "data" / "spool" / generation_id).exists()
+    kill(front)
+    client = Client(front_process(*QUICK_AGENT).wait_ready())
+    page = client.video.ListGenerations(v1.ListGenerationsRequest(), timeout=30)
+    assert last in {generation.generation_id for generation in page.generations} <= {new, last}
+    client.channel.close()
+
+
+def test_disk_budget_refuses_what_does_not_fit(front_process):
+    front = front_process(*QUICK_AGENT, "--disk-budget", "1MiB")
+    client = Client(front.wait_ready())
+    assert client.info().limits.disk_budget_bytes == 1 << 20
+    client.watch(client.create(frame_count=16))
+    with pytest.raises(grpc.RpcError) as caught:
+        client.create(frame_count=100)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "bytes of the server's disk" in caught.value.details()
+    assert int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"]) > 0
+    assert client.metric('vinf_admission_rejections_total{reason="disk_full"}') == 1
+    client.channel.close()
+
+
+def test_database_of_a_newer_version_is_one_line(front_process):
+    front = front_process(*QUICK_AGENT)
+    front.wait_ready()
+    front.stop()
+    with sqlite3.connect(front.folder / "data" / "vinf.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    second = front_process(*QUICK_AGENT)
+    assert second.wait() == 1
+    (line,) = second.stderr.splitlines()
+    assert line.startswith("vinf serve: error: --data-dir: ")
+    assert "a newer version has written it" in line
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a few MiB; needs root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(path):
+    """Take all the room that is left."""
+    room = os.statvfs(path.parent)
+    with open(path, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+
+
+def test_full_disk_suspends_what_runs_and_corrupts_nothing(front_process, small_disk):
+    front = front_process(*QUICK_AGENT, "--data-dir", str(small_disk / "data"))
+    client = Client(front.wait_ready())
+    # The rank waits after the first frame; told to stop, it has made no other one.
+    blocker = client.create("a slow red circle", seed=1)
+    read_until(client.stream(blocker), 1)
+    running = client.create(seed=2, frame_count=64)
+    fill(small_disk / "filler")
+    client.cancel(blocker)
+    wait_until(lambda: client.get(running).state_reason == "DISK_FULL", what="suspension")
+    with pytest.raises(grpc.RpcError) as caught:
+        client.create(seed=3)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    (small_disk / "filler").unlink()
+    assert reasons(client, running)[-4:] == [
+        ("SUSPENDED", "DISK_FULL"),
+        ("PENDING", "QUEUED"),
+        ("RUNNING", ""),
+        ("SUCCEEDED", ""),
+    ]
+    assert_is_video(list(client.stream(running)), seed=2, start=0, stop=64)
+    client.channel.close()
+    front.stop()
