@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vinf_client._client import Client
     from vinf_client._errors import (
+        AuthenticationError,
         ClientClosedError,
+        ClientLimitError,
+        DiskFullError,
+        FrameEvictedError,
         GenerationCancelledError,
         GenerationFailedError,
         GenerationNotFoundError,
@@ -33,12 +37,14 @@ if TYPE_CHECKING:
         TransportError,
         VinfError,
         Violation,
+        WrongStateError,
     )
     from vinf_client._generation import GenerationHandle, Video
     from vinf_client._types import (
         Clip,
         Failure,
         Generation,
+        GenerationEvent,
         GenerationSpec,
         GenerationStage,
         GenerationState,
@@ -50,13 +56,18 @@ if TYPE_CHECKING:
         ServerInfo,
         Solver,
         TemporalScope,
+        Update,
     )
 
 _HOMES = {
     "vinf_client._client": ("Client",),
     "vinf_client._generation": ("GenerationHandle", "Video"),
     "vinf_client._errors": (
+        "AuthenticationError",
         "ClientClosedError",
+        "ClientLimitError",
+        "DiskFullError",
+        "FrameEvictedError",
         "GenerationCancelledError",
         "GenerationFailedError",
         "GenerationNotFoundError",
@@ -75,11 +86,13 @@ _HOMES = {
         "TransportError",
         "VinfError",
         "Violation",
+        "WrongStateError",
     ),
     "vinf_client._types": (
         "Clip",
         "Failure",
         "Generation",
+        "GenerationEvent",
         "GenerationSpec",
         "GenerationStage",
         "GenerationState",
@@ -91,17 +104,23 @@ _HOMES = {
         "ServerInfo",
         "Solver",
         "TemporalScope",
+        "Update",
     ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AuthenticationError",
     "Client",
     "ClientClosedError",
+    "ClientLimitError",
     "Clip",
+    "DiskFullError",
     "Failure",
+    "FrameEvictedError",
     "Generation",
     "GenerationCancelledError",
+    "GenerationEvent",
     "GenerationFailedError",
     "GenerationHandle",
     "GenerationNotFoundError",
@@ -129,9 +148,11 @@ __all__ = [
     "Solver",
     "TemporalScope",
     "TransportError",
+    "Update",
     "Video",
     "VinfError",
     "Violation",
+    "WrongStateError",
 ]
 
 

@@ -13,6 +13,7 @@ from vinf_client._types import (
     Clip,
     Failure,
     Generation,
+    GenerationEvent,
     GenerationSpec,
     GenerationStage,
     GenerationState,
@@ -34,6 +35,7 @@ _STATES = {
     pb.GENERATION_STATE_SUCCEEDED: GenerationState.SUCCEEDED,
     pb.GENERATION_STATE_FAILED: GenerationState.FAILED,
     pb.GENERATION_STATE_CANCELLED: GenerationState.CANCELLED,
+    pb.GENERATION_STATE_SUSPENDED: GenerationState.SUSPENDED,
 }
 _STAGES = {
     pb.GENERATION_STAGE_QUEUED: GenerationStage.QUEUED,
@@ -70,6 +72,27 @@ def generation(message: pb.Generation) -> Generation:
         first_frame_time=_time(message, "first_frame_time"),
         end_time=_time(message, "end_time"),
         peak_rank_memory_bytes=tuple(message.peak_rank_memory_bytes),
+        state_reason=message.state_reason,
+        priority=message.priority,
+        labels=dict(message.labels),
+        detached=message.detached,
+        deadline=_time(message, "deadline"),
+        expire_time=_time(message, "expire_time"),
+        sequence=message.sequence,
+        first_available_frame_index=message.first_available_frame_index,
+        next_frame_index=message.next_frame_index,
+        retention_frame_count=message.retention_frame_count,
+    )
+
+
+def event(message: pb.GenerationEvent) -> GenerationEvent:
+    """Read a change of state."""
+    return GenerationEvent(
+        sequence=message.sequence,
+        time=_time(message, "time"),
+        state=state(message.state),
+        state_reason=message.state_reason,
+        message=message.message,
     )
 
 

@@ -6,7 +6,12 @@
     ├── NotFoundError
     │   ├── ModelNotFoundError       the server does not serve this model
     │   └── GenerationNotFoundError  the server does not know this generation (any more)
+    ├── WrongStateError              the generation is in a state that does not allow it: delete one that has not ended
+    ├── FrameEvictedError            the server no longer keeps this frame; .first_available_frame_index is the oldest
+    ├── AuthenticationError          the server wants a token, or another one
     ├── QueueFullError               too many generations wait; .retry_after says when to come back
+    ├── ClientLimitError             this client has as many generations, or calls as often, as it may; .retry_after
+    ├── DiskFullError                the server has no room for another video
     ├── ServerNotReadyError          the ranks are still starting; .retry_after
     │   └── ServerDrainingError      the server is shutting down and takes no new work
     ├── GenerationFailedError        accepted, but it ended with an error
@@ -47,6 +52,7 @@ ARGUMENTS = {
     "spec.temporal_scope.phase_bias": "phase_bias",
     "spec.temporal_scope.global_across_cuts": "global_across_cuts",
     "spec.prompt_segments": "segments",
+    "lease_duration": "lease",
 }
 
 # The same for the fields of one segment: spec.prompt_segments[1].start_frame_index → segments[1].start_frame.
@@ -139,8 +145,38 @@ class GenerationNotFoundError(NotFoundError):
     """The server does not know this generation; perhaps its retention ran out or the id has a typing error."""
 
 
+class WrongStateError(VinfError):
+    """The state of the generation does not allow it; one that has not ended must be cancelled before it is deleted."""
+
+
+class FrameEvictedError(VinfError):
+    """The server no longer keeps the first frame that was asked for."""
+
+    @property
+    def first_available_frame_index(self) -> int | None:
+        """The oldest frame that is kept; None when the server did not say."""
+        text = self.metadata.get("firstAvailableFrameIndex", "")
+        return int(text) if text.isascii() and text.isdigit() else None
+
+
+class AuthenticationError(VinfError):
+    """The server does not know who calls: `reason` says whether the token is missing, wrong or has expired."""
+
+
 class QueueFullError(VinfError):
     """As many generations wait as the server allows; come back after `retry_after` seconds."""
+
+    retryable = True
+
+
+class ClientLimitError(VinfError):
+    """A limit of this client is reached; the message names it. Come back after `retry_after` seconds."""
+
+    retryable = True
+
+
+class DiskFullError(VinfError):
+    """The server has no room for another video; delete generations that are no longer needed, or wait."""
 
     retryable = True
 

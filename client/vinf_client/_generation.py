@@ -15,7 +15,7 @@ from vinf_client._frames import Image, read_frames
 from vinf_client._retry import Backoff
 from vinf_client._translate import failure_error
 from vinf_client._transport import Transport
-from vinf_client._types import Generation, GenerationState, Progress
+from vinf_client._types import Generation, GenerationState, Progress, Update
 from vinf_client._watch import ProgressThread, Watch
 
 log = logging.getLogger("vinf_client")
@@ -67,6 +67,26 @@ class GenerationHandle:
         """Call back with each change from a thread of the SDK, until the result is closed."""
         return ProgressThread(self._transport, self.generation_id, backoff=self._backoff, callback=on_progress)
 
+    def updates(
+        self, after_sequence: int = 0, *, on_wait: Callable[[VinfError], None] | None = None
+    ) -> Iterator[Update]:
+        """Iterate over snapshots and changes of state until it has ended; resumes across restarts of the server.
+
+        Args:
+            after_sequence: events up to this one are left out; 0 brings all since it was created.
+            on_wait: called with each break before the next try.
+
+        Raises:
+            GenerationNotFoundError: it was deleted.
+            TransportError: the stream broke more often in a row than the client allows.
+        """
+        watch = Watch(
+            self._transport, self.generation_id, backoff=self._backoff, after_sequence=after_sequence, on_wait=on_wait
+        )
+        for update in watch:
+            self.generation = update.generation
+            yield update
+
     def wait(self, timeout: float | None = None) -> Generation:
         """Wait until it succeeded, and return the last snapshot.
 
@@ -76,8 +96,8 @@ class GenerationHandle:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         if deadline is None:
-            for snapshot in Watch(self._transport, self.generation_id, backoff=self._backoff):
-                self.generation = snapshot
+            for _ in self.updates():
+                pass
         else:
             self._poll(deadline)
         if self.generation.state is not GenerationState.SUCCEEDED:
@@ -91,9 +111,19 @@ class GenerationHandle:
         self.generation = _convert.generation(reply.generation)
         return self.generation
 
+    def delete(self) -> None:
+        """Have the server forget it and remove its frames.
+
+        Raises:
+            WrongStateError: it has not ended; cancel it first.
+            GenerationNotFoundError: it is deleted already.
+        """
+        request = service_pb.DeleteGenerationRequest(generation_id=self.generation_id)
+        self._transport.unary(self._transport.generations.DeleteGeneration, request)
+
     def _poll(self, deadline: float) -> None:
         pause = 0.05
-        while not self.refresh().state.terminal:
+        while not self.refresh().ended:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise RpcTimeoutError(f"generation {self.generation_id} is not finished yet", code="DEADLINE_EXCEEDED")
@@ -104,7 +134,8 @@ class GenerationHandle:
 class Video:
     """A video being made: iterate over its frames, uint8 ``[H, W, 3]``, as they arrive.
 
-    Leaving early, by `break`, by an exception or by `close`, cancels the generation. `with` makes the moment certain.
+    Leaving early, by `break`, by an exception or by `close`, cancels the generation, unless it is detached. `with`
+    makes the moment certain.
     """
 
     def __init__(
@@ -113,8 +144,10 @@ class Video:
         *,
         on_progress: Callable[[Progress], None] | None = None,
         on_wait: Callable[[VinfError], None] | None = None,
+        cancel_on_leave: bool = True,
     ) -> None:
         self.handle = handle
+        self._cancel_on_leave = cancel_on_leave
         self._on_progress = on_progress
         self._on_wait = on_wait
         self._over = False
@@ -144,8 +177,8 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Cancel the generation unless it is over. A no-op the second time."""
-        if self._over:
+        """Cancel the generation unless it is over or detached. A no-op the second time."""
+        if self._over or not self._cancel_on_leave:
             return
         self._over = True
         # Errors here would hide what made the caller leave; an unreachable server ends the generation by itself.

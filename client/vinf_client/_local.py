@@ -1,6 +1,7 @@
 """A server of one's own for one call: started, waited for, and always stopped."""
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ _POLL = 0.05  # seconds
 _STOP_TIMEOUT = 20.0  # seconds for the server to stop its ranks before it is killed
 _LAST_LINES = 15
 _PR_SET_PDEATHSIG = 1
+_PREFIX = "vinf-"
+_LOCK = "in-use.lock"
 
 
 class LocalServer:
@@ -44,6 +47,7 @@ class LocalServer:
         self._command = tuple(command)
         self._start_timeout = start_timeout
         self._folder: Path | None = None
+        self._lock = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self.address = ""
@@ -106,7 +110,9 @@ class LocalServer:
         self._remove_folder()
 
     def _start(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="vinf-"))
+        _remove_stale_folders()
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = _lock(self._folder)
         command = [
             *self._command,
             *("--listen", "127.0.0.1:0"),
@@ -122,6 +128,7 @@ class LocalServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us; we stop it in good order
+                pass_fds=(self._lock,),  # the folder is in use as long as either of us lives
                 preexec_fn=_die_with_parent(),
             )
 
@@ -161,6 +168,32 @@ class LocalServer:
     def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Mark a folder as in use, and return the descriptor that keeps it so until the last copy of it is closed."""
+    new = folder / f"{_LOCK}.new"
+    lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.rename(new, folder / _LOCK)  # it never has this name without being locked
+    return lock
+
+
+def _remove_stale_folders() -> None:
+    """Remove what servers left whose clients were killed: folders with a lock that nobody holds."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        with suppress(OSError):  # somebody else's, in use, or removed by somebody in the meantime
+            if path.lstat().st_uid != os.getuid() or path.parent.is_symlink():
+                continue
+            lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

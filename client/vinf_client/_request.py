@@ -172,7 +172,7 @@ def _check_text(path: str, text: object, model: Model | None, *, required: bool 
     longest = model.max_prompt_chars if model is not None else 0
     if not isinstance(text, str):
         return [Violation(path, f"must be text, got {text!r}")]
-    if not _encodable(text):
+    if not encodable(text):
         return [Violation(path, "is not valid Unicode text")]
     if len(text) > _LONGEST_PROMPT:
         return [Violation(path, f"must have at most {longest or _LONGEST_PROMPT} characters, got {len(text)}")]
@@ -222,7 +222,8 @@ def _check_flag(path: str, value: bool | None) -> list[Violation]:
     return [Violation(path, f"must be True or False, got {value!r}")]
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Whether a text can travel."""
     try:
         text.encode()
     except UnicodeEncodeError:  # lone surrogates: bytes of the command line that were no UTF-8

@@ -7,6 +7,10 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from vinf_client._errors import (
+    AuthenticationError,
+    ClientLimitError,
+    DiskFullError,
+    FrameEvictedError,
     GenerationCancelledError,
     GenerationFailedError,
     GenerationNotFoundError,
@@ -23,6 +27,7 @@ from vinf_client._errors import (
     TransportError,
     VinfError,
     Violation,
+    WrongStateError,
 )
 from vinf_client._types import Failure, GenerationState
 
@@ -34,7 +39,15 @@ BY_REASON: dict[str, type[VinfError]] = {
     "REQUEST_ID_REUSED": RequestIdReusedError,
     "MODEL_NOT_FOUND": ModelNotFoundError,
     "GENERATION_NOT_FOUND": GenerationNotFoundError,
+    "WRONG_STATE": WrongStateError,
+    "FRAME_EVICTED": FrameEvictedError,
+    "TOKEN_MISSING": AuthenticationError,
+    "TOKEN_INVALID": AuthenticationError,
+    "TOKEN_EXPIRED": AuthenticationError,
+    "CERTIFICATE_INVALID": AuthenticationError,
     "QUEUE_FULL": QueueFullError,
+    "CLIENT_LIMIT": ClientLimitError,
+    "DISK_FULL": DiskFullError,
     "WORKERS_NOT_READY": ServerNotReadyError,
     "SERVER_DRAINING": ServerDrainingError,
 }
@@ -44,10 +57,18 @@ BY_CODE: dict[grpc.StatusCode, type[VinfError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
     grpc.StatusCode.UNAVAILABLE: TransportError,
     grpc.StatusCode.CANCELLED: TransportError,
     grpc.StatusCode.DEADLINE_EXCEEDED: RpcTimeoutError,
     grpc.StatusCode.UNIMPLEMENTED: ProtocolError,
+}
+
+_WHAT_TO_DO = {
+    "TOKEN_MISSING": "give yours with Client(token=...), --token-file or $VINF_TOKEN",
+    "TOKEN_INVALID": "check that it is the one for this server, whose operator can make another (vinf token)",
+    "TOKEN_EXPIRED": "ask the server's operator for a new one (vinf token)",
+    "CERTIFICATE_INVALID": "use one with an alternative name or a common name",
 }
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -85,6 +106,9 @@ def translate(error: grpc.RpcError, server: str) -> VinfError:
         return kind(f"the vinf server at {server} did not answer in time", **known)
     if kind is TransportError:
         return kind(f"cannot reach a vinf server at {server}: {_cause(text)}", **known)
+    if kind is AuthenticationError:
+        advice = _WHAT_TO_DO.get(info.reason, "check the token and the certificate")
+        return kind(f"the vinf server at {server} refused the call: {text}; {advice}", **known)
     if kind is ProtocolError:
         return kind(f"the server at {server} is no vinf server, or one of another version: {text}", **known)
     return kind(text or f"the vinf server at {server} answered {code.name}", **known)
@@ -156,6 +180,8 @@ def _cause(text: str) -> str:
         ("Domain name not found", "the host name is not known"),
         ("No route to host", "no route to the host"),
         ("Network is unreachable", "the network is unreachable"),
+        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted, has expired, or is for another name"),
+        ("WRONG_VERSION_NUMBER", "it does not speak TLS"),
         ("Socket closed", "the connection broke"),
         ("Connection reset", "the connection broke"),
         ("keepalive watchdog", "it stopped answering"),

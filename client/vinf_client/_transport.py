@@ -11,6 +11,7 @@ import grpc
 from vinf.v1 import server_info_service_pb2 as info_pb
 from vinf.v1.server_info_service_pb2_grpc import ServerInfoServiceStub
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
+from vinf_client._access import Access, is_loopback
 from vinf_client._errors import ClientClosedError, InvalidRequestError, RpcTimeoutError, TransportError, Violation
 from vinf_client._retry import Attempts, Backoff
 from vinf_client._translate import translated
@@ -31,6 +32,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+
+_OPEN_ACCESS = Access()
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -59,21 +62,28 @@ class Transport:
         server: "host:port", or a gRPC target such as "unix:/run/vinf.sock".
         connect_timeout: seconds until a silent server counts as unreachable.
         rpc_timeout: seconds a unary call may take.
+        access: token and certificates, complete.
+
+    Raises:
+        InvalidRequestError: the address or the access cannot work, or a token would travel unprotected.
     """
 
-    def __init__(self, server: str, *, connect_timeout: float, rpc_timeout: float) -> None:
+    def __init__(
+        self, server: str, *, connect_timeout: float, rpc_timeout: float, access: Access = _OPEN_ACCESS
+    ) -> None:
         self.server = _target(server)
         self._connect_timeout = connect_timeout
         self._rpc_timeout = rpc_timeout
         self._connected = False
         self._closed = threading.Event()
         options = list(_OPTIONS)
-        if self.server.startswith(("127.", "localhost:", "[::1]:", "unix:")):
+        if is_loopback(self.server):
             options.append(("grpc.enable_http_proxy", 0))  # a proxy could not reach them
-        self._channel = grpc.insecure_channel(self.server, options=options)
+        access.check(self.server)
+        self._channel = access.channel(self.server, options)
         self.generations = VideoGenerationServiceStub(self._channel)
         self.server_info = ServerInfoServiceStub(self._channel)
-        self._metadata = (("x-vinf-client", f"python/{_version()}"),)
+        self._metadata = (("x-vinf-client", f"python/{_version()}"), *access.metadata)
 
     def close(self) -> None:
         """Close the channel; calls and pauses under way, of any thread, end with `ClientClosedError`."""

@@ -17,6 +17,7 @@ class GenerationState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SUSPENDED = "suspended"
 
     @property
     def terminal(self) -> bool:
@@ -132,6 +133,45 @@ class Generation:
     first_frame_time: datetime | None
     end_time: datetime | None
     peak_rank_memory_bytes: tuple[int, ...]
+    state_reason: str  # such as QUEUED, PREEMPTED or DISK_FULL; empty when the state says it all
+    priority: int
+    labels: Mapping[str, str]
+    detached: bool
+    deadline: datetime | None
+    expire_time: datetime | None  # when the server forgets it and its frames
+    sequence: int  # of its newest event
+    first_available_frame_index: int
+    next_frame_index: int  # the first frame that is not there yet
+    retention_frame_count: int  # frames kept at a time; 0: all
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more, also in a state that this client does not know."""
+        return self.state.terminal or self.end_time is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every frame was made."""
+        return self.next_frame_index >= self.spec.frame_count
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationEvent:
+    """A change of a generation's state."""
+
+    sequence: int  # dense from 1 within a generation
+    time: datetime | None
+    state: GenerationState
+    state_reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A snapshot, and the changes of state since the one before."""
+
+    generation: Generation
+    events: tuple[GenerationEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)

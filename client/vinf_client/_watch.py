@@ -1,4 +1,4 @@
-"""Snapshots of a generation as it changes."""
+"""Snapshots of a generation as it changes, with the events that led to them."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ from vinf_client import _convert
 from vinf_client._errors import ServerNotReadyError, TransportError, VinfError
 from vinf_client._retry import Attempts, Backoff
 from vinf_client._transport import Transport
-from vinf_client._types import Generation, Progress
+from vinf_client._types import Progress, Update
 
 if TYPE_CHECKING:
     from vinf_client._transport import Stream
@@ -22,29 +22,50 @@ _CLOSE_TIMEOUT = 5.0  # seconds
 
 
 class Watch:
-    """Iterates over the snapshots of one generation until one is terminal, resuming broken streams.
+    """Iterates over the updates of one generation until it has ended, resuming broken streams.
 
-    One thread iterates; any thread may `close`, which ends the iteration.
+    Each event comes once, however often the stream breaks. One thread iterates; any thread may `close`, which ends
+    the iteration.
+
+    Args:
+        transport: to the server.
+        generation_id: whose updates.
+        backoff: how often in a row a broken stream is opened again.
+        after_sequence: events up to this one are known already.
+        on_wait: called with each break before the next try.
     """
 
-    def __init__(self, transport: Transport, generation_id: str, *, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        generation_id: str,
+        *,
+        backoff: Backoff,
+        after_sequence: int = 0,
+        on_wait: Callable[[VinfError], None] | None = None,
+    ) -> None:
         self._transport = transport
-        self._request = service_pb.WatchGenerationRequest(generation_id=generation_id)
+        self._generation_id = generation_id
+        self._sequence = after_sequence
         self._backoff = backoff
+        self._on_wait = on_wait
         self._closed = threading.Event()
         self._stream: Stream[service_pb.WatchGenerationResponse] | None = None
 
-    def __iter__(self) -> Iterator[Generation]:
+    def __iter__(self) -> Iterator[Update]:
         self._transport.connect()
-        attempts = Attempts(self._backoff, sleep=self._closed.wait)
+        attempts = Attempts(self._backoff, sleep=self._closed.wait, on_failure=self._on_wait)
         while not self._closed.is_set():
+            request = service_pb.WatchGenerationRequest(
+                generation_id=self._generation_id, after_sequence=self._sequence
+            )
             try:
-                self._stream = self._transport.stream(self._transport.generations.WatchGeneration, self._request)
+                self._stream = self._transport.stream(self._transport.generations.WatchGeneration, request)
                 for message in self._stream:
-                    generation = _convert.generation(message.generation)
+                    update = self._update(message)
                     attempts.progressed()
-                    yield generation
-                    if generation.state.terminal:
+                    yield update
+                    if update.generation.ended:
                         return
                 raise TransportError("the stream of snapshots ended early", code="UNAVAILABLE")
             except (TransportError, ServerNotReadyError) as error:
@@ -54,6 +75,13 @@ class Watch:
             finally:
                 if self._stream is not None:
                     self._stream.cancel()
+
+    def _update(self, message: service_pb.WatchGenerationResponse) -> Update:
+        """Read a message; events that were told before the stream broke are left out."""
+        events = tuple(_convert.event(event) for event in message.events if event.sequence > self._sequence)
+        if events:
+            self._sequence = events[-1].sequence
+        return Update(_convert.generation(message.generation), events)
 
     def close(self) -> None:
         """End the iteration soon."""
@@ -84,8 +112,8 @@ class ProgressThread:
 
     def _run(self) -> None:
         try:
-            for generation in self._watch:
-                self._callback(generation.progress)
+            for update in self._watch:
+                self._callback(update.generation.progress)
         except VinfError as error:
             # Progress is a courtesy: the frames, or `wait`, report what is wrong with the generation.
             log.info("progress of the generation is no longer known: %s", error)

@@ -28,10 +28,11 @@ PNG_NAME = "frame_{:06d}.png"
 class VideoShape:
     """What a writer has to know before the first frame."""
 
-    frame_count: int
+    frame_count: int  # frames that are written
     width: int
     height: int
     frame_rate: Fraction
+    first_frame: int = 0  # index of the first frame that is written
 
 
 class FrameWriter(ABC):
@@ -213,11 +214,13 @@ class GifWriter(FrameWriter):
 
 
 class PngWriter(FrameWriter):
-    """A folder with frame_000000.png, frame_000001.png and so on."""
+    """A folder with frame_000000.png, frame_000001.png and so on; a file's number is its frame's index.
 
-    _index = 0
+    A video takes the place of an earlier one in that folder; the later part of a video joins the frames before it.
+    """
 
     def _open(self) -> None:
+        self._index = self.shape.first_frame
         self.partial.mkdir()
 
     def _write(self, frame: Image) -> None:
@@ -230,6 +233,10 @@ class PngWriter(FrameWriter):
         pass
 
     def _publish(self) -> None:
+        if self.shape.first_frame and self.path.is_dir():
+            for entry in sorted(self.partial.iterdir()):
+                os.replace(entry, self.path / entry.name)
+            return
         if self.path.is_dir():
             shutil.rmtree(self.path)  # empty, or an earlier result: `prepare` made sure
         os.replace(self.partial, self.path)

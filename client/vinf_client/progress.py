@@ -32,6 +32,8 @@ class Tracker:
             return (f"queued, {ahead} ahead" if ahead else "queued, next in line"), 0.0
         if progress.state is GenerationState.CANCELLING:
             return "cancelling", 0.0
+        if progress.state is GenerationState.SUSPENDED:
+            return "suspended; it goes on by itself", 0.0
         if progress.stage is GenerationStage.DECODE or progress.completed_frame_count or progress.state.terminal:
             return self._decoding(progress)
         if progress.stage is GenerationStage.DENOISE:
@@ -139,6 +141,7 @@ class RichDisplay:
             TimeElapsedColumn(),
             console=Console(file=stream),
             transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # what goes to a file must not end on the terminal
         )
         self._task = self._bar.add_task("connecting", total=None)
         self._bar.start()
@@ -177,6 +180,8 @@ def _waiting_text(reason: VinfError) -> str:
             return "waiting for room in the server's queue"
         case "WORKERS_NOT_READY":
             return "waiting for the ranks"
+        case "CLIENT_LIMIT":
+            return f"waiting, a limit is reached: {reason}"
         case "" if isinstance(reason, TransportError):
             return "the connection broke, trying again"
         case _:

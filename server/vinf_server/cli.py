@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from vinf_server.config import (
     parse_size,
 )
 from vinf_server.devices import count_visible_gpus
+from vinf_server.logs import configure_logs
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -98,7 +98,38 @@ def build_parser() -> argparse.ArgumentParser:
         "a frame left out weighs at most e^-bias of a favoured one with an equal score (default: off, exact)",
     )
     add("--max-waiting", type=int, default=64, metavar="N", help="generations that may wait")
+    add(
+        "--max-waiting-per-client",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of these, how many may be of one client that is known by name; 0: all",
+    )
+    add(
+        "--max-creates-per-minute",
+        type=int,
+        default=600,
+        metavar="N",
+        help="generations a client may create in a minute, counted by its name or else by its host; 0: no limit",
+    )
     add("--insecure", action="store_true", help="allow an address that other machines can reach, without encryption")
+    add("--tls-cert", type=Path, default=None, metavar="FILE", help="PEM certificate (chain): encrypt; read on change")
+    add("--tls-key", type=Path, default=None, metavar="FILE", help="PEM private key of --tls-cert; read on change")
+    add(
+        "--tls-client-ca",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="PEM authorities of clients: only those with a certificate of theirs may connect; read on change",
+    )
+    add(
+        "--tokens",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="a line a client: NAME SHA256 [EXPIRY], as vinf token prints it; clients then need a token, and each sees "
+        "its own generations only; read on change",
+    )
     add("--ready-file", type=Path, default=None, metavar="PATH", help="file to write once ready: addresses and pid")
     add("--beat-timeout", type=float, default=10.0, metavar="S", help="silence after which a rank is taken for hung")
     add("--rank-module", default="vinf_server.rank", help=argparse.SUPPRESS)
@@ -128,7 +159,13 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         memory_budget=parse_size(arguments.memory_budget, flag="--memory-budget"),
         skip_negligible=arguments.skip_negligible_context,
         max_waiting=arguments.max_waiting,
+        max_waiting_per_client=arguments.max_waiting_per_client,
+        max_creates_per_minute=arguments.max_creates_per_minute,
         insecure=arguments.insecure,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        tls_client_ca=arguments.tls_client_ca,
+        tokens=arguments.tokens,
         ready_file=arguments.ready_file,
         visible_gpus=gpus,
         beat_timeout_s=arguments.beat_timeout,
@@ -143,7 +180,9 @@ def main(argv: list[str] | None = None) -> int:
         config = parse_config(argv)
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s front: %(message)s")
+    configure_logs()
+    # Otherwise gRPC writes a line for every stranger that knocks without a proper handshake.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         return asyncio.run(_serve(config))
     except KeyboardInterrupt:
@@ -160,7 +199,7 @@ async def _serve(config: ServeConfig) -> int:
 
     try:
         await Front(config).run()
-    except GroupConfigurationError as error:
+    except (ConfigError, GroupConfigurationError) as error:
         return _fail(str(error), EXIT_USAGE)
     except (DataDirError, StoreError) as error:
         return _fail(f"--data-dir: {error}", EXIT_FAILED)

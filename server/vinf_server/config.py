@@ -196,8 +196,26 @@ class ServeConfig:
     max_waiting: int = 64
     """Generations that may wait for the group."""
 
+    max_waiting_per_client: int = 0
+    """Of these, how many may be of one client that is known by name; 0: all."""
+
+    max_creates_per_minute: int = 600
+    """CreateGeneration calls of one client, by its name or else by its host; 0: no limit."""
+
     insecure: bool = False
     """Allows an address that other machines can reach, without encryption."""
+
+    tls_cert: Path | None = None
+    """PEM: the server's certificate and those between it and its authority; None: no encryption."""
+
+    tls_key: Path | None = None
+    """PEM: the private key of `tls_cert`."""
+
+    tls_client_ca: Path | None = None
+    """PEM: the authorities of clients' certificates; None: clients need none."""
+
+    tokens: Path | None = None
+    """Hashes of the tokens that clients must show one of; None: they need none."""
 
     ready_file: Path | None = None
     """Written once the group is ready, for whoever started the front."""
@@ -232,6 +250,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         _check_range("--ranks", self.ranks, 1, MAX_RANKS)
         _check_range("--max-waiting", self.max_waiting, 1, 100_000)
+        _check_range("--max-waiting-per-client", self.max_waiting_per_client, 0, 100_000)
+        _check_range("--max-creates-per-minute", self.max_creates_per_minute, 0, 1_000_000)
         _check_range("--keep-count", self.keep_count, 1, MAX_KEEP_COUNT)
         if self.keep_for_s is not None and not 0 <= self.keep_for_s <= MAX_KEEP_S:  # false for NaN, too
             raise ConfigError("--keep-for", f"{self.keep_for_s:g} s are not in [0, {MAX_KEEP_S:g}] (ten years)")
@@ -259,11 +279,7 @@ class ServeConfig:
                 "--memory-budget",
                 f"{self.memory_budget} bytes are not in [{MIN_MEMORY_BUDGET >> 20}MiB, {MAX_MEMORY_BUDGET >> 40}TiB]",
             )
-        if not self.listen.is_loopback and not self.insecure:
-            raise ConfigError(
-                "--listen",
-                f"{self.listen} can be reached from other machines and is not encrypted; add --insecure to accept that",
-            )
+        self._check_doors()
         if self.device == "cuda" and self.visible_gpus == 0:
             raise ConfigError("--device", "cuda was asked for, but no CUDA device is visible")
         if self.uses_cuda and self.ranks > self.visible_gpus:
@@ -272,6 +288,22 @@ class ServeConfig:
                 f"{self.ranks} ranks need {self.ranks} CUDA devices, {self.visible_gpus} visible; "
                 "use fewer ranks or --device cpu",
             )
+
+    def _check_doors(self) -> None:
+        if self.tls_cert is None:
+            for flag, path in (("--tls-key", self.tls_key), ("--tls-client-ca", self.tls_client_ca)):
+                if path is not None:
+                    raise ConfigError(flag, "needs --tls-cert")
+        elif self.tls_key is None:
+            raise ConfigError("--tls-cert", "needs --tls-key")
+        if self.listen.is_loopback or self.tls_cert is not None or self.insecure:
+            return
+        tokens = ", and neither are the tokens" if self.tokens is not None else ""
+        raise ConfigError(
+            "--listen",
+            f"{self.listen} can be reached from other machines and is not encrypted{tokens}; "
+            "give --tls-cert and --tls-key, or add --insecure to accept that",
+        )
 
     @property
     def uses_cuda(self) -> bool:

@@ -21,4 +21,5 @@ def client(server):
 
 @pytest.fixture(autouse=True)
 def _no_server_in_the_environment(monkeypatch):
-    monkeypatch.delenv("VINF_SERVER", raising=False)
+    for name in ("SERVER", "TOKEN", "TLS", "TLS_CA", "TLS_CERT", "TLS_KEY"):
+        monkeypatch.delenv(f"VINF_{name}", raising=False)

@@ -72,12 +72,21 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
 
     def __init__(self):
         self.reset()
+        self.port = 0
+        self._start()
+        self.address = f"127.0.0.1:{self.port}"
+
+    def _start(self):
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         add_VideoGenerationServiceServicer_to_server(self, self._server)
         add_ServerInfoServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-        self.address = f"127.0.0.1:{self.port}"
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
+
+    def restart(self):
+        """Break every connection, and listen at the same address again."""
+        assert self._server.stop(None).wait(10)
+        self._start()
 
     def reset(self):
         self.width, self.height, self.frame_count = 20, 10, 7
@@ -93,6 +102,13 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.watch_breaks = deque()
         self.state = pb.GENERATION_STATE_SUCCEEDED
         self.error = None
+        self.state_reason = ""
+        self.available = (0, None)  # frames that are there: from the first up to, all when None
+        self.labels = {}
+        self.end_time = None
+        self.events = []
+        self.delete_failures = {}
+        self.deletes, self.watches = [], []
         self.clips = ()
         self.segments = ()
         self.hold_after = None
@@ -130,7 +146,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             stage=pb.GENERATION_STAGE_DECODE,
             completed_step_count=20,
             step_count=20,
-            completed_frame_count=self.frame_count,
+            completed_frame_count=self.next_frame() - self.available[0],
             frame_count=self.frame_count,
         )
         return pb.Generation(
@@ -141,7 +157,18 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             error=self.error,
             clips=[pb.Clip(start_frame_index=start, frame_count=count) for start, count in self.clips],
             peak_rank_memory_bytes=[1000 for _ in self.clips],
+            state_reason=self.state_reason,
+            priority=5,
+            labels=self.labels,
+            end_time=self.end_time,
+            sequence=len(self.events),
+            first_available_frame_index=self.available[0],
+            next_frame_index=self.next_frame(),
         )
+
+    def next_frame(self):
+        end = self.available[1]
+        return self.frame_count if end is None else end
 
     def GetServerInfo(self, request, context):
         if self.info_failures:
@@ -178,14 +205,25 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.cancelled.set()
         return service_pb.CancelGenerationResponse(generation=self.generation(pb.GENERATION_STATE_CANCELLED))
 
+    def DeleteGeneration(self, request, context):
+        self.deletes.append(request.generation_id)
+        if request.generation_id in self.delete_failures:
+            self.delete_failures[request.generation_id].abort(context)
+        self._check(request, context)
+        return service_pb.DeleteGenerationResponse()
+
     def WatchGeneration(self, request, context):
         self._check(request, context)
-        yield service_pb.WatchGenerationResponse(generation=self.generation(pb.GENERATION_STATE_RUNNING))
+        self.watches.append(request.after_sequence)
+        wanted = [event for event in self.events if event.sequence > request.after_sequence]
+        yield service_pb.WatchGenerationResponse(
+            generation=self.generation(pb.GENERATION_STATE_RUNNING), events=wanted[:2]
+        )
         if self.watch_breaks:
             self.watch_breaks.popleft().abort(context)
         if self.hold_after is not None:
             self._hold(context)
-        yield service_pb.WatchGenerationResponse(generation=self.generation())
+        yield service_pb.WatchGenerationResponse(generation=self.generation(), events=wanted[2:])
 
     def StreamFrames(self, request, context):
         self._check(request, context)
@@ -195,6 +233,8 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         yield service_pb.StreamFramesResponse(header=self._header())
         yield from self.extra_messages
         for count, index in enumerate(range(request.start_frame_index, self.frame_count)):
+            if index >= self.next_frame():
+                break
             data = self.video()[index].tobytes()
             if script is not None and count == script.frames:
                 if script.part_bytes:

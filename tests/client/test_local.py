@@ -1,6 +1,8 @@
 """A server for one call: started, found, and always stopped."""
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +28,7 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     return tmp_path / "temporary"
 
 
@@ -93,6 +95,62 @@ def test_it_dies_with_its_parent():
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_alive(pid)
+
+
+def killed_client(word):
+    """Start a server from a process that is killed; return the server's process id."""
+    program = (
+        "import os, signal\n"
+        "from tests.client.test_local import stub\n"
+        f"server = stub({word!r})\n"
+        "server.__enter__()\n"
+        "print(server.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    return int(done.stdout)
+
+
+def is_free(folder):
+    """Whether the last thread of the last process that used it has ended."""
+    with (folder / "in-use.lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_the_next_start_removes_what_a_killed_client_left(folders):
+    killed_client("serve")
+    (left,) = folders.iterdir()
+    wait_for(lambda: is_free(left))
+    with stub("serve"):
+        assert not left.exists()
+    assert list(folders.iterdir()) == []
+
+
+def test_a_folder_stays_while_its_server_lives(folders):
+    pid = killed_client("deaf")
+    (left,) = folders.iterdir()
+    try:
+        with stub("serve"):
+            assert (left / "server.log").exists()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: is_free(left))
+    with stub("serve"):
+        assert not left.exists()
+
+
+def test_folders_of_others_stay(folders):
+    for name in ("vinf-notes", "vinf-12345678"):
+        (folders / name).mkdir()
+        (folders / name / "ready.json").write_text("")
+    with stub("serve") as first, stub("serve") as second:
+        assert first.address != second.address
+        assert len(list(folders.glob("vinf-*/server.log"))) == 2
+    assert sorted(path.name for path in folders.iterdir()) == ["vinf-12345678", "vinf-notes"]
 
 
 def test_generate_local(tmp_path, monkeypatch, capsys):

@@ -36,6 +36,7 @@ def test_words():
     assert (line, share) == ("decoding, frame 24 of 96, 6.0 frames/s, 12 s left", 0.25)
     assert tracker.describe(snapshot("succeeded", "decode", 20, 96))[0] == "decoding, frame 96 of 96, 24.0 frames/s"
     assert tracker.describe(snapshot("cancelling"))[0] == "cancelling"
+    assert tracker.describe(snapshot("suspended", frames=24))[0] == "suspended; it goes on by itself"
 
 
 def test_a_resumed_generation_may_go_back():
@@ -74,7 +75,7 @@ def test_plain_lines_are_few():
     assert len(lines) == 6
 
 
-def test_a_terminal_gets_one_live_line():
+def test_a_terminal_gets_one_live_line(capsys):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -85,9 +86,11 @@ def test_a_terminal_gets_one_live_line():
     display.note("starting")
     display.waiting(ServerNotReadyError("later", reason="WORKERS_NOT_READY"))
     display.update(snapshot(steps=5))
+    print("for a pipe")
     display.close()
     display.close()
     assert "step 5 of 20" in stream.getvalue()
+    assert capsys.readouterr().out == "for a pipe\n", "what goes elsewhere is not drawn on the terminal"
 
 
 def test_the_choice():

@@ -87,6 +87,16 @@ def test_disk_budget(monkeypatch):
         (["--listen", "50051"], "--listen: '50051' is not HOST:PORT"),
         (["--listen", "127.0.0.1:65536"], "--listen: port 65536 is not in [0, 65535]"),
         (["--listen", "0.0.0.0:1"], "--listen: 0.0.0.0:1 can be reached from other machines"),
+        (
+            ["--listen", "0.0.0.0:1", "--tokens", "t"],
+            "--listen: 0.0.0.0:1 can be reached from other machines and is not encrypted, and neither are the tokens; "
+            "give --tls-cert and --tls-key, or add --insecure to accept that",
+        ),
+        (["--tls-cert", "c"], "--tls-cert: needs --tls-key"),
+        (["--tls-key", "k"], "--tls-key: needs --tls-cert"),
+        (["--tls-client-ca", "a"], "--tls-client-ca: needs --tls-cert"),
+        (["--tls-cert", "/no/c", "--tls-key", "/no/k"], "--tls-cert: /no/c cannot be read: No such file or directory"),
+        (["--tokens", "/no/t"], "--tokens: /no/t cannot be read: No such file or directory"),
         (["--metrics", "nowhere"], "--metrics: 'nowhere' is not HOST:PORT"),
         (["--ranks", "2", "--rank-weights", "2,1,1"], "--rank-weights: 3 numbers for 2 ranks; give one a rank"),
         (["--rank-weights", "2,0"], "--rank-weights: 0 is not in [0.001, 1000]"),
@@ -148,6 +158,7 @@ def test_addresses(text, loopback):
 def test_other_machines_are_allowed_when_asked_for(monkeypatch):
     with_gpus(monkeypatch, 0)
     assert str(parse_config(["--listen", "0.0.0.0:1", "--insecure"]).listen) == "0.0.0.0:1"
+    assert str(parse_config(["--listen", "0.0.0.0:1", "--tls-cert", "c", "--tls-key", "k"]).listen) == "0.0.0.0:1"
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_info_health_and_metrics_agree(front):
     assert client.metric('vinf_worker_up{gpu="cpu",rank="1"}') == 1
 
 
-def test_second_front_on_the_same_port(front, tmp_path):
+def test_case_71_second_front_on_the_same_port(front, tmp_path):
     address = front.client.ready["listen"]
     second = FrontProcess(tmp_path, "--listen", address)
     assert second.wait() == 1

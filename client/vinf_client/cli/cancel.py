@@ -1,7 +1,6 @@
 """`vinf cancel`: the end of a generation."""
 
-from vinf_client._client import Client
-from vinf_client.cli.common import Parser, print_json, run, server_of
+from vinf_client.cli.common import Parser, client_of, print_json, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -13,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def body() -> None:
-        with Client(server_of(arguments)) as client:
+        with client_of(arguments) as client:
             generation = client.attach(arguments.generation_id).cancel()
         if arguments.json:
             print_json(generation)

@@ -5,12 +5,18 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NoReturn
 
+from vinf_client._client import RESUME_ATTEMPTS, Client
 from vinf_client._errors import (
+    AuthenticationError,
+    ClientLimitError,
+    DiskFullError,
+    FrameEvictedError,
     GenerationCancelledError,
     GenerationFailedError,
     InvalidRequestError,
@@ -24,16 +30,20 @@ from vinf_client._errors import (
     TransportError,
     VinfError,
     Violation,
+    WrongStateError,
 )
 from vinf_client._transport import DEFAULT_SERVER
 
 EXIT_INTERRUPTED = 130
+EXIT_NOT_ENDED = 6
 
 # The first class that fits decides.
 _EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
     (InvalidRequestError, 2),
     (NotFoundError, 2),
+    (AuthenticationError, 2),
     (OutputError, 2),
+    (FrameEvictedError, 2),
     (TransportError, 3),
     (LocalServerError, 3),
     (ProtocolError, 3),
@@ -41,6 +51,9 @@ _EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
     (GenerationCancelledError, 4),
     (ServerNotReadyError, 5),
     (QueueFullError, 5),
+    (ClientLimitError, 5),
+    (DiskFullError, 5),
+    (WrongStateError, EXIT_NOT_ENDED),
     (VinfError, 1),
 )
 
@@ -48,13 +61,23 @@ EXIT_CODES_HELP = """\
 exit codes:
   0    done
   1    the server failed in an unexpected way
-  2    an option, the request, the output, or the id of a generation is not valid
+  2    an option, the request, the output, the token, or the id of a generation is not valid
   3    no server there, the connection broke, or the local server died
   4    the generation failed or was cancelled by somebody else
-  5    the server is not ready or its queue is full
-  130  interrupted: Ctrl-C once cancels the generation, twice quits at once
-  143  terminated, the generation cancelled
+  5    the server is not ready, its queue or its disk is full, or a limit of this client is reached
+  6    the generation has not ended yet
+  130  interrupted by Ctrl-C, a second one quits at once
+  143  terminated
+vinf generate without --detach cancels its generation when it is interrupted or terminated; no other command does.
 """
+
+
+class MistakesError(InvalidRequestError):
+    """Several errors that are told at once."""
+
+    def __init__(self, errors: Sequence[VinfError]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = tuple(errors)
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,10 +98,15 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
     def add_server_option(self, group: argparse._ArgumentGroup | None = None) -> None:
-        """Add --server; `server_of` fills in its default."""
-        (group or self).add_argument(
-            "--server", metavar="HOST:PORT", help=f"server to talk to (default: $VINF_SERVER or {DEFAULT_SERVER})"
-        )
+        """Add --server and what a connection to it needs; `client_of` fills in the defaults."""
+        add = (group or self).add_argument
+        add("--server", metavar="HOST:PORT", help=f"server to talk to (default: $VINF_SERVER or {DEFAULT_SERVER})")
+        add("--token-file", metavar="FILE", help="file with your token (default: the token in $VINF_TOKEN)")
+        add("--tls", action="store_true", default=None, help="encrypt, trusting the system's authorities ($VINF_TLS=1)")
+        add("--tls-ca", metavar="FILE", help="encrypt, trusting these authorities, PEM (default: $VINF_TLS_CA)")
+        add("--tls-cert", metavar="FILE", help="your certificate, PEM (default: $VINF_TLS_CERT)")
+        add("--tls-key", metavar="FILE", help="its private key, PEM (default: $VINF_TLS_KEY)")
+        add("--insecure", action="store_true", help="send the token to another machine without encryption")
 
     def add_json_option(self, text: str) -> None:
         """Add --json."""
@@ -88,6 +116,39 @@ class Parser(argparse.ArgumentParser):
 def server_of(arguments: argparse.Namespace) -> str:
     """Return the address to talk to: the option, else the environment, else this machine."""
     return arguments.server if arguments.server is not None else os.environ.get("VINF_SERVER") or DEFAULT_SERVER
+
+
+def client_of(arguments: argparse.Namespace, *, resume_attempts: int = RESUME_ATTEMPTS) -> Client:
+    """Return a client of the server, with the access, that the options of `Parser.add_server_option` describe.
+
+    Args:
+        arguments: as they were parsed.
+        resume_attempts: how often in a row a broken stream is opened again.
+
+    Raises:
+        InvalidRequestError: one of them cannot work.
+    """
+    return Client(
+        server_of(arguments),
+        token=None if arguments.token_file is None else _read_token(arguments.token_file),
+        tls=arguments.tls,
+        tls_ca=arguments.tls_ca,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        insecure=arguments.insecure,
+        resume_attempts=resume_attempts,
+    )
+
+
+def _read_token(path: str) -> str:
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "it is not a text in UTF-8"
+        raise InvalidRequestError.of([Violation("token_file", f"{path} cannot be read: {problem}")]) from error
+    if not token:
+        raise InvalidRequestError.of([Violation("token_file", f"{path} is empty")])
+    return token
 
 
 def run(prog: str, body: Callable[[], int | None], *, names: Mapping[str, str] | None = None) -> int:
@@ -118,19 +179,26 @@ def exit_code(error: VinfError) -> int:
 
 
 def print_error(prog: str, error: VinfError, *, names: Mapping[str, str] | None = None) -> None:
-    """Say what is wrong: one line, or one a violation when there are several."""
-    if isinstance(error, InvalidRequestError) and error.violations:
-        lines = [f"{_option_name(violation, names or {})}: {violation.description}" for violation in error.violations]
-        if len(lines) == 1:
-            print(f"{prog}: {lines[0]}", file=sys.stderr)
-        else:
-            print(f"{prog}: {len(lines)} things to mend:", *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
-    elif isinstance(error, ModelNotFoundError):
-        print(f"{prog}: --model: {error}", file=sys.stderr)
-    elif isinstance(error, TransportError) and not error.reason:
-        print(f"{prog}: {error}; is it running? (vinf serve starts one)", file=sys.stderr)
+    """Say what is wrong: one line, or one a violation when there are several; then what was noted on the error."""
+    lines = _error_lines(error, names or {})
+    if len(lines) == 1:
+        print(f"{prog}: {lines[0]}", file=sys.stderr)
     else:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {len(lines)} things to mend:", *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
+    for note in getattr(error, "__notes__", ()):
+        print(f"{prog}: {note}", file=sys.stderr)
+
+
+def _error_lines(error: VinfError, names: Mapping[str, str]) -> list[str]:
+    if isinstance(error, MistakesError):
+        return [line for entry in error.errors for line in _error_lines(entry, names)]
+    if isinstance(error, InvalidRequestError) and error.violations:
+        return [f"{_option_name(violation, names)}: {violation.description}" for violation in error.violations]
+    if isinstance(error, ModelNotFoundError):
+        return [f"--model: {error}"]
+    if isinstance(error, TransportError) and not error.reason:
+        return [f"{error}; is it running? (vinf serve starts one)"]
+    return [str(error)]
 
 
 def print_json(value: object) -> None:
@@ -166,4 +234,8 @@ def _option_name(violation: Violation, names: Mapping[str, str]) -> str:
         return f"story: {name}"
     if name == "prompt":
         return "PROMPT"
+    if name.startswith("labels"):
+        return "--label"
+    if name == "token":
+        return "--token-file"
     return f"--{name.replace('_', '-')}" if "." not in name else name

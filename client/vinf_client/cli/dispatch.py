@@ -4,6 +4,7 @@ Client commands live here. All others are entry points of the group `vinf.comman
 small and `vinf serve` on a server loads no client.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -16,8 +17,12 @@ _GROUP = "vinf.commands"
 _OWN = {
     "generate": ("vinf_client.cli.generate", "make a video and write it to a file"),
     "info": ("vinf_client.cli.info", "show a server's models, limits and ranks"),
+    "download": ("vinf_client.cli.download", "write the frames of a generation to a file"),
+    "watch": ("vinf_client.cli.watch", "follow a generation to its end"),
     "list": ("vinf_client.cli.listing", "list a server's generations"),
     "cancel": ("vinf_client.cli.cancel", "cancel a generation"),
+    "delete": ("vinf_client.cli.delete", "delete generations that have ended, and their frames"),
+    "token": ("vinf_client.cli.token", "make a token for a client of a server"),
 }
 # What other packages may bring: the line in --help and the extra that holds what they need.
 _OTHERS = {
@@ -42,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"vinf {_version()}")
         return 0
     if command in _OWN:
+        # gRPC would write about each connection that a restarting server closes; we say it in our own words.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         return _run(command, "client", lambda: import_module(_OWN[command][0]).main, rest)
     others = _entry_points()
     if command in others:

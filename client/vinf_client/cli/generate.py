@@ -3,18 +3,27 @@
 import argparse
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from vinf_client._client import Client
-from vinf_client._errors import VinfError
+from vinf_client._errors import InvalidRequestError, ModelNotFoundError, OutputError, VinfError
 from vinf_client._local import LocalServer
+from vinf_client._request import SpecArguments, check
 from vinf_client._types import Generation
 from vinf_client._writers import VideoShape
-from vinf_client.cli.common import print_json, run, server_of
-from vinf_client.cli.generate_options import build_parser, check_combination, serve_arguments, spec_options, take_story
-from vinf_client.cli.interrupts import EXIT_TERMINATED, Interruptible, TerminatedError
+from vinf_client.cli.common import MistakesError, client_of, print_json
+from vinf_client.cli.following import Follower, come_back_later, download_command, run_interruptible
+from vinf_client.cli.generate_options import (
+    build_parser,
+    check_combination,
+    job_options,
+    serve_arguments,
+    spec_options,
+    take_story,
+)
+from vinf_client.cli.interrupts import Interruptible
 from vinf_client.output import Target
 from vinf_client.progress import Display, choose_display
 from vinf_client.sheet import ContactSheet, check_sheet
@@ -41,19 +50,86 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     check_combination(parser, arguments)
-    work: Interruptible[None] = Interruptible(lambda interruptible: _generate(arguments, interruptible))
-    try:
-        return run(parser.prog, work.run, names=_STORY_NAMES if arguments.story is not None else None)
-    except TerminatedError:
-        print(f"{parser.prog}: terminated", file=sys.stderr)
-        return EXIT_TERMINATED
+    work = _detach if arguments.detach else _generate
+    return run_interruptible(
+        parser.prog,
+        lambda interruptible: work(arguments, interruptible),
+        names=_STORY_NAMES if arguments.story is not None else None,
+    )
 
 
-def _generate(arguments: argparse.Namespace, interruptible: Interruptible[None]) -> None:
+def _detach(arguments: argparse.Namespace, interruptible: Interruptible[int | None]) -> None:
+    """Leave the generation to the server, and say how to come back to it."""
     take_story(arguments)
-    target = Target.parse(arguments.output)
-    target.prepare()
-    sheet = check_sheet(arguments.sheet) if arguments.sheet else None
+    with ExitStack() as stack:
+        display = choose_display(quiet=arguments.quiet)
+        stack.callback(display.close)
+        client = stack.enter_context(client_of(arguments))
+        interruptible.on_stop(client.close)
+        handle = client.submit(
+            arguments.prompt,
+            on_wait=display.waiting,
+            wait_ready=arguments.wait_ready,
+            request_id=arguments.request_id,
+            **job_options(arguments),
+            **spec_options(arguments),
+        )
+        display.close()
+    if arguments.json:
+        print_json(handle.generation)
+    else:
+        print(handle.generation_id)
+    if not arguments.quiet:
+        print(f"vinf: the server makes it; fetch it with: {download_command(handle.generation_id)}", file=sys.stderr)
+
+
+def _prepare(arguments: argparse.Namespace) -> tuple[Target, Path | None]:
+    """Take the story in, and prove that the outputs can be written, before a server is asked for work.
+
+    Raises:
+        VinfError: with every mistake; where the outputs are to blame, also with those of the request.
+    """
+    mistakes: list[VinfError] = []
+    try:
+        take_story(arguments)
+        has_request = True
+    except InvalidRequestError as error:
+        mistakes.append(error)
+        has_request = False
+    sheet = None
+    try:
+        target = Target.parse(arguments.output)
+        target.prepare()
+    except OutputError as error:
+        mistakes.append(error)
+    try:
+        sheet = check_sheet(arguments.sheet) if arguments.sheet else None
+    except OutputError as error:
+        mistakes.append(error)
+    if not mistakes:
+        return target, sheet
+    if has_request:
+        mistakes += _request_mistakes(arguments)
+    raise mistakes[0] if len(mistakes) == 1 else MistakesError(mistakes)
+
+
+def _request_mistakes(arguments: argparse.Namespace) -> list[VinfError]:
+    """Find out what is wrong with the request; the server's part only where there is one to ask."""
+    if arguments.local:
+        found = check(SpecArguments(prompt=arguments.prompt, **spec_options(arguments)))
+        return [InvalidRequestError.of(found)] if found else []
+    try:
+        with client_of(arguments) as client:
+            client.check(arguments.prompt, **job_options(arguments), **spec_options(arguments))
+    except (InvalidRequestError, ModelNotFoundError) as error:
+        return [error]
+    except VinfError:
+        pass  # what is known already is reason enough to stop
+    return []
+
+
+def _generate(arguments: argparse.Namespace, interruptible: Interruptible[int | None]) -> None:
+    target, sheet = _prepare(arguments)
     with ExitStack() as stack:
         display = choose_display(quiet=arguments.quiet)
         stack.callback(display.close)
@@ -64,7 +140,9 @@ def _generate(arguments: argparse.Namespace, interruptible: Interruptible[None])
             interruptible.last_act = local.kill
             interruptible.on_stop(local.stop)
             stack.enter_context(local)
-        client = stack.enter_context(Client(local.address if local is not None else server_of(arguments)))
+        # Nobody else's token or certificates are for a server of one's own.
+        made = client_of(arguments) if local is None else Client(local.address, token="", tls=False)
+        client = stack.enter_context(made)
         interruptible.on_stop(client.close)
         try:
             recording = _record(client, arguments, target, sheet, display, local, interruptible)
@@ -86,24 +164,29 @@ def _record(
     sheet_path: Path | None,
     display: Display,
     local: LocalServer | None,
-    interruptible: Interruptible[None],
+    interruptible: Interruptible[int | None],
 ) -> Recording:
     """Generate, and write each frame as it arrives."""
     called = time.monotonic()
     first = 0.0
     count = 0
     sheet: ContactSheet | None = None
+    follower = Follower(display)
     video = client.generate(
         arguments.prompt,
-        on_progress=display.update,
-        on_wait=display.waiting,
+        on_progress=follower.update,
+        on_wait=follower.waiting,
         wait_ready=arguments.wait_ready,
+        request_id=arguments.request_id,
+        **job_options(arguments),
         **spec_options(arguments),
     )
     interruptible.on_stop(video.close)
+    if local is None:  # a server of one's own does not come back
+        follower.generation_id = video.generation_id
     began = time.monotonic()
     shape = VideoShape(video.frame_count, video.width, video.height, video.frame_rate)
-    with video, target.open(shape) as writer:
+    with _hint(video.generation_id, local), video, target.open(shape) as writer:
         for index, frame in enumerate(video):
             if index == 0:
                 first = time.monotonic() - began
@@ -120,6 +203,10 @@ def _record(
         sheet.save(sheet_path)
     front_memory = local.peak_memory_bytes() if local is not None else None
     return Recording(generation, count, seconds, first, began - called, front_memory, target.path, sheet_path)
+
+
+def _hint(generation_id: str, local: LocalServer | None) -> AbstractContextManager[None]:
+    return come_back_later(generation_id) if local is None else nullcontext()
 
 
 def _summary(recording: Recording) -> str:

@@ -2,13 +2,17 @@
 
 import argparse
 from pathlib import Path
+from typing import TypedDict
 
 from vinf_client._request import SpecOptions
 from vinf_client.cli.common import Parser
 from vinf_client.cli.story import read_story
+from vinf_client.cli.values import duration, label
 from vinf_client.output import ALLOWED
 
 _LOCAL_ONLY = ("ranks", "device")
+_NOT_DETACHED = ("output", "sheet", "local")
+_REMOTE_ONLY = ("server", "token_file", "tls", "tls_ca", "tls_cert", "tls_key", "insecure")
 
 
 def build_parser() -> Parser:
@@ -21,7 +25,12 @@ def build_parser() -> Parser:
         help="instead of PROMPT: a file with prompt, negative_prompt and segments (start_frame, prompt, "
         "transition_frames, cut)",
     )
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help=f"where it goes: {ALLOWED}")
+    parser.add_argument("-o", "--output", metavar="OUT", help=f"where it goes: {ALLOWED}; needed without --detach")
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="print the id of the generation and return; vinf download ID --wait brings the video",
+    )
 
     video = parser.add_argument_group("the video; unset is the model's default, which vinf info shows")
     video.add_argument("--frames", type=int, metavar="N", help="number of frames")
@@ -48,6 +57,21 @@ def build_parser() -> Parser:
         help="sample the whole video also when the story cuts it into scenes",
     )
 
+    queue = parser.add_argument_group("its place in the queue")
+    queue.add_argument("--priority", type=int, metavar="P", help="from 0 to 9, higher ones run first (default: 5)")
+    queue.add_argument(
+        "--deadline",
+        type=duration,
+        metavar="DURATION",
+        help="it fails when it has not ended by then, such as 90s or 2h",
+    )
+    queue.add_argument(
+        "--label", type=label, action="append", default=[], metavar="KEY=VALUE", help="shown again by vinf list"
+    )
+    queue.add_argument(
+        "--request-id", metavar="UUID", help="the same id with the same options is the same generation: retry safely"
+    )
+
     server = parser.add_argument_group("where it is made")
     parser.add_server_option(server)
     server.add_argument("--local", action="store_true", help="start a server for this call and stop it afterwards")
@@ -63,7 +87,7 @@ def build_parser() -> Parser:
 
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--sheet", metavar="PATH.png", help="also write a contact sheet with the ranks' clips marked")
-    parser.add_json_option("print one line of JSON with the figures at the end")
+    parser.add_json_option("print one line of JSON with the figures at the end (with --detach: the generation)")
     shown.add_argument("--quiet", action="store_true", help="no progress and no summary")
     return parser
 
@@ -76,8 +100,18 @@ def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
         parser.error("PROMPT: is missing; give it or --story FILE.json")
     if arguments.story is not None and arguments.negative_prompt is not None:
         parser.error("--story: cannot be combined with --negative-prompt; the file has the prompts")
-    if arguments.local and arguments.server is not None:
-        parser.error("--local: cannot be combined with --server")
+    if arguments.output is None and not arguments.detach:
+        parser.error("-o/--output: is missing; give it, or --detach and fetch the video later with vinf download ID")
+    for name in _NOT_DETACHED:
+        if arguments.detach and getattr(arguments, name):
+            parser.error(f"--{name}: cannot be combined with --detach; vinf download ID fetches the video later")
+    keys = [key for key, _ in arguments.label]
+    for key in keys:
+        if keys.count(key) > 1:
+            parser.error(f"--label: {key} stands there twice")
+    for name in _REMOTE_ONLY:
+        if arguments.local and getattr(arguments, name):
+            parser.error(f"--local: cannot be combined with --{name.replace('_', '-')}")
     for name in _LOCAL_ONLY:
         if not arguments.local and getattr(arguments, name) is not None:
             parser.error(f"--{name}: needs --local; a running server has its own")
@@ -119,6 +153,25 @@ def spec_options(arguments: argparse.Namespace) -> SpecOptions:
         phase_timestep=arguments.phase_timestep,
         phase_bias=arguments.phase_bias,
         global_across_cuts=arguments.global_across_cuts,
+    )
+
+
+class JobOptions(TypedDict):
+    """Keywords of `Client.generate` about its place in the queue."""
+
+    detached: bool
+    priority: int | None
+    deadline: float | None  # seconds from now
+    labels: dict[str, str] | None
+
+
+def job_options(arguments: argparse.Namespace) -> JobOptions:
+    """Pick what is not about the video."""
+    return JobOptions(
+        detached=arguments.detach,
+        priority=arguments.priority,
+        deadline=arguments.deadline,
+        labels=dict(arguments.label) or None,
     )
 
 

@@ -1,8 +1,7 @@
 """`vinf info`: what a server is and can do."""
 
-from vinf_client._client import Client
 from vinf_client._types import Limits, Model, Rank, ServerInfo
-from vinf_client.cli.common import Parser, print_json, run, server_of
+from vinf_client.cli.common import Parser, client_of, print_json, run, server_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -13,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def body() -> None:
-        with Client(server_of(arguments)) as client:
+        with client_of(arguments) as client:
             info = client.info()
         if arguments.json:
             print_json(info)

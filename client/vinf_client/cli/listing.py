@@ -1,8 +1,10 @@
 """`vinf list`: the generations of a server."""
 
-from vinf_client._client import Client
+from collections.abc import Sequence
+
 from vinf_client._types import Generation
-from vinf_client.cli.common import Parser, print_json, run, server_of
+from vinf_client.cli.common import Parser, client_of, print_json, run
+from vinf_client.cli.following import state_text
 
 _PROMPT_WIDTH = 48
 
@@ -18,29 +20,38 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--limit: {arguments.limit} is not allowed; allowed: at least 1")
 
     def body() -> None:
-        with Client(server_of(arguments)) as client:
+        with client_of(arguments) as client:
             found = client.list(limit=arguments.limit)
         if arguments.json:
             print_json(found)
         elif found:
-            rows = [("ID", "STATE", "FRAMES", "CREATED", "PROMPT"), *(_row(generation) for generation in found)]
-            widths = [max(len(row[column]) for row in rows) for column in range(4)]
-            for row in rows:
-                print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
+            for line in _table(found):
+                print(line)
         else:
             print("no generations")
 
     return run(parser.prog, body)
 
 
-def _row(generation: Generation) -> tuple[str, str, str, str, str]:
+def _table(found: Sequence[Generation]) -> list[str]:
+    header = ("ID", "STATE", "PRIORITY", "FRAMES", "CREATED", "LABELS", "PROMPT")
+    rows = [header, *(_row(generation) for generation in found)]
+    labelled = any(generation.labels for generation in found)
+    shown = [column for column, name in enumerate(header) if name != "LABELS" or labelled]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return ["  ".join(row[column].ljust(widths[column]) for column in shown).rstrip() for row in rows]
+
+
+def _row(generation: Generation) -> tuple[str, ...]:
     progress = generation.progress
     created = generation.create_time
     prompt = " ".join(generation.spec.prompt.split())
     return (
         generation.generation_id,
-        generation.state.value,
+        state_text(generation),
+        str(generation.priority),
         f"{progress.completed_frame_count}/{generation.spec.frame_count}",
         f"{created.astimezone():%Y-%m-%d %H:%M:%S}" if created is not None else "",
+        " ".join(f"{key}={value}" for key, value in sorted(generation.labels.items())),
         prompt if len(prompt) <= _PROMPT_WIDTH else prompt[: _PROMPT_WIDTH - 1] + "…",
     )

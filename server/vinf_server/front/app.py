@@ -29,10 +29,12 @@ from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.housekeeping import keep_tidy
+from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.retention import Retention
 from vinf_server.front.generations.store import SqliteStore, StoreError
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.health import HealthService
 from vinf_server.front.rpc.restored import restored_failure
 from vinf_server.front.rpc.server import AddressInUseError, start_public_server
@@ -51,6 +53,7 @@ class Front:
     def __init__(self, config: ServeConfig) -> None:
         self._config = config
         self._stop_requested = asyncio.Event()
+        self._doors = Doors.open(config)
         self._data_dir = DataDir(config.data_dir)
         try:
             self._store = SqliteStore(self._data_dir.database)
@@ -69,6 +72,9 @@ class Front:
             disk=DiskSpace(self._data_dir.root, config.disk_budget),
             retention=Retention(keep_for_s=config.keep_for_s, keep_count=config.keep_count),
             metrics=self._metrics,
+            limits=ClientLimits(
+                max_waiting=config.max_waiting_per_client, creates_per_minute=config.max_creates_per_minute
+            ),
         )
         self._status = EngineStatus()
         self._dispatcher = Dispatcher(self._generations, frame_timeout_s=config.frame_timeout_s)
@@ -138,8 +144,10 @@ class Front:
         """Run the group until somebody asks to stop, or until it cannot be run any more."""
         supervising = asyncio.create_task(self._supervisor.run())
         stopping = asyncio.create_task(self._stop_requested.wait())
+        leases = asyncio.create_task(self._generations.leases.run())
         await asyncio.wait((supervising, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        leases.cancel()
         if not supervising.done():
             supervising.cancel()
         with suppress(asyncio.CancelledError):
@@ -195,6 +203,7 @@ class Front:
                 disk_budget=self._config.disk_budget or 0,
             ),
             health=self._health,
+            doors=self._doors,
         )
         return server
 

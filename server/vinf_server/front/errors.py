@@ -13,7 +13,7 @@
     ├── QueueFullError            too many generations wait already
     ├── ClientLimitError          one client asks for more than its share
     ├── DiskFullError             there is no room to keep frames
-    ├── UnauthenticatedError      no token, or none that is known
+    ├── UnauthenticatedError      nothing that says who calls, or nothing that is known
     ├── WorkersNotReadyError      the ranks have not reported yet
     └── ServerDrainingError       the server is shutting down
 
@@ -143,14 +143,15 @@ class DiskFullError(RetryLaterError):
 
 
 class UnauthenticatedError(VinfError):
-    """The call carries no token, or none that is known here."""
+    """The call carries nothing that says who makes it, or nothing that is known here."""
 
     def __init__(self, message: str, *, reason: str) -> None:
         """Say what is wrong, and nothing about what would be right.
 
         Args:
             message: for people.
-            reason: TOKEN_MISSING or TOKEN_INVALID.
+            reason: TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, or CERTIFICATE_INVALID (a client certificate without
+                a name; all other bad ones end the handshake).
         """
         super().__init__(message)
         self.reason = reason

@@ -14,8 +14,16 @@ from prometheus_client.process_collector import ProcessCollector
 API_VERSION = "v1"
 
 FINISHED_REASONS = ("succeeded", "failed", "cancelled")
-FAILURE_REASONS = ("WORKER_LOST", "GPU_OUT_OF_MEMORY", "OUTPUT_INVALID", "FRAMES_MISSING", "SPOOL_FAILED", "INTERNAL")
-REJECTION_REASONS = ("queue_full", "draining", "not_ready", "invalid", "too_large", "disk_full")
+FAILURE_REASONS = (
+    "WORKER_LOST",
+    "GPU_OUT_OF_MEMORY",
+    "OUTPUT_INVALID",
+    "FRAMES_MISSING",
+    "SPOOL_FAILED",
+    "JOB_DEADLINE",
+    "INTERNAL",
+)
+REJECTION_REASONS = ("queue_full", "draining", "not_ready", "invalid", "too_large", "client_limit", "disk_full")
 STAGES = ("text", "denoise", "communicate", "checkpoint", "decode", "deliver")
 RESTART_CAUSES = ("exit", "signal", "hang", "oom")
 

@@ -49,8 +49,8 @@ def test_info_before_the_ranks_are_up(server, capsys):
 def test_list(server, capsys):
     assert main(["list", "--server", server.address]) == 0
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["ID", "STATE", "FRAMES", "CREATED", "PROMPT"]
-    assert row.split() == ["gen-1", "succeeded", "7/7", "a", "red", "ball"]
+    assert header.split() == ["ID", "STATE", "PRIORITY", "FRAMES", "CREATED", "PROMPT"]
+    assert row.split() == ["gen-1", "succeeded", "5", "7/7", "a", "red", "ball"]
 
 
 def test_list_json(server, capsys):

@@ -1,5 +1,6 @@
 """One command for everything that is installed, and clear words for what is not."""
 
+import os
 import sys
 from importlib.metadata import EntryPoint
 
@@ -22,7 +23,7 @@ def test_help_lists_all_commands(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     client, server = out.split("server commands:")
-    for name in ("generate", "info", "list", "cancel"):
+    for name in ("generate", "info", "download", "watch", "list", "cancel", "delete", "token"):
         assert f"\n  {name} " in client
     assert "\n  serve " in server
 
@@ -35,6 +36,16 @@ def test_version(capsys):
 def test_no_command_shows_the_help(capsys):
     assert main([]) == 2
     assert "client commands" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("told", "used"), [(None, "ERROR"), ("DEBUG", "DEBUG")])
+def test_grpc_is_quiet_unless_told_otherwise(monkeypatch, told, used):
+    monkeypatch.setenv("GRPC_VERBOSITY", told or "")
+    if told is None:
+        monkeypatch.delenv("GRPC_VERBOSITY")
+    with pytest.raises(SystemExit):
+        main(["list", "--help"])
+    assert os.environ["GRPC_VERBOSITY"] == used
 
 
 def test_unknown_commands(capsys):

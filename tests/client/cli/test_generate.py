@@ -137,11 +137,32 @@ def test_empty_prompt(generate, capsys):
 
 
 @pytest.mark.parametrize("output", ["a.avi", "/proc/none/a.mp4"])
-def test_bad_outputs_are_told_before_any_request(generate, server, capsys, output):
+def test_bad_outputs_are_told_before_any_work(generate, server, capsys, output):
     assert generate(output=output) == 2
     (line,) = error_lines(capsys)
     assert output in line
-    assert not server.creates
+    assert all(request.validate_only for request in server.creates)
+
+
+def test_all_mistakes_are_told_at_once(generate, server, capsys):
+    server.validate_failure = Failure(
+        grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", violations=(("priority", "must be in [0, 9], got 12"),)
+    )
+    options = "--sheet a.jpg --frames 0 --height 0 --priority 12"
+    assert generate(*options.split(), output="a.avi") == 2
+    head, *lines = error_lines(capsys)
+    assert head == "vinf generate: 5 things to mend:"
+    assert [line.split(" is ")[0].split(" must ")[0] for line in lines] == [
+        "  'a.avi'", "  'a.jpg'", "  --frames: 0", "  --height: 0", "  --priority:",
+    ]  # fmt: skip
+    assert all(request.validate_only for request in server.creates)
+
+
+@pytest.mark.parametrize("where", [["--server", "127.0.0.1:1"], ["--local"]], ids=["nobody there", "local"])
+def test_mistakes_in_outputs_need_no_server(where, capsys):
+    options = ["-o", "a.avi", "--sheet", "a.jpg", "--frames", "0"]
+    assert main(["generate", "x", *options, *where]) == 2
+    assert error_lines(capsys)[0] == "vinf generate: 3 things to mend:"
 
 
 def test_the_servers_violations_carry_the_names_of_options(generate, server, capsys):

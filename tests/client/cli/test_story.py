@@ -139,6 +139,15 @@ def test_bad_files_are_one_line_that_names_file_key_and_value(tell, server, caps
     assert not server.creates
 
 
+def test_a_bad_file_and_a_bad_output_are_told_at_once(tell, server, capsys):
+    assert tell("", "-o", "a.avi") == 2
+    head, story, output = error_lines(capsys)
+    assert head == "vinf generate: 2 things to mend:"
+    assert story.startswith("  story.json: is not JSON")
+    assert output.startswith("  'a.avi' is not an output")
+    assert not server.creates
+
+
 def test_a_long_wrong_value_is_cut(tell, capsys):
     assert tell(segment(start_frame="x" * 1000)) == 2
     (line,) = error_lines(capsys)

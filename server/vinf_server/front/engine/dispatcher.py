@@ -17,7 +17,7 @@ from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.generations.generation import CANCELLING, Failure, Generation
-from vinf_server.front.generations.generations import DISK_FULL, MAX_IDLE_LOSSES, Generations
+from vinf_server.front.generations.generations import CONSUMER_SLOW, DISK_FULL, MAX_IDLE_LOSSES, Generations
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +111,14 @@ class Dispatcher:
 
     def disk_full(self, generation: Generation, message: str) -> None:
         """Let the ranks stop, and the generation wait until there is room."""
+        self._suspend(generation, DISK_FULL, message)
+
+    def readers_slow(self, generation: Generation) -> None:
+        """Let the ranks stop, and the generation wait until its readers have caught up."""
+        count = generation.terms.retention_frame_count
+        self._suspend(generation, CONSUMER_SLOW, f"{count} frames wait to be released by its readers")
+
+    def _suspend(self, generation: Generation, reason: str, message: str) -> None:
         if generation is not self._current:
             return
         self._stop_ranks(generation)
@@ -118,7 +126,7 @@ class Dispatcher:
             self._end(None)
             return
         self._let_go()
-        self._generations.suspend(generation, DISK_FULL, message)
+        self._generations.suspend(generation, reason, message)
         self._pump()
 
     # ---- what rank 0 reports ----
@@ -266,6 +274,7 @@ def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
         clip_frame_counts=clips,
         resume_step=generation.checkpoints.newest_step,
         texts_at_once=generation.texts_at_once if clips else 0,
+        first_frame_index=generation.frames.next_missing,
     )
 
 

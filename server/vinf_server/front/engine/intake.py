@@ -14,6 +14,9 @@ from vinf_server.front.generations.generations import Generations
 
 _log = logging.getLogger(__name__)
 
+PATIENCE_S = 1.0
+"""For readers to release frames before the ranks are taken from their generation."""
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -29,6 +32,9 @@ class FrameObserver(Protocol):
     def disk_full(self, generation: Generation, message: str) -> None:
         """Called when there is no room for a frame."""
 
+    def readers_slow(self, generation: Generation) -> None:
+        """Called when a frame has waited for its readers to release others for too long."""
+
 
 class FrameIntake:
     """Puts slices into the spool and tells who waits for them."""
@@ -40,7 +46,7 @@ class FrameIntake:
     async def store(self, generation_id: str, frame: link_pb2.FrameData) -> bool:
         """Store one slice; False when its generation is not in work (any more), so that nobody wants it."""
         generation = self._generations.in_work(generation_id)
-        if generation is None:
+        if generation is None or not await self._wait_for_room(generation, frame.frame_index):
             return False
         try:
             completed = await generation.frames.write(
@@ -58,6 +64,19 @@ class FrameIntake:
         if completed and self._generations.in_work(generation_id) is generation:
             self._generations.frame_stored(generation)
             self._observer.frame_stored(generation)
+        return True
+
+    async def _wait_for_room(self, generation: Generation, frame_index: int) -> bool:
+        """Hold a frame back until readers have released others; False when its generation is in work no longer.
+
+        The rank that sends it is held, too, and lets the others wait; soon the generation is suspended instead, so
+        that the ranks can do something else.
+        """
+        while generation.frame_limit <= frame_index < generation.frames.frame_count:
+            if not await generation.released.wait(timeout_s=PATIENCE_S):
+                self._observer.readers_slow(generation)
+            if self._generations.in_work(generation.generation_id) is not generation:
+                return False
         return True
 
     def is_stored(self, generation_id: str, frame_index: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 
 import grpc
@@ -153,9 +154,10 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
 
 
 async def start_link_server(link: EngineLink, address: str) -> grpc.aio.Server:
-    """Serve the link on a unix socket."""
+    """Serve the link on a unix socket, which only this user may connect to."""
     server = grpc.aio.server(options=(("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES),))
     link_grpc.add_EngineLinkServiceServicer_to_server(link, server)
     server.add_insecure_port(address)
+    os.chmod(address.removeprefix("unix:"), 0o600)
     await server.start()
     return server

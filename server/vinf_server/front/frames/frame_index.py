@@ -4,6 +4,8 @@ A record is written after the bytes of its frame, so what it names was there. It
 its own: a record that was cut off or never reached the disk is told from a good one, and ends the file. Nothing is
 flushed on the way: the end of the process loses nothing that was written, the end of the machine may, and then the
 checksums say which frames are gone.
+
+Frames that are dropped from the beginning on are told by a record, too: one whose frame index no frame has.
 """
 
 from __future__ import annotations
@@ -20,6 +22,19 @@ _MAGIC = b"vinfidx1"
 _FIELDS = struct.Struct("<IIQ")
 _CHECK = struct.Struct("<I")
 RECORD_BYTES = _FIELDS.size + _CHECK.size
+_DROPPED = 0xFFFF_FFFF
+"""Frame index of a record that says how many frames were dropped, in place of a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an index says."""
+
+    frames: dict[int, FrameRecord]
+    """By frame index; the newest record of a frame counts."""
+
+    dropped_count: int
+    """Frames that are no longer kept, from the first one on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,10 @@ class FrameIndexWriter:
         write_all(self._descriptor, _pack(record), self._end)
         self._end += RECORD_BYTES
 
+    def append_dropped(self, count: int) -> None:
+        """Record that the first so many frames are kept no longer, or raise `OSError`."""
+        self.append(FrameRecord(_DROPPED, 0, count))
+
     def flush(self) -> None:
         """Let it outlive the machine, or raise `OSError`."""
         os.fsync(self._descriptor)
@@ -72,15 +91,20 @@ def write_all(descriptor: int, data: bytes | memoryview, position: int) -> None:
         view, position = view[written:], position + written
 
 
-def read_records(path: Path) -> list[FrameRecord]:
-    """Every good record, in the order in which they were written; the newest one of a frame counts.
-
-    Returns none when there is no such file, or when it is no index.
-    """
+def read_index(path: Path) -> Recorded:
+    """Everything that good records say; nothing when there is no such file, or when it is no index."""
+    frames: dict[int, FrameRecord] = {}
+    dropped_count = 0
     try:
-        return list(_records(path.read_bytes()))
+        data = path.read_bytes()
     except FileNotFoundError:
-        return []
+        data = b""
+    for record in _records(data):
+        if record.frame_index == _DROPPED:
+            dropped_count = max(dropped_count, record.complete_time_us)
+        else:
+            frames[record.frame_index] = record
+    return Recorded(frames, dropped_count)
 
 
 def _pack(record: FrameRecord) -> bytes:

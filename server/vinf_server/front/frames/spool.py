@@ -20,9 +20,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from vinf_server.front.errors import FrameDamagedError
+from vinf_server.front.errors import FrameDamagedError, FrameEvictedError
 from vinf_server.front.frames.checksum import crc32c
-from vinf_server.front.frames.frame_index import FrameIndexWriter, FrameRecord, read_records, write_all
+from vinf_server.front.frames.frame_index import FrameIndexWriter, FrameRecord, read_index, write_all
+from vinf_server.front.frames.hole import punch_hole
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ class SpoolFile:
         self.completed_count = 0
         self.next_missing = 0
         """The first frame that is not complete."""
+        self.first_available = 0
+        """The first frame that is still kept; those before it were complete once."""
         self._threads = threads
         self._complete_time_us = array("q", [0]) * frame_count
         self._crc32c = array("I", [0]) * frame_count
@@ -117,9 +120,13 @@ class SpoolFile:
         Raises:
             OSError: the index cannot be read.
         """
-        found = await self._in_thread(read_records, self.path.with_name(_INDEX_NAME))
-        records = {record.frame_index: record for record in found if record.frame_index < self.frame_count}
-        ordered = [records[index] for index in sorted(records)]
+        found = await self._in_thread(read_index, self.path.with_name(_INDEX_NAME))
+        self.first_available = min(found.dropped_count, self.frame_count)
+        ordered = [found.frames[index] for index in sorted(found.frames) if index < self.frame_count]
+        dropped = [record for record in ordered if record.frame_index < self.first_available]
+        for record in dropped:
+            self._count(record)
+        ordered = ordered[len(dropped) :]
         if not verify:
             for record in ordered:
                 self._count(record)
@@ -129,7 +136,7 @@ class SpoolFile:
         for good in await asyncio.gather(*(self._in_thread(self._verified, chunk) for chunk in chunks)):
             for record in good:
                 self._count(record)
-        return len(ordered) - self.completed_count
+        return len(dropped) + len(ordered) - self.completed_count
 
     async def write(self, frame_index: int, offset: int, data: bytes, *, frame_size: int) -> bool:
         """Put a slice on disk; True when it completed its frame. Writing the same bytes twice changes nothing.
@@ -156,9 +163,26 @@ class SpoolFile:
         """Read `count` complete frames from `start` on, through a descriptor of `open_reader`.
 
         Raises:
+            FrameEvictedError: the first of them is kept no longer.
             FrameDamagedError: they are not what was stored.
         """
-        return await self._in_thread(self._read_checked, descriptor, start, self._crc32c[start : start + count])
+        try:
+            return await self._in_thread(self._read_checked, descriptor, start, self._crc32c[start : start + count])
+        except FrameDamagedError:
+            # It may have been dropped while it was read.
+            if start < self.first_available:
+                raise FrameEvictedError(start, self.first_available) from None
+            raise
+
+    def drop_before(self, frame_index: int) -> None:
+        """Keep the frames before this one no longer; their room on the disk comes back."""
+        stop = min(frame_index, self.next_missing)
+        if stop <= self.first_available:
+            return
+        start, self.first_available = self.first_available, stop
+        # Once the spool is closed the server is about to end; its successor drops them again when it is asked to.
+        with suppress(RuntimeError):
+            self._threads.submit(self._drop, start, stop)
 
     async def open_reader(self) -> int:
         """Open the file for one reader, who closes the descriptor with `os.close`; a frame must be complete.
@@ -245,6 +269,21 @@ class SpoolFile:
                 self._index = FrameIndexWriter(self.path.with_name(_INDEX_NAME))
             self._index.append(record)
         return record
+
+    def _drop(self, start: int, stop: int) -> None:
+        """Record first, then give the room back: what is recorded as kept has its bytes."""
+        try:
+            with self._files:
+                if self._index is None:
+                    self._index = FrameIndexWriter(self.path.with_name(_INDEX_NAME))
+                self._index.append_dropped(stop)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                punch_hole(descriptor, start * self.frame_size, (stop - start) * self.frame_size)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            _log.error("cannot drop frames of %s: %s", self.path, error.strerror or error)
 
     def _flush_and_close(self) -> None:
         with self._files:

@@ -111,6 +111,9 @@ class Generation:
     stage: Stage = generation_pb2.GENERATION_STAGE_QUEUED
     completed_steps: int = 0
     failure: Failure | None = None
+    ending: Failure | None = None
+    """Why it is being cancelled: what it ends with once the ranks have stopped."""
+
     clip_frame_counts: tuple[int, ...] = ()
     texts_at_once: int = 0
     """Texts a step runs at once, as the ranks chose when it was started for the first time; 0 = not known."""
@@ -125,6 +128,8 @@ class Generation:
     first_frame_time_ns: int = 0
     last_frame_time_ns: int = 0
     end_time_ns: int = 0
+    released: Wakeup = field(default_factory=Wakeup)
+    """Notified when frames were dropped, so that there is room for more."""
     changed: Wakeup = field(default_factory=Wakeup)
     """Notified on every change, frames included."""
 
@@ -136,6 +141,13 @@ class Generation:
     def __post_init__(self) -> None:
         if not self.events:
             self.events.append(Event(1, self.create_time_ns, self.state, self.state_reason))
+
+    @property
+    def frame_limit(self) -> int:
+        """The first frame that may not be stored yet, because the readers must release others before."""
+        if self.terms.retention_frame_count and not self.terms.drops_oldest:
+            return self.frames.first_available + self.terms.retention_frame_count
+        return self.frames.frame_count
 
     def move_to(self, state: State, reason: str = "", message: str = "") -> None:
         """Change the state; a step that the contract does not know is a bug of ours.

@@ -24,6 +24,7 @@ from vinf_server.front.errors import (
 )
 from vinf_server.front.frames.layout import frame_size_bytes
 from vinf_server.front.frames.spool import Spool
+from vinf_server.front.generations.estimate import Estimate
 from vinf_server.front.generations.generation import (
     CANCELLED,
     CANCELLING,
@@ -42,6 +43,8 @@ from vinf_server.front.generations.generation import (
     State,
     Terms,
 )
+from vinf_server.front.generations.leases import Leases
+from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationMetrics
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.retention import Retention, missing_bytes, stored_bytes
@@ -56,7 +59,15 @@ MAX_SEED = 2**63 - 1
 MAX_IDLE_LOSSES = 3
 """Groups a generation may lose without getting anywhere before it is held to be the cause."""
 
+PREEMPTING_DISTANCE = 2
+"""By how much a waiting generation's priority must exceed the running one's to take its place."""
 DISK_FULL = "DISK_FULL"
+CONSUMER_SLOW = "CONSUMER_SLOW"
+
+RESUME_SHARE = 0.8
+"""Of the frames that may be kept; when fewer are, one that waits for its readers goes on. Below 1, so that it does not
+stop again after every frame."""
+
 SERVER_RESTARTED = "SERVER_RESTARTED"
 
 _DISK_RETRY_S = 60.0
@@ -91,9 +102,14 @@ class Generations:
         disk: DiskSpace,
         retention: Retention,
         metrics: Metrics,
+        limits: ClientLimits | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
+        self.limits = limits or ClientLimits()
+        self._estimate = Estimate()
+        queue.estimate_s = self._estimate.remaining_s
+        self.leases = Leases(self.end_early)
         self._spool = spool
         self._checkpoints = checkpoints
         self._disk = disk
@@ -125,10 +141,12 @@ class Generations:
         # Those that had begun were in front of the queue, the one that ran before all.
         waiting.sort(key=lambda generation: (generation.state_reason != SERVER_RESTARTED, not generation.start_time_ns))
         for generation in reversed(waiting):
-            self._queue.put_back(generation.generation_id)
+            self._put_back(generation)
         if waiting:
             self._observe.queue_changed(waiting[0].resolved_spec.model, len(self._queue))
         self._unverified = [generation for generation in self._store.all() if not generation.is_terminal]
+        for generation in self._unverified:
+            self.leases.add(generation)
         if known:
             _log.info("%d generations were there before, %d of them wait", len(known), len(waiting))
 
@@ -192,13 +210,16 @@ class Generations:
             return known, True
         self.check_accepting()
         self._queue.check_room()
+        if terms.owner:
+            self.limits.check_waiting(self._queue.count_of(terms.owner), retry_s=self._estimate.remaining_s())
         generation = self._new_generation(normalised_spec, terms, request_id=request_id)
         self._check_disk(generation)
         if validate_only:
             generation.generation_id = ""
             return generation, False
-        self._queue.put(generation.generation_id)
+        self._queue.put(generation.generation_id, priority=terms.priority, owner=terms.owner)
         self._store.add(generation)
+        self.leases.add(generation)
         self._unsettled.add(generation.generation_id)
         self._observe.queue_changed(normalised_spec.model, len(self._queue))
         _log.info("generation %s is queued, %d frames", generation.generation_id, normalised_spec.frame_count)
@@ -234,10 +255,10 @@ class Generations:
         if self.is_draining:
             raise ServerDrainingError("the server is shutting down")
 
-    def get(self, generation_id: str) -> Generation:
-        """Find a generation or raise `GenerationNotFoundError`."""
+    def get(self, generation_id: str, *, owner: str | None = None) -> Generation:
+        """Find a generation, one of `owner` unless that is None, or raise `GenerationNotFoundError`."""
         generation = self.find(generation_id)
-        if generation is None:
+        if generation is None or (owner is not None and generation.terms.owner != owner):
             shown = generation_id[:64]
             raise GenerationNotFoundError(f"no generation has the id {shown!r}", generationId=shown)
         return generation
@@ -255,17 +276,25 @@ class Generations:
     def cancel(self, generation_id: str) -> Generation:
         """Ask for the end of a generation; one that has ended stays as it is."""
         generation = self.get(generation_id)
+        self.end_early(generation, _CANCEL_REQUESTED)
+        return generation
+
+    def end_early(self, generation: Generation, failure: Failure) -> None:
+        """Ask for the end of a generation, for a reason; one that has ended or is about to stays as it is.
+
+        With the code CANCELLED it ends as cancelled, with any other as failed.
+        """
         if generation.state in (PENDING, SUSPENDED):
-            self._queue.remove(generation_id)
-            self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+            self._queue.remove(generation.generation_id)
+            self._finish(generation, _end_state(failure), failure)
             self._queue_moved(generation.resolved_spec.model)
         elif generation.state == RUNNING:
-            _log.info("generation %s is being cancelled", generation_id)
-            generation.move_to(CANCELLING)
+            _log.info("generation %s is being cancelled: %s", generation.generation_id, failure.reason)
+            generation.ending = failure
+            generation.move_to(CANCELLING, failure.reason)
             self._store.save(generation)
             if self._listener is not None:
                 self._listener.cancel_requested(generation)
-        return generation
 
     async def delete(self, generation_id: str) -> None:
         """Forget a generation that has ended, and remove its frames.
@@ -283,6 +312,18 @@ class Generations:
                 state=state,
             )
         await self._forget([generation])
+
+    def release_before(self, generation: Generation, frame_index: int) -> None:
+        """Nobody needs the frames before this one; where only so many are kept, they are dropped."""
+        most, frames = generation.terms.retention_frame_count, generation.frames
+        if not most:
+            return
+        frames.drop_before(frame_index)
+        generation.released.notify()
+        generation.changed.notify()
+        waits_for_readers = generation.state == SUSPENDED and generation.state_reason == CONSUMER_SLOW
+        if waits_for_readers and frames.next_missing - frames.first_available <= RESUME_SHARE * most:
+            self._resume(generation, "its readers have released frames")
 
     def expire_time_ns(self, generation: Generation) -> int:
         """When a generation is forgotten, on the wall clock; 0: not known, or never."""
@@ -333,6 +374,7 @@ class Generations:
         self._in_work = generation
         generation.move_to(RUNNING)
         self._store.save(generation)
+        self._estimate.started(generation)
         (self._observe.resumed if is_resumed else self._observe.started)(generation)
         self._queue_moved(generation.resolved_spec.model)
         _log.info("generation %s is running", generation_id)
@@ -349,9 +391,22 @@ class Generations:
         generation.last_loss = got
         if generation.idle_loss_count >= MAX_IDLE_LOSSES:
             return False
-        self._queue.put_back(generation.generation_id)
-        self._stop_work(generation, PENDING, "WORKER_LOST")
+        self._wait_again(generation, "WORKER_LOST")
         return True
+
+    def preempted(self, generation: Generation) -> None:
+        """The ranks were taken from a running generation; it goes on from its newest checkpoint when its turn comes."""
+        self._wait_again(generation, "PREEMPTED")
+
+    def should_preempt(self) -> bool:
+        """True when somebody waits whose priority is clearly above that of the generation in work."""
+        waiting = self._queue.highest_priority
+        return (
+            waiting is not None
+            and self._in_work is not None
+            and self._in_work.state == RUNNING
+            and waiting >= self._in_work.terms.priority + PREEMPTING_DISTANCE
+        )
 
     def suspend(self, generation: Generation, reason: str, message: str) -> None:
         """Take a running generation from the ranks until what it waits for has come; frames and checkpoint stay."""
@@ -366,12 +421,7 @@ class Generations:
         for generation in self._store.all():
             is_waiting = generation.state == SUSPENDED and generation.state_reason == DISK_FULL
             if is_waiting and not self._unverified and self._room_bytes() >= 0:
-                self._queue.put_back(generation.generation_id)
-                generation.move_to(PENDING, QUEUED, "there is room on the disk again")
-                self._store.save(generation)
-                self._queue_moved(generation.resolved_spec.model)
-                if self._listener is not None:
-                    self._listener.generation_queued()
+                self._resume(generation, "there is room on the disk again")
 
     def in_work(self, generation_id: str) -> Generation | None:
         """The generation the ranks work on, if it has this id."""
@@ -404,6 +454,9 @@ class Generations:
             generation.first_frame_time_ns = generation.last_frame_time_ns
             self._store.save(generation)
         self._observe.frame_stored(generation, previous_ns)
+        terms = generation.terms
+        if terms.drops_oldest:
+            generation.frames.drop_before(generation.frames.next_missing - terms.retention_frame_count)
         generation.changed.notify()
 
     def succeed(self, generation: Generation) -> None:
@@ -414,13 +467,14 @@ class Generations:
     def fail(self, generation: Generation, failure: Failure) -> None:
         """It ended with an error; when it was being cancelled anyway, it counts as cancelled."""
         if generation.state == CANCELLING:
-            self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+            self.cancelled(generation)
         else:
             self._finish(generation, FAILED, failure)
 
     def cancelled(self, generation: Generation) -> None:
         """The ranks have stopped as they were asked to."""
-        self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+        failure = generation.ending or _CANCEL_REQUESTED
+        self._finish(generation, _end_state(failure), failure)
 
     # ---- inside ----
 
@@ -495,12 +549,32 @@ class Generations:
             generation.move_to(PENDING, SERVER_RESTARTED)
             self._store.save(generation)
 
+    def _put_back(self, generation: Generation) -> None:
+        """Queue one that has been admitted before, first of its priority."""
+        terms = generation.terms
+        self._queue.put_back(generation.generation_id, priority=terms.priority, owner=terms.owner)
+
+    def _resume(self, generation: Generation, message: str) -> None:
+        """Queue a suspended generation: what it waited for has come."""
+        self._put_back(generation)
+        generation.move_to(PENDING, QUEUED, message)
+        self._store.save(generation)
+        self._queue_moved(generation.resolved_spec.model)
+        if self._listener is not None:
+            self._listener.generation_queued()
+
+    def _wait_again(self, generation: Generation, reason: str) -> None:
+        """Let the generation in work wait for the ranks again."""
+        self._put_back(generation)
+        self._stop_work(generation, PENDING, reason)
+
     def _stop_work(self, generation: Generation, state: State, reason: str, message: str = "") -> None:
         """The ranks work on it no longer; it goes on later, from its newest checkpoint."""
         generation.checkpoints.drop_incomplete()
         generation.stage = generation_pb2.GENERATION_STAGE_QUEUED
         generation.completed_steps = generation.checkpoints.newest_step
         self._in_work = None
+        self._estimate.stopped(completed=False)
         generation.move_to(state, reason, message)
         self._store.save(generation)
         self._observe.interrupted(generation)
@@ -580,4 +654,9 @@ class Generations:
             _log.info("generation %s: %s", generation.generation_id, FINISHED_REASONS[state])
         if was_in_work:
             self._in_work = None
+            self._estimate.stopped(completed=state == SUCCEEDED)
             self._queue_moved(generation.resolved_spec.model)
+
+
+def _end_state(failure: Failure) -> State:
+    return CANCELLED if failure.code == code_pb2.CANCELLED else FAILED

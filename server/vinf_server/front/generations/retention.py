@@ -41,7 +41,8 @@ class Retention:
 
 def stored_bytes(generation: Generation) -> int:
     """What its frames take of the disk now."""
-    return generation.frames.completed_count * generation.frames.frame_size
+    frames = generation.frames
+    return (frames.completed_count - frames.first_available) * frames.frame_size
 
 
 def missing_bytes(generation: Generation) -> int:
@@ -50,4 +51,8 @@ def missing_bytes(generation: Generation) -> int:
         return 0
     frames, spec = generation.frames, generation.resolved_spec
     checkpoints = CHECKPOINT_BYTES_PER_PIXEL * spec.width * spec.height * spec.frame_count
-    return (frames.frame_count - frames.completed_count) * frames.frame_size + checkpoints
+    missing = frames.frame_count - frames.completed_count
+    if generation.terms.retention_frame_count:
+        kept = frames.completed_count - frames.first_available
+        missing = min(missing, max(0, generation.terms.retention_frame_count - kept))
+    return missing * frames.frame_size + checkpoints

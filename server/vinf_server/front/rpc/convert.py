@@ -11,6 +11,7 @@ from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, server_info_service_pb2
 from vinf_server.front.generations.generation import PENDING, Event, Failure, Generation
 from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.rpc import spec as ranges
 from vinf_server.front.rpc.memory import largest_frame_count
 from vinf_server.front.rpc.validation import MAX_DATA_BYTES
@@ -73,6 +74,7 @@ def generation_message(generation: Generation, generations: Generations) -> gene
         deadline=timestamp(generation.terms.deadline_ns),
         sequence=len(generation.events),
         expire_time=timestamp(generations.expire_time_ns(generation)),
+        first_available_frame_index=generation.frames.first_available,
         next_frame_index=generation.frames.next_missing,
         retention_frame_count=generation.terms.retention_frame_count,
         overflow_policy=(
@@ -133,7 +135,7 @@ def model_message(limits: link_pb2.ModelLimits, memory: link_pb2.MemoryModel) ->
 
 
 def limits_message(
-    max_waiting: int, memory: link_pb2.MemoryModel, *, disk_budget: int
+    max_waiting: int, memory: link_pb2.MemoryModel, clients: ClientLimits, *, disk_budget: int
 ) -> server_info_service_pb2.ServerLimits:
     """Limits that no model changes."""
     return server_info_service_pb2.ServerLimits(
@@ -143,6 +145,8 @@ def limits_message(
         max_guidance_scale=ranges.MAX_GUIDANCE_SCALE,
         max_global_frames=ranges.MAX_GLOBAL_FRAMES,
         rank_memory_budget_bytes=memory.budget_bytes,
+        max_waiting_per_client=clients.max_waiting,
+        max_creates_per_minute=clients.creates.per_minute,
         disk_budget_bytes=disk_budget,
     )
 

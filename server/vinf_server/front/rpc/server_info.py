@@ -38,7 +38,9 @@ class ServerInfoService(service_grpc.ServerInfoServiceServicer):
             server_time=timestamp(time.time_ns()),
             start_time=timestamp(self._start_time_ns),
             models=[model_message(report.model, report.memory)] if report.HasField("model") else [],
-            limits=limits_message(self._max_waiting, report.memory, disk_budget=self._disk_budget),
+            limits=limits_message(
+                self._max_waiting, report.memory, self._generations.limits, disk_budget=self._disk_budget
+            ),
             ranks=[rank_message(beat) for beat in self._status.beats],
             waiting_generation_count=self._generations.waiting_count,
             running_generation_count=self._generations.running_count,

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 from collections.abc import Sequence
-
-from google.protobuf import duration_pb2
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, SpecTooLargeError, Violation
 from vinf_server.front.frames.delivery import Window
+from vinf_server.front.generations.generation import Terms
+from vinf_server.front.rpc.durations import seconds
 from vinf_server.front.rpc.memory import check_memory
 from vinf_server.front.rpc.spec import SpecValidator, range_text
+from vinf_server.front.rpc.terms import check_terms
 
 MAX_PAGE_SIZE = 500
 DEFAULT_PAGE_SIZE = 50
@@ -38,8 +38,10 @@ def check_create(
     request: video_generation_service_pb2.CreateGenerationRequest,
     limits: link_pb2.ModelLimits,
     memory: link_pb2.MemoryModel,
-) -> generation_pb2.GenerationSpec:
-    """Return the specification with every default but the seed filled in.
+    *,
+    owner: str = "",
+) -> tuple[generation_pb2.GenerationSpec, Terms]:
+    """Return the specification with every default but the seed filled in, and the terms.
 
     Raises:
         ModelNotFoundError: another model was asked for.
@@ -53,6 +55,7 @@ def check_create(
     validator = SpecValidator(limits)
     normalised = validator.check(request.spec)
     violations = validator.violations
+    terms = check_terms(request, violations, owner=owner)
     if request.request_id and not _UUID.fullmatch(request.request_id):
         violations.append(
             Violation("request_id", f"must be a UUID of 36 characters or empty, got {request.request_id[:40]!r}")
@@ -65,7 +68,7 @@ def check_create(
                 raise
             violations += error.violations
     _raise_if_any(violations)
-    return normalised
+    return normalised, terms
 
 
 def check_list(request: video_generation_service_pb2.ListGenerationsRequest) -> tuple[int, str]:
@@ -119,7 +122,7 @@ def check_stream(request: video_generation_service_pb2.StreamFramesRequest, fram
         violations.append(Violation("max_data_bytes", allowed))
     keepalive_s = DEFAULT_KEEPALIVE_S
     if request.HasField("keepalive_interval"):
-        keepalive_s = _seconds(request.keepalive_interval)
+        keepalive_s = seconds(request.keepalive_interval)
         if not MIN_KEEPALIVE_S <= keepalive_s <= MAX_KEEPALIVE_S:
             allowed = range_text(keepalive_s, MIN_KEEPALIVE_S, MAX_KEEPALIVE_S, unit="seconds")
             violations.append(Violation("keepalive_interval", f"{allowed} (unset = {DEFAULT_KEEPALIVE_S:g} seconds)"))
@@ -148,14 +151,6 @@ def _read_page_token(token: str, violations: list[Violation]) -> str:
         Violation("page_token", f"must be next_page_token of an earlier reply or empty, got {token[:40]!r}")
     )
     return ""
-
-
-def _seconds(duration: duration_pb2.Duration) -> float:
-    """Seconds of a duration; NaN, which is in no range, when its parts contradict each other."""
-    seconds, nanos = duration.seconds, duration.nanos
-    if abs(nanos) > 999_999_999 or seconds * nanos < 0:
-        return math.nan
-    return seconds + nanos / 1e9
 
 
 def _raise_if_any(violations: Sequence[Violation]) -> None:

@@ -9,6 +9,7 @@ from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1 import video_generation_service_pb2_grpc as service_grpc
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.errors import (
+    ClientLimitError,
     DiskFullError,
     QueueFullError,
     ServerDrainingError,
@@ -21,10 +22,12 @@ from vinf_server.front.frames.layout import video_format
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.grpc_types import Context
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.rpc.auth import principal_of
 from vinf_server.front.rpc.convert import DRAINING, error_message, event_message, generation_message
 from vinf_server.front.rpc.validation import check_create, check_list, check_stream, check_watch, make_page_token
 
 _REJECTION_REASONS: dict[type[VinfError], str] = {
+    ClientLimitError: "client_limit",
     DiskFullError: "disk_full",
     QueueFullError: "queue_full",
     ServerDrainingError: "draining",
@@ -49,10 +52,12 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             if self._status.known_report is None:
                 self._generations.check_accepting()
             report = self._status.report
-            normalised = check_create(request, report.model, report.memory)
+            owner = principal_of(context)
+            self._generations.limits.creates.take(owner or _host(context))
+            normalised, terms = check_create(request, report.model, report.memory, owner=owner)
             await self._generations.look_at_disk()
             generation, deduplicated = self._generations.create(
-                normalised, request_id=request.request_id, validate_only=request.validate_only
+                normalised, terms, request_id=request.request_id, validate_only=request.validate_only
             )
             if not request.validate_only:
                 await self._generations.settle(generation)
@@ -66,7 +71,8 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.GetGenerationRequest, context: Context
     ) -> service_pb2.GetGenerationResponse:
         """A snapshot."""
-        generation = self._generations.get(request.generation_id)
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
+        self._generations.leases.touch(generation.generation_id)
         return service_pb2.GetGenerationResponse(generation=generation_message(generation, self._generations))
 
     async def ListGenerations(  # noqa: N802
@@ -75,7 +81,9 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         """One page, newest first."""
         size, before_id = check_list(request)
         # One more than asked for tells whether there is another page.
-        page = self._generations.page(before_id=before_id, states=frozenset(request.states), limit=size + 1)
+        page = self._generations.page(
+            before_id=before_id, states=frozenset(request.states), limit=size + 1, owner=principal_of(context)
+        )
         return service_pb2.ListGenerationsResponse(
             generations=[generation_message(generation, self._generations) for generation in page[:size]],
             next_page_token=make_page_token(page[size - 1].generation_id) if len(page) > size else "",
@@ -85,24 +93,26 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.CancelGenerationRequest, context: Context
     ) -> service_pb2.CancelGenerationResponse:
         """Ask for the end."""
-        generation = self._generations.cancel(request.generation_id)
+        owned = self._generations.get(request.generation_id, owner=principal_of(context))
+        generation = self._generations.cancel(owned.generation_id)
         return service_pb2.CancelGenerationResponse(generation=generation_message(generation, self._generations))
 
     async def DeleteGeneration(  # noqa: N802
         self, request: service_pb2.DeleteGenerationRequest, context: Context
     ) -> service_pb2.DeleteGenerationResponse:
         """Forget it."""
-        await self._generations.delete(request.generation_id)
+        owned = self._generations.get(request.generation_id, owner=principal_of(context))
+        await self._generations.delete(owned.generation_id)
         return service_pb2.DeleteGenerationResponse()
 
     async def WatchGeneration(  # noqa: N802
         self, request: service_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[service_pb2.WatchGenerationResponse]:
         """Snapshots until a terminal one; what changes while one is being sent is merged into the next."""
-        generation = self._generations.get(request.generation_id)
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
         sequence = check_watch(request)
         sent = None
-        with self._counted("WatchGeneration"):
+        with self._counted("WatchGeneration"), self._generations.leases.holding(generation.generation_id):
             while True:
                 snapshot = generation_message(generation, self._generations)
                 if snapshot != sent:
@@ -119,7 +129,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.StreamFramesRequest, context: Context
     ) -> AsyncIterator[service_pb2.StreamFramesResponse]:
         """Header, frames and keepalives, end."""
-        generation = self._generations.get(request.generation_id)
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
         window = check_stream(request, generation.frames.frame_count)
         reader = FrameReader(
             generation,
@@ -127,7 +137,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             is_draining=lambda: self._generations.is_draining or generation.is_forgotten,
             count_frame=self._count_frame,
         )
-        with self._counted("StreamFrames"):
+        with self._counted("StreamFrames"), self._generations.leases.holding(generation.generation_id):
             yield service_pb2.StreamFramesResponse(header=video_format(generation.resolved_spec))
             async with aclosing(reader.responses()) as responses:
                 async for response in responses:
@@ -152,3 +162,8 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             yield
         finally:
             streams.dec()
+
+
+def _host(context: Context) -> str:
+    """Where a call comes from: whose calls are counted together where clients are not told apart by name."""
+    return context.peer().rpartition(":")[0]

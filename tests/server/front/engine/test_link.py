@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -72,6 +73,14 @@ def test_other_epochs_stay_outside(linked, metadata):
             for call in (link.stub.Attach, link.stub.Beat, link.stub.SendFrames, link.stub.SendCheckpoint):
                 stream = call(metadata=metadata)
                 assert await stream.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+    run(scenario())
+
+
+def test_only_this_user_may_connect(linked, tmp_path):
+    async def scenario():
+        async with linked():
+            assert stat.S_IMODE((tmp_path / "e.sock").stat().st_mode) == 0o600
 
     run(scenario())
 

@@ -10,7 +10,7 @@ import random
 import pytest
 
 from tests.server.fakes import frame_bytes
-from vinf_server.front.errors import FrameDamagedError
+from vinf_server.front.errors import FrameDamagedError, FrameEvictedError
 from vinf_server.front.frames.checksum import crc32c
 from vinf_server.front.frames.frame_index import FrameIndexWriter
 from vinf_server.front.frames.spool import SliceError
@@ -260,5 +260,49 @@ def test_what_belongs_to_nobody_is_removed(spool, tmp_path):
         assert not other.path.parent.exists()
         await spool.remove("one")
         assert not list((tmp_path / "spool").iterdir())
+
+    asyncio.run(scenario())
+
+
+def test_dropped_frames_give_their_room_back_and_stay_dropped(spool):
+    """Also for a server that takes the folder up later, which must not make them again."""
+    size = 1 << 16
+
+    async def scenario():
+        file = spool.file("one", frame_count=64, frame_size=size)
+        for index in range(48):
+            await file.write(index, 0, frame_bytes(1, index, size), frame_size=size)
+        before = file.path.stat().st_blocks
+        descriptor = await file.open_reader()
+        file.drop_before(40)
+        file.drop_before(3)  # those are gone already
+        assert (file.first_available, file.next_missing, file.completed_count) == (40, 48, 48)
+        assert not await file.write(7, 0, frame_bytes(1, 7, size), frame_size=size)
+        try:
+            with pytest.raises(FrameEvictedError) as caught:
+                await file.read(descriptor, 39, 1)
+            assert caught.value.metadata["firstAvailableFrameIndex"] == "40"
+            assert await file.read(descriptor, 40, 1) == frame_bytes(1, 40, size)
+        finally:
+            os.close(descriptor)
+        assert file.path.stat().st_blocks <= before - 40 * size // 512
+        file.close()
+
+        for verify in (True, False):
+            again = spool.file("one", frame_count=64, frame_size=size)
+            assert await again.recover(verify=verify) == 0
+            assert (again.first_available, again.next_missing, again.completed_count) == (40, 48, 48)
+
+    asyncio.run(scenario())
+
+
+def test_only_complete_frames_are_dropped(spool):
+    async def scenario():
+        file = spool.file("one", frame_count=8, frame_size=SIZE)
+        for index in (0, 1, 3):
+            await file.write(index, 0, frame_bytes(1, index, SIZE), frame_size=SIZE)
+        file.drop_before(8)
+        assert file.first_available == 2
+        file.close()
 
     asyncio.run(scenario())

@@ -26,7 +26,9 @@ def check(*segments, frame_count=48, **fields):
     spec = generation_pb2.GenerationSpec(
         prompt="a red circle", frame_count=frame_count, prompt_segments=segments, **fields
     )
-    return check_create(video_generation_service_pb2.CreateGenerationRequest(spec=spec), model_limits(), memory_model())
+    return check_create(
+        video_generation_service_pb2.CreateGenerationRequest(spec=spec), model_limits(), memory_model()
+    )[0]
 
 
 def violated(*segments, **fields) -> dict[str, str]:
@@ -46,7 +48,7 @@ def test_segments_are_echoed_trimmed():
         segment(20, cut=True, prompt="a red square"),
     ]
     request = video_generation_service_pb2.CreateGenerationRequest(spec=resolved)
-    assert check_create(request, model_limits(), memory_model()) == resolved
+    assert check_create(request, model_limits(), memory_model())[0] == resolved
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import grpc
+import psutil
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -179,17 +180,32 @@ def test_malformed_request(serving, data, method):
     run(scenario())
 
 
-def test_noise_never_brings_the_server_down(serving):
+def test_case_24_noise_never_brings_the_server_down(serving, caplog):
     async def scenario():
         noise = random.Random(7)
         async with serving() as server:
-            create = server.channel.unary_unary("/vinf.v1.VideoGenerationService/CreateGeneration")
-            for _ in range(300):
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await create(noise.randbytes(noise.randrange(1, 60)))
-                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            calls = [
+                kind(f"/vinf.v1.VideoGenerationService/{method}")
+                for kind, method in (
+                    (server.channel.unary_unary, "CreateGeneration"),
+                    (server.channel.unary_unary, "GetGeneration"),
+                    (server.channel.unary_stream, "StreamFrames"),
+                )
+            ]
 
-    run(scenario())
+            async def send(count):
+                for number in range(count):
+                    call = calls[number % len(calls)](noise.randbytes(noise.randrange(1, 60)))
+                    assert await call.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+
+            await send(500)  # whatever is made once is made now
+            before = psutil.Process().memory_info().rss
+            await asyncio.gather(*(send(1000) for _ in range(10)))
+            assert psutil.Process().memory_info().rss - before < 4 << 20
+            await server.info.GetServerInfo(server_info_service_pb2.GetServerInfoRequest())
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+    assert not caplog.records
 
 
 def test_everything_wrong_at_once_in_another_alphabet_fits_the_trailers(serving):
@@ -224,7 +240,7 @@ def test_fifty_calls_with_one_request_id_make_one_generation(serving):
 def test_bug_is_internal_and_tells_nothing(serving, monkeypatch, caplog):
     async def scenario():
         async with serving() as server:
-            monkeypatch.setattr(server.generations, "get", lambda generation_id: 1 / 0)
+            monkeypatch.setattr(server.generations, "get", lambda *_, **__: 1 / 0)
             assert await failure(server.video.GetGeneration(v1.GetGenerationRequest())) == (
                 grpc.StatusCode.INTERNAL,
                 "INTERNAL",
@@ -234,7 +250,7 @@ def test_bug_is_internal_and_tells_nothing(serving, monkeypatch, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_too_large_a_request_leaves_the_server_alive(serving):
+def test_case_23_too_large_a_request_leaves_the_server_alive(serving):
     async def scenario():
         async with serving() as server:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -411,7 +427,7 @@ def test_reflection_lists_every_service(serving):
     run(scenario())
 
 
-def test_taken_port_is_refused(serving, generations, metrics):
+def test_case_71_a_taken_port_is_refused(serving, generations, metrics):
     async def scenario():
         async with serving() as server:
             with pytest.raises(AddressInUseError, match="Address already in use"):

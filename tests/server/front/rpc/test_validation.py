@@ -24,7 +24,7 @@ def check(spec=None, *, limits=None, memory=None, request_id="", **fields):
     request = video_generation_service_pb2.CreateGenerationRequest(
         spec=spec or Spec(**({"prompt": "a red circle"} | fields)), request_id=request_id
     )
-    return check_create(request, limits or model_limits(), memory or memory_model())
+    return check_create(request, limits or model_limits(), memory or memory_model())[0]
 
 
 def violated(call, *arguments, **fields) -> dict[str, str]:

@@ -1,0 +1,37 @@
+"""`vinf delete`: the end of what a generation left."""
+
+from vinf_client._errors import TransportError, VinfError, WrongStateError
+from vinf_client.cli.common import Parser, client_of, exit_code, print_error, print_json, run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = Parser("delete", "Delete generations that have ended, and their frames.")
+    parser.add_argument("generation_ids", metavar="ID", nargs="+", help="as vinf list shows it")
+    parser.add_server_option()
+    parser.add_json_option("print one line of JSON: the ids that were deleted, and why others were not")
+    arguments = parser.parse_args(argv)
+
+    def body() -> int:
+        deleted: list[str] = []
+        failed: dict[str, VinfError] = {}
+        with client_of(arguments) as client:
+            for generation_id in dict.fromkeys(arguments.generation_ids):
+                try:
+                    client.delete(generation_id)
+                except TransportError:
+                    raise  # the others would fare no better
+                except VinfError as error:
+                    if isinstance(error, WrongStateError):
+                        error.add_note(f"cancel it first: vinf cancel {generation_id}")
+                    print_error(f"{parser.prog}: {generation_id}", error)
+                    failed[generation_id] = error
+                else:
+                    deleted.append(generation_id)
+                    if not arguments.json:
+                        print(f"{generation_id}: deleted", flush=True)
+        if arguments.json:
+            print_json({"deleted": deleted, "failed": {name: error.reason for name, error in failed.items()}})
+        return next((exit_code(error) for error in failed.values()), 0)
+
+    return run(parser.prog, body)
