@@ -13,9 +13,13 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
+
+Result = TypeVar("Result")
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +33,12 @@ READY_TIMEOUT_S = 180.0
 
 _MARK = "VINF_CHAOS_RUN"
 """A variable of the environment that every process of the server inherits, however far down."""
+
+
+def run_to_the_end(work: Coroutine[object, object, Result]) -> Result:
+    """asyncio.run for a program that owns a server: SIGTERM ends it as Ctrl-C does, and the server with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return asyncio.run(work)
 
 
 class FrontNotReadyError(Exception):

@@ -21,7 +21,7 @@ from pathlib import Path
 import grpc
 
 from tests.chaos.api import Api, reason_of, v1
-from tests.chaos.front import SCRIPTED_RANKS, ChaosFront
+from tests.chaos.front import SCRIPTED_RANKS, ChaosFront, run_to_the_end
 from tests.chaos.mutate import Mutator
 from tests.chaos.resources import look
 from tests.chaos.rpcs import Rpc, public_rpcs
@@ -261,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the report there as well")
     arguments = parser.parse_args(argv)
-    report = asyncio.run(_with_front(lambda front: fuzz(front, requests=arguments.requests, seed=arguments.seed)))
+    report = run_to_the_end(_with_front(lambda front: fuzz(front, requests=arguments.requests, seed=arguments.seed)))
     print(report)
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from tests.chaos.api import TERMINAL, Api, v1
 from tests.chaos.checker import Reference, check, clips_of
 from tests.chaos.clients import Person
 from tests.chaos.faults import Trouble, find_recoveries
-from tests.chaos.front import ChaosFront
+from tests.chaos.front import ChaosFront, run_to_the_end
 from tests.chaos.fuzz import is_served
 from tests.chaos.history import GenerationLog, History
 from tests.chaos.proxy import Proxy, Weather
@@ -218,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"chaos: {arguments.minutes:g} min on {arguments.ranks} ranks, seed {seed}", flush=True)
     plan = ChaosPlan(arguments.minutes * 60, seed, ranks=arguments.ranks, people=arguments.people)
-    report = asyncio.run(run_chaos(plan))
+    report = run_to_the_end(run_chaos(plan))
     print(report)
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 from tests.chaos.api import Api, v1
-from tests.chaos.front import ChaosFront
+from tests.chaos.front import ChaosFront, run_to_the_end
 from tests.chaos.history import GenerationLog, History
 from tests.chaos.readers import Reading
 from tests.chaos.specs import SPECS
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("out/soak"), metavar="DIR", help="for the CSV and the picture")
     arguments = parser.parse_args(argv)
-    report = asyncio.run(_soak_own_front(arguments.minutes * 60, arguments.ranks))
+    report = run_to_the_end(_soak_own_front(arguments.minutes * 60, arguments.ranks))
     arguments.out.mkdir(parents=True, exist_ok=True)
     report.write_csv(arguments.out / "soak.csv")
     if importlib.util.find_spec("matplotlib") is not None:
