@@ -119,7 +119,7 @@ class _Fuzzer:
         """Generations with frames to read."""
 
         self._disposable: deque[str] = deque()
-        self._calls: list[tuple[Rpc, Callable[[bytes], grpc.aio.Call]]] = [
+        self._calls: list[tuple[Rpc, Callable[..., grpc.aio.Call]]] = [
             (rpc, self._method(rpc)) for rpc in public_rpcs() if is_served(rpc.name)
         ]
         self._report.not_served = [rpc.name for rpc in public_rpcs() if not is_served(rpc.name)]
@@ -164,10 +164,13 @@ class _Fuzzer:
             self._counts.setdefault(rpc.name, Counter())[status] += 1
             if rpc.name == "CreateGeneration" and reply:
                 await self._end(v1.CreateGenerationResponse.FromString(reply).generation.generation_id)
+            elif rpc.name == "DeleteGeneration" and status == "OK":
+                with contextlib.suppress(ValueError):
+                    self._disposable.remove(v1.DeleteGenerationRequest.FromString(data).generation_id)
 
-    async def _ask(self, rpc: Rpc, method: Callable[[bytes], grpc.aio.Call], data: bytes) -> tuple[str, bytes]:
+    async def _ask(self, rpc: Rpc, method: Callable[..., grpc.aio.Call], data: bytes) -> tuple[str, bytes]:
         """Make one call; returns "CODE" or "CODE / REASON" and the (first) reply."""
-        call = method(data)
+        call = method(data, metadata=self._mutator.metadata())
         try:
             if rpc.streams:
                 replies = [await asyncio.wait_for(call.read(), _PATIENCE_S) for _ in range(3)]
@@ -206,21 +209,30 @@ class _Fuzzer:
         spec = generation_pb2.GenerationSpec(prompt="a slow red circle")
         request = v1.CreateGenerationRequest(spec=spec, detached=True)
         request.priority.value = 9
-        return str((await self._api.video.CreateGeneration(request)).generation.generation_id)
+        return await self._create(request)
 
     async def _make_canary(self) -> str:
         """Generate a video whose bytes are known; returns its id."""
         spec = generation_pb2.GenerationSpec(
             prompt="a red circle", seed=_CANARY_SEED, frame_count=_CANARY_FRAMES, width=64, height=64
         )
-        reply = await self._api.video.CreateGeneration(v1.CreateGenerationRequest(spec=spec, detached=True))
-        generation_id: str = reply.generation.generation_id
+        generation_id = await self._create(v1.CreateGenerationRequest(spec=spec, detached=True))
         stream = self._api.video.StreamFrames(v1.StreamFramesRequest(generation_id=generation_id), timeout=_TIMEOUT_S)
         frames = [message.frame.data async for message in stream if message.WhichOneof("payload") == "frame"]
         wanted = [frame_bytes(_CANARY_SEED, index, 64 * 64 * 3) for index in range(_CANARY_FRAMES)]
         if frames != wanted:
             self._report.violations.append(f"canary {generation_id} is another video than it should be")
         return generation_id
+
+    async def _create(self, request: v1.CreateGenerationRequest) -> str:
+        """Insist: creations of the fuzzer may have used up what a client gets in a minute."""
+        while True:
+            try:
+                return str((await self._api.video.CreateGeneration(request)).generation.generation_id)
+            except grpc.aio.AioRpcError as error:
+                if reason_of(error) not in ("CLIENT_LIMIT", "QUEUE_FULL"):
+                    raise
+                await asyncio.sleep(1)
 
     def _check_growth(self) -> None:
         report = self._report
@@ -236,7 +248,7 @@ class _Fuzzer:
     def _log_lines(self) -> int:
         return self._front.log().count("\n")
 
-    def _method(self, rpc: Rpc) -> Callable[[bytes], grpc.aio.Call]:
+    def _method(self, rpc: Rpc) -> Callable[..., grpc.aio.Call]:
         make = self._api.channel.unary_stream if rpc.streams else self._api.channel.unary_unary
         return make(rpc.path, request_serializer=None, response_deserializer=None)
 

@@ -60,8 +60,10 @@ class Mutator:
         rng = self._rng
         message = kind()
         self._make_valid(message, generation_ids)
-        for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 8))):
-            self._spoil_field(message)
+        # A lone field is mostly left as it is: no spoiled id gets past the first check.
+        if len(message.DESCRIPTOR.fields) > 1 or rng.random() < 0.4:
+            for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 8))):
+                self._spoil_field(message)
         data = message.SerializeToString()
         self._seen.append(data[:4096])
         if rng.random() < 0.4:
@@ -72,6 +74,15 @@ class Mutator:
     def garbage(self) -> bytes:
         """Bytes without any meaning."""
         return self._rng.randbytes(self._rng.choice((1, 2, 7, 60, 1000)))
+
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Headers for a request; mostly none."""
+        rng = self._rng
+        if rng.random() < 0.9:
+            return ()
+        values = ("", "Bearer", "Bearer ", "Bearer " + "x" * 3000, "Basic YTpi", "python/9.9", "%00%ff", "~" * 3000)
+        keys = ("authorization", "x-vinf-client", "vinf-epoch", "traceparent", "grpc-accept-encoding-x")
+        return ((rng.choice(keys), rng.choice(values)), ("noise-bin", rng.randbytes(rng.randrange(500))))
 
     # ---- messages ----
 
