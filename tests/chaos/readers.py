@@ -6,11 +6,13 @@ import asyncio
 import random
 from collections import Counter
 
+import google_crc32c
 import grpc
 from google.protobuf import duration_pb2
 
 from tests.chaos.api import RPC_TIMEOUT_S, TERMINAL, Api, is_passing, reason_of, v1
 from tests.chaos.history import History, ReaderLog, StreamLog
+from vinf.v1 import frame_pb2
 
 SILENCE_S = 15.0
 """Without a message for so long, though a keepalive is due every second, a reader calls again."""
@@ -61,7 +63,7 @@ class Reading:
                 await self._pause()
                 continue
             for frame in reply.frames:
-                self.history.received(stream, frame.frame_index, frame.data)
+                self._take(stream, log, frame, frame.data)
             stream.ended = "left"
             if reply.end_of_stream:
                 stream.ended, stream.end_state, stream.end_next = "end", reply.state, reply.next_frame_index
@@ -104,7 +106,7 @@ class Reading:
                 if kind == "frame":
                     pixels += message.frame.data
                     if len(pixels) == message.frame.data_size_bytes:
-                        self.history.received(stream, message.frame.frame_index, bytes(pixels))
+                        self._take(stream, log, message.frame, bytes(pixels))
                         pixels.clear()
                         if dawdles:
                             await asyncio.sleep(self.rng.choice((0, 0, 0.02, 0.1, 0.3, 1.5)))
@@ -126,6 +128,12 @@ class Reading:
         if stream.ended not in ("end", "left", "refused"):
             self.statuses[stream.ended] += 1
         return stream
+
+    def _take(self, stream: StreamLog, log: ReaderLog, frame: frame_pb2.Frame, data: bytes) -> None:
+        """Note a whole frame, whose last slice this is; a checksum of 0 was not sent."""
+        if frame.crc32c and frame.crc32c != google_crc32c.value(data):
+            self._complain(log, f"frame {frame.frame_index} does not have its checksum {frame.crc32c:08x}")
+        self.history.received(stream, frame.frame_index, data)
 
     async def _pause(self) -> None:
         """Between two calls of a client that is refused or cut off."""
