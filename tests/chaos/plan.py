@@ -62,8 +62,8 @@ def process_faults(seed: int, *, restart_front: bool) -> Iterator[Fault]:
             kinds += ["front-kill"] * 2 if restart_front else []
         kind = rng.choice(kinds)
         losses = 0 if kind == "front-kill" else losses + (kind in COSTS_THE_GROUP)
-        # Some come while the last one is hardly over, most in the middle of something.
-        pause_s = rng.choice((0.0, rng.uniform(0.5, 3.0), rng.uniform(1.0, 6.0)))
+        # Some come while the last one is hardly over, some in the middle of something, some after a quiet time.
+        pause_s = rng.choice((0.0, rng.uniform(0.5, 3.0), rng.uniform(1.0, 6.0), rng.uniform(5.0, 20.0)))
         # A rank may be silent for four seconds; a front that sleeps itself must not blame its ranks for it.
         lasts_s = rng.uniform(0.5, 8.0 if kind == "front-pause" else 2.0)
         yield Fault(kind, pause_s, lasts_s=lasts_s, amount=rng.random())
