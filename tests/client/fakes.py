@@ -5,6 +5,7 @@ from collections import deque
 from concurrent import futures
 from dataclasses import dataclass, field
 
+import google_crc32c
 import grpc
 import numpy as np
 from google.protobuf import any_pb2, duration_pb2
@@ -86,6 +87,8 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.validate_failure = None
         self.info_failures = deque()
         self.breaks = deque()
+        self.gaps = {}  # the frame that comes next, by the first one that is left out
+        self.damages = deque()  # what the checksums of the next frames are changed by
         self.slice_bytes = 0
         self.extra_messages = []
         self.ends = deque()
@@ -195,6 +198,13 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         yield service_pb.StreamFramesResponse(header=self._header())
         yield from self.extra_messages
         for count, index in enumerate(range(request.start_frame_index, self.frame_count)):
+            if any(first <= index < following for first, following in self.gaps.items()):
+                if index in self.gaps:
+                    gap = service_pb.FrameGap(
+                        first_missing_frame_index=index, next_frame_index=self.gaps[index], reason="FRAME_EVICTED"
+                    )
+                    yield service_pb.StreamFramesResponse(gap=gap)
+                continue
             data = self.video()[index].tobytes()
             if script is not None and count == script.frames:
                 if script.part_bytes:
@@ -234,12 +244,16 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             frame_count=self.frame_count,
         )
 
+    def _checksum(self, data):
+        return google_crc32c.value(data) ^ (self.damages.popleft() if self.damages else 0)
+
     def _slice(self, index, data, offset, size):
         return service_pb.StreamFramesResponse(
             frame=frame_pb2.Frame(
                 frame_index=index,
                 data_offset_bytes=offset,
                 data_size_bytes=len(data),
+                crc32c=self._checksum(data) if offset + size >= len(data) else -1,
                 data=data[offset : offset + size],
             )
         )
