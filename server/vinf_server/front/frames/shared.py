@@ -80,6 +80,9 @@ class SharedFrames:
             FrameEvictedError: it was dropped.
             GenerationNotFoundError: the generation was deleted.
         """
+        known = self._cache.get((*_identity(rendition), frame_index))
+        if known is not None:
+            return cast(Picture, known)
         keys = self._run(rendition, frame_index)
 
         async def load(count: int) -> Sequence[Picture]:
@@ -89,7 +92,10 @@ class SharedFrames:
 
     async def packed(self, rendition: Rendition, frame_index: int, slice_bytes: int) -> Packed:
         """Return a complete frame as messages with at most so many of its bytes in each; raises as `picture`."""
-        keys = [(key, slice_bytes) for key in self._run(rendition, frame_index)]
+        known = self._cache.get((*_identity(rendition), frame_index, slice_bytes))
+        if known is not None:
+            return cast(Packed, known)
+        keys = [(*key, slice_bytes) for key in self._run(rendition, frame_index)]
 
         async def load(count: int) -> Sequence[Packed]:
             # One after the other: the first one makes the others.
@@ -104,14 +110,13 @@ class SharedFrames:
         async with self._turns:
             return await asyncio.to_thread(function, *arguments)
 
-    def _run(self, rendition: Rendition, frame_index: int) -> list[Hashable]:
+    def _run(self, rendition: Rendition, frame_index: int) -> list[tuple[Hashable, ...]]:
         """Keys of a frame and of those behind it that are there and as well made with it."""
         frames = rendition.video.frames
         most = max(1, _RUN_BYTES // frames.frame_size)
         count = frames.complete_run(frame_index, min(frames.frame_count, frame_index + most))
         assert count, f"frame {frame_index} is not complete"
-        identity = (rendition.video.generation_id, rendition.output)
-        return [(*identity, frame_index + offset) for offset in range(count)]
+        return [(*_identity(rendition), frame_index + offset) for offset in range(count)]
 
     async def _make_pictures(self, rendition: Rendition, first: int, count: int) -> list[Picture]:
         video = rendition.video
@@ -132,6 +137,10 @@ class SharedFrames:
         )
         self._metrics.frame_conversions.labels(ENCODING_NAMES[rendition.output.encoding]).inc(count)
         return pictures
+
+
+def _identity(rendition: Rendition) -> tuple[Hashable, ...]:
+    return rendition.video.generation_id, rendition.output
 
 
 def frame_slice(facts: frame_pb2.Frame, picture: Picture, begin: int, end: int) -> frame_pb2.Frame:
