@@ -41,12 +41,12 @@ def duration(seconds, nanos=0):
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, (0, 10, True, 1 << 20, 10.0)),
-        ({"start_frame_index": 10}, (10, 10, False, 1 << 20, 10.0)),
-        ({"start_frame_index": 3, "end_frame_index": 3}, (3, 3, False, 1 << 20, 10.0)),
+        ({}, (0, 10, True, 1 << 17, 10.0)),
+        ({"start_frame_index": 10}, (10, 10, False, 1 << 17, 10.0)),
+        ({"start_frame_index": 3, "end_frame_index": 3}, (3, 3, False, 1 << 17, 10.0)),
         ({"end_frame_index": 10, "max_data_bytes": 65_536}, (0, 10, False, 65_536, 10.0)),
         ({"max_data_bytes": 67_108_864, "keepalive_interval": duration(60)}, (0, 10, True, 67_108_864, 60.0)),
-        ({"keepalive_interval": duration(1)}, (0, 10, True, 1 << 20, 1.0)),
+        ({"keepalive_interval": duration(1)}, (0, 10, True, 1 << 17, 1.0)),
     ],
 )
 def test_stream_window(fields, expected):
