@@ -1,7 +1,7 @@
 """A real gRPC server with scripted behaviour."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from concurrent import futures
 from dataclasses import dataclass, field
 
@@ -88,7 +88,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.info_failures = deque()
         self.breaks = deque()
         self.gaps = {}  # the frame that comes next, by the first one that is left out
-        self.damages = deque()  # what the checksums of the next frames are changed by
+        self.damages = Counter()  # how often a frame is sent with a wrong checksum
         self.slice_bytes = 0
         self.extra_messages = []
         self.ends = deque()
@@ -244,8 +244,10 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             frame_count=self.frame_count,
         )
 
-    def _checksum(self, data):
-        return google_crc32c.value(data) ^ (self.damages.popleft() if self.damages else 0)
+    def _checksum(self, index, data):
+        is_damaged = self.damages[index] > 0
+        self.damages[index] -= is_damaged
+        return google_crc32c.value(data) ^ is_damaged
 
     def _slice(self, index, data, offset, size):
         return service_pb.StreamFramesResponse(
@@ -253,7 +255,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
                 frame_index=index,
                 data_offset_bytes=offset,
                 data_size_bytes=len(data),
-                crc32c=self._checksum(data) if offset + size >= len(data) else -1,
+                crc32c=self._checksum(index, data) if offset + size >= len(data) else -1,
                 data=data[offset : offset + size],
             )
         )

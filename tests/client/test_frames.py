@@ -53,7 +53,7 @@ def test_a_broken_stream_is_resumed_without_loss_or_duplicate(client, server):
 
 def test_a_damaged_frame_is_asked_for_again(client, server):
     server.slice_bytes = 256
-    server.damages.extend([0, 0, 1])
+    server.damages[2] = 1
     reasons = []
     video = client.generate("a red ball", on_wait=reasons.append)
     np.testing.assert_array_equal(np.stack(list(video)), server.video())
@@ -63,7 +63,7 @@ def test_a_damaged_frame_is_asked_for_again(client, server):
 
 def test_a_frame_that_is_always_damaged_is_given_up(server):
     server.slice_bytes = 256
-    server.damages.extend([1] * 4)
+    server.damages[0] = 10
     with Client(server.address, resume_attempts=2) as client, pytest.raises(TransportError, match="damaged"):
         next(iter(client.generate("a red ball")))
     assert len(server.streams) == 3

@@ -28,8 +28,8 @@ from vinf_server.front.rpc.spec import range_text
 
 MIN_DATA_BYTES, MAX_DATA_BYTES = 65_536, 67_108_864
 DEFAULT_STREAM_BYTES = 1 << 17
-"""The contract allows 1 MiB. Everybody else's calls wait while the transport takes a message: beside four readers of 8 MB
-frames the slowest hundredth of them takes a third of the time that it takes with messages of 1 MiB."""
+"""The contract allows 1 MiB. Other calls wait while the transport takes a message: beside four readers of 8 MB frames
+the slowest hundredth of them takes a third of the time that it takes with messages of 1 MiB."""
 
 DEFAULT_PULL_BYTES = (4 << 20) - (64 << 10)
 DEFAULT_KEEPALIVE_S = 10.0
