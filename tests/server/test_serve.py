@@ -57,8 +57,10 @@ class Client:
         return [r.generation for r in self.video.WatchGeneration(request, timeout=RPC_TIMEOUT_S)]
 
     def stream(self, generation_id, start=0):
+        """Everything but progress, which comes as often as the machine has time for."""
         request = v1.StreamFramesRequest(generation_id=generation_id, start_frame_index=start)
-        return self.video.StreamFrames(request, timeout=RPC_TIMEOUT_S)
+        call = self.video.StreamFrames(request, timeout=RPC_TIMEOUT_S)
+        return (message for message in call if message.WhichOneof("payload") != "progress")
 
     def cancel(self, generation_id):
         return self.video.CancelGeneration(v1.CancelGenerationRequest(generation_id=generation_id)).generation
