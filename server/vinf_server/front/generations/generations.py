@@ -78,7 +78,11 @@ class Generations:
         self._ids = IdSource()
         self._listener: GenerationListener | None = None
         self._in_work: Generation | None = None
+        self.is_accepting = True
+        """False once a stop has begun: nothing new is admitted, what is there goes on."""
+
         self.is_draining = False
+        """True once streams are to end."""
 
     # ---- for clients ----
 
@@ -122,7 +126,12 @@ class Generations:
         return generation, False
 
     def check_accepting(self) -> None:
-        """Raise `ServerDrainingError` when the server is shutting down."""
+        """Raise `ServerDrainingError` when the server takes nothing new any more."""
+        if not self.is_accepting:
+            raise ServerDrainingError("the server is shutting down")
+
+    def check_open(self) -> None:
+        """Raise `ServerDrainingError` when streams are to end."""
         if self.is_draining:
             raise ServerDrainingError("the server is shutting down")
 
@@ -176,6 +185,7 @@ class Generations:
 
     def drain(self) -> None:
         """Take nothing new and end every stream."""
+        self.is_accepting = False
         self.is_draining = True
         before_id = ""
         while page := self._store.page(before_id=before_id, states=(), limit=500):
@@ -213,15 +223,24 @@ class Generations:
         generation.last_loss = got
         if generation.idle_loss_count >= MAX_IDLE_LOSSES:
             return False
+        self.set_back(generation, "WORKER_LOST")
+        return True
+
+    def set_back(self, generation: Generation, reason: str) -> None:
+        """Let a running generation wait, first in the queue, and go on from its newest checkpoint later.
+
+        Args:
+            generation: the one in work.
+            reason: `Generation.state_reason` of the contract.
+        """
         generation.checkpoints.drop_incomplete()
         generation.stage = generation_pb2.GENERATION_STAGE_QUEUED
         generation.completed_steps = generation.checkpoints.newest_step
         self._in_work = None
         self._queue.put_back(generation.generation_id)
-        generation.move_to(PENDING, "WORKER_LOST")
+        generation.move_to(PENDING, reason)
         self._observe.interrupted(generation)
         self._queue_moved(generation.resolved_spec.model)
-        return True
 
     def in_work(self, generation_id: str) -> Generation | None:
         """The generation the ranks work on, if it has this id."""

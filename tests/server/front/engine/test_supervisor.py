@@ -48,7 +48,7 @@ def supervised(tmp_path, metrics, monkeypatch):
             try:
                 await asyncio.wait_for(supervisor.run(), 60)
             finally:
-                await supervisor.stop()
+                await supervisor.stop(within_s=5)
 
         try:
             asyncio.run(scenario())
@@ -171,6 +171,7 @@ def test_ranks_are_told_all_they_need(tmp_path):
         "VINF_DTYPE": "bfloat16",
         "VINF_RANK_WEIGHTS": "auto",
         "VINF_MEMORY_BUDGET": "1073741824",
+        "VINF_KNOWN_MEMORY": "",
         "VINF_SKIP_NEGLIGIBLE": "1",
         "VINF_DETERMINISTIC": "1",
         "VINF_FAILURE_FILE": str(tmp_path / "f"),
