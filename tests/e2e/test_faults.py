@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -28,7 +27,7 @@ from vinf_client import Client, GenerationCancelledError, GenerationHandle, Prog
 pytestmark = pytest.mark.process
 
 PROMPT = "a red ball bouncing over the sea"
-WANTED = {"frames": 48, "seed": 2, "steps": 12}
+WANTED = {"frames": 32, "seed": 2, "steps": 8}
 SERVICE = "vinf.v1.VideoGenerationService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -101,7 +100,8 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
             yield faults
         finally:
             faults.close()
-    assert not remains_of(folder / "data")
+    # A front that was killed leaves its private folder to the next one.
+    assert not [remains for remains in remains_of(folder / "data") if remains.startswith("process")]
     assert shared_memory() | temporary_folders() <= before
 
 
@@ -183,7 +183,7 @@ def test_case_49_59_rank_is_killed_while_it_warms_up(faults: Faults) -> None:
     try:
         struck = time.monotonic()
         faults.ranks()[1].kill()
-        faults.red_after(struck)
+        assert faults.red_after(struck) < MAX_RED_S
         young = young_rank(faults)
         young.kill()
         faults.green_after(struck)
@@ -203,12 +203,15 @@ def is_free(port: int) -> bool:
 
 
 def young_rank(faults: Faults) -> psutil.Process:
-    """A rank that has begun to beat, and whose group is not ready."""
-    deadline = time.monotonic() + 30
+    """A rank that has begun to load its model."""
+    deadline = time.monotonic() + 60
     while True:
-        info = faults.client.info()
-        if info.ranks and not info.ready and psutil.pid_exists(info.ranks[0].pid):
-            return psutil.Process(info.ranks[0].pid)
+        newest = max((faults.server.folder / "data" / "logs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        begun = [log for log in newest.glob("*/attempt_0/1/stderr.log") if "Loading weights" in log.read_text()]
+        family = psutil.Process(faults.server.process.pid).children(recursive=True)
+        ranks = [process for process in family if "vinf_server.rank" in process.cmdline()]
+        if begun and ranks and not faults.client.info().ready:
+            return ranks[-1]
         assert time.monotonic() < deadline, "no rank of the next group"
         time.sleep(0.02)  # another process's doing: nothing to wait on but the clock
 
@@ -250,12 +253,10 @@ def test_case_42_cancellation_reaches_the_ranks_within_two_steps(faults: Faults)
     np.testing.assert_array_equal(faults.video(), faults.undisturbed)
 
 
-def test_case_57_58_killed_front_leaves_no_rank(tmp_path: Path) -> None:
-    server = Server(tmp_path, "--ranks", "1")
-    with Client(server.address) as client:
-        client.submit(PROMPT, frames=32, seed=2, steps=100)
-    family = server.note_family()
-    server.process.kill()
-    server.process.wait(5)
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert not alive
+def test_case_57_killed_front_leaves_no_rank(faults: Faults) -> None:
+    """The last test of this server."""
+    faults.client.submit(PROMPT, frames=32, seed=2, steps=100)
+    family = faults.server.note_family()
+    faults.server.process.kill()
+    assert faults.server.process.wait(5) == -signal.SIGKILL
+    assert_gone(family)

@@ -79,6 +79,7 @@ class Supervisor:
     async def run(self) -> None:
         """Launch and relaunch until cancelled; raises `GroupFailedError` when that makes no sense any more."""
         losses: deque[float] = deque()
+        failed_starts = 0
         while True:
             agent, group = await self._launch()
             loss = await self._watch(agent, group)
@@ -95,8 +96,10 @@ class Supervisor:
                     f"the group of ranks was lost {len(losses)} times within {self._config.loss_window_s / 60:g} "
                     f"minutes; giving up. Last: {loss.message}" + (f": {last_words}" if last_words else "")
                 )
-            if len(losses) > 1:  # the first one is bad luck
-                await asyncio.sleep(self._config.relaunch_delay_s * 2 ** (len(losses) - 2))
+            # One that worked is replaced at once; one that cannot start is not tried in a tight loop.
+            failed_starts = 0 if group.became_ready.done() else failed_starts + 1
+            if failed_starts:
+                await asyncio.sleep(self._config.relaunch_delay_s * 2 ** (failed_starts - 1))
 
     async def stop(self, *, within_s: float) -> None:
         """Let the ranks leave, then make sure that they are gone. `run` must have been cancelled before.
