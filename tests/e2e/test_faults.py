@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -181,10 +182,10 @@ def test_case_49_59_rank_is_killed_while_it_warms_up(faults: Faults) -> None:
     """And the group after it, before it is ready; the ports of the rendezvous that torch is known for are taken."""
     taken = [socket.create_server(("127.0.0.1", port)) for port in (29400, 29500) if is_free(port)]
     try:
-        struck = time.monotonic()
+        logs, struck = set(faults.server.logs()), time.monotonic()
         faults.ranks()[1].kill()
         assert faults.red_after(struck) < MAX_RED_S
-        young = young_rank(faults)
+        young = young_rank(faults, logs)
         young.kill()
         faults.green_after(struck)
         assert_gone([young])
@@ -202,16 +203,16 @@ def is_free(port: int) -> bool:
     return True
 
 
-def young_rank(faults: Faults) -> psutil.Process:
-    """A rank that has begun to load its model."""
+def young_rank(faults: Faults, old_logs: set[Path]) -> psutil.Process:
+    """A rank of the launch after those with these logs, once it has begun to load its model."""
     deadline = time.monotonic() + 60
     while True:
-        newest = max((faults.server.folder / "data" / "logs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        begun = [log for log in newest.glob("*/attempt_0/1/stderr.log") if "Loading weights" in log.read_text()]
-        family = psutil.Process(faults.server.process.pid).children(recursive=True)
-        ranks = [process for process in family if "vinf_server.rank" in process.cmdline()]
-        if begun and ranks and not faults.client.info().ready:
-            return ranks[-1]
+        for folder in set(faults.server.logs()) - old_logs:
+            if any("Loading weights" in log.read_text() for log in folder.glob("*/attempt_0/1/stderr.log")):
+                family = psutil.Process(faults.server.process.pid).children(recursive=True)
+                ranks = [process for process in family if "vinf_server.rank" in process.cmdline()]
+                assert not faults.client.info().ready
+                return ranks[-1]
         assert time.monotonic() < deadline, "no rank of the next group"
         time.sleep(0.02)  # another process's doing: nothing to wait on but the clock
 
