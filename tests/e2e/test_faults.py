@@ -21,7 +21,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.support.remains import remains_of, shared_memory, temporary_folders
+from tests.support.remains import remains_of, shared_memory
 from tests.support.server import Server
 from vinf_client import Client, GenerationCancelledError, GenerationHandle, Progress
 
@@ -93,9 +93,12 @@ class Faults:
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     """The same server for every fault; the limit of five losses is raised."""
-    before = shared_memory() | temporary_folders()
-    folder = tmp_path_factory.mktemp("faults")
-    with Server(folder, "--ranks", "2", "--rank-weights", "even", "--max-losses", "1000") as server:
+    before = shared_memory()
+    folder, temporary = tmp_path_factory.mktemp("faults"), tmp_path_factory.mktemp("tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        server = Server(folder, "--ranks", "2", "--rank-weights", "even", "--max-losses", "1000")
+    with server:
         faults = Faults(server)
         try:
             yield faults
@@ -103,7 +106,8 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
             faults.close()
     # A front that was killed leaves its private folder to the next one.
     assert not [remains for remains in remains_of(folder / "data") if remains.startswith("process")]
-    assert shared_memory() | temporary_folders() <= before
+    assert shared_memory() <= before
+    assert not list(temporary.iterdir())
 
 
 class Reader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import psutil
@@ -23,14 +22,9 @@ def remains_of(data_folder: Path) -> list[str]:
 
 
 def shared_memory() -> set[str]:
-    """Names of the segments there are; other programs' included."""
-    return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.exists() else set()
-
-
-def temporary_folders() -> set[str]:
-    """What torchrun and the front may make outside of the data directory."""
-    names = os.listdir(tempfile.gettempdir())
-    return {name for name in names if name.startswith(("vinf-", "torchelastic_"))}
+    """Names of the segments that torch or a server may have made; those of other servers included."""
+    names = (path.name for path in SHARED_MEMORY.iterdir()) if SHARED_MEMORY.exists() else ()
+    return {name for name in names if name.startswith(("torch_", "vinf"))}
 
 
 def _processes_of(data_folder: Path) -> list[psutil.Process]:
