@@ -139,7 +139,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
                 elif generation.is_terminal:
                     return
                 else:
-                    self._generations.check_accepting()
+                    self._generations.check_open()
                     await generation.changed.wait()
 
     async def StreamFrames(  # type: ignore[override]  # noqa: N802
