@@ -1,4 +1,4 @@
-"""`vinf bench`: measures the engine; every figure is a ratio or comes with what it is to be compared with."""
+"""`vinf bench`: measures the engine and the delivery; every figure comes with what it is to be compared with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import NoReturn
 
-from benchmarks.settings import DEVICES, DTYPES, EMBEDDED, RANDOM, Settings, SettingsError
+from benchmarks.settings import DEVICES, DTYPES, EMBEDDED, RANDOM, DeliverySettings, Settings, SettingsError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -38,11 +38,15 @@ COMMANDS = {
 }
 """Modules of this package with a function ``run(settings, device)``, by the name users give."""
 
+DELIVERY = "delivery"
+DELIVERY_HELP = "how long a health check takes while others read frames, beside how long it takes alone"
+
 EXAMPLES = """examples:
   vinf bench engine
   vinf bench engine --random-weights mid --frames 16,32 --repeats 3
   vinf bench scale --ranks 2 --frames 96 --json
   vinf bench communication --random-weights videocrafter2 --ranks 8 --frames 192,768,2304 --dtype float16
+  vinf bench delivery --readers 4 --seconds 10
   vinf bench memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
 
 exit codes: 0 measured · 1 a measurement failed · 2 a mistake in the arguments · 130 interrupted"""
@@ -95,10 +99,31 @@ def build_parser() -> argparse.ArgumentParser:
             add("--repeats", type=int, default=command.repeats, metavar="N", help="turns that count")
         if name == "engine":
             add("--options", action="store_true", help="also measure the engine with each of its options off")
+    _add_delivery(
+        commands.add_parser(
+            DELIVERY, help=DELIVERY_HELP, description=DELIVERY_HELP, formatter_class=_Formatter, allow_abbrev=False
+        )
+    )
     return parser
 
 
-def parse_settings(argv: list[str]) -> tuple[str, Settings, bool]:
+def _add_delivery(parser: argparse.ArgumentParser) -> None:
+    defaults, add = DeliverySettings(), parser.add_argument
+    for flag, what in (
+        ("frames", "of the video of large frames"),
+        ("width", "pixels of a large frame"),
+        ("height", "pixels of a large frame"),
+        ("readers", "of large frames, as fast as they can"),
+        ("small-readers", "of small frames, 24 a second each"),
+        ("watchers", "of a generation that does not change"),
+        ("repeats", "turns that count"),
+    ):
+        add(f"--{flag}", type=int, default=getattr(defaults, flag.replace("-", "_")), metavar="N", help=what)
+    add("--seconds", type=float, default=defaults.seconds, metavar="S", help="of each load in a turn")
+    add("--json", action="store_true", help="print one line of JSON instead of tables")
+
+
+def parse_settings(argv: list[str]) -> tuple[str, Settings | DeliverySettings, bool]:
     """Read the arguments: the command, its settings, and whether the answer is JSON.
 
     Raises:
@@ -106,6 +131,8 @@ def parse_settings(argv: list[str]) -> tuple[str, Settings, bool]:
     """
     arguments = vars(build_parser().parse_args(argv))
     command, wants_json = arguments.pop("command"), arguments.pop("json")
+    if command == DELIVERY:
+        return command, DeliverySettings(**arguments), wants_json
     random_weights = arguments.pop("random_weights")
     if random_weights:
         arguments["model"] = random_weights
@@ -131,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _measure(command: str, settings: Settings, json_for: list[str] | None) -> int:
+def _measure(command: str, settings: Settings | DeliverySettings, json_for: list[str] | None) -> int:
     """Run a command and print what it found: tables, or JSON that repeats the arguments ``json_for``."""
     # Imported late, so that --help and mistakes in the arguments are answered at once.
     import torch
@@ -141,8 +168,12 @@ def _measure(command: str, settings: Settings, json_for: list[str] | None) -> in
     from vinf_core.errors import VinfCoreError
 
     try:
-        device = prepare_device(settings)
-        reports = import_module(f"benchmarks.{command}").run(settings, device)
+        if isinstance(settings, DeliverySettings):
+            device = torch.device("cpu")
+            reports = import_module("benchmarks.serving.delivery").run(settings)
+        else:
+            device = prepare_device(settings)
+            reports = import_module(f"benchmarks.{command}").run(settings, device)
     except (SettingsError, VinfCoreError) as error:
         return _fail(str(error), EXIT_USAGE)
     except torch.OutOfMemoryError as error:

@@ -54,3 +54,27 @@ class Settings:
         for name, allowed in (("dtype", DTYPES), ("device", DEVICES)):
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"--{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliverySettings:
+    """What `vinf bench delivery` is asked to measure."""
+
+    frames: int = 16
+    """Of the large video."""
+    width: int = 1920
+    height: int = 1440
+    readers: int = 4
+    """Of large frames."""
+    small_readers: int = 50
+    watchers: int = 1000
+    seconds: float = 5.0
+    """Of each load in a turn."""
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "width", "height", "readers", "small_readers", "watchers", "repeats"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than 1")
+        if not 0.1 <= self.seconds <= 600:
+            raise SettingsError(f"--seconds: {self.seconds:g} is not in [0.1, 600]")

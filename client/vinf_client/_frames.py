@@ -1,11 +1,13 @@
 """Frames of a generation, whole and in order, however often the stream that brings them breaks.
 
 Frames are dense from 0 and their bytes never change, so an index is all there is to remember: a broken stream is
-opened again at the first frame that was not complete, and the caller sees neither a gap nor a frame twice.
+opened again at the first frame that was not complete, and so is one that brought a frame whose checksum is wrong. The
+caller sees no frame twice, and no gap but where the server says that it keeps frames no longer.
 """
 
 from collections.abc import Callable, Iterator
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +24,22 @@ Image = npt.NDArray[np.uint8]
 _DRAINING = "SERVER_DRAINING"
 
 
+class DamagedFrameError(TransportError):
+    """A frame's bytes are not those that the server sent."""
+
+    def __init__(self, index: int, *, got: int, expected: int) -> None:
+        """Say which frame.
+
+        Args:
+            index: of the frame.
+            got: CRC-32C of what arrived.
+            expected: CRC-32C of what was sent.
+        """
+        super().__init__(
+            f"frame {index} arrived damaged: its CRC-32C is {got:#010x}, {expected:#x} was sent", code="UNAVAILABLE"
+        )
+
+
 class FrameAssembler:
     """Puts frames together from their slices.
 
@@ -34,6 +52,7 @@ class FrameAssembler:
         self._size = header.height * header.width * 3
         self._pixels = np.empty(0, np.uint8)
         self._filled = 0
+        self._crc32c = 0
         if header.pixel_format != frame_pb2.PIXEL_FORMAT_RGB24:
             raise ProtocolError(f"the server sends pixel format {header.pixel_format}, which this client cannot read")
         if header.width < 1 or header.height < 1 or header.frame_size_bytes != self._size:
@@ -41,8 +60,17 @@ class FrameAssembler:
                 f"the server announces frames of {header.frame_size_bytes} bytes for {header.width}x{header.height}"
             )
 
+    def drop(self) -> None:
+        """Forget the slices of a frame whose rest will not come."""
+        self._filled = 0
+
     def add(self, message: frame_pb2.Frame, *, index: int) -> Image | None:
-        """Take the next message, a part of frame `index`; return the frame ``[H, W, 3]`` once it is whole."""
+        """Take the next message, a part of frame `index`; return the frame ``[H, W, 3]`` once it is whole.
+
+        Raises:
+            ProtocolError: it is no such part.
+            DamagedFrameError: the frame is whole, but not as it was sent.
+        """
         if message.frame_index != index:
             raise ProtocolError(f"expected frame {index}, the server sent frame {message.frame_index}")
         if message.data_size_bytes != self._size or message.data_offset_bytes != self._filled:
@@ -56,11 +84,15 @@ class FrameAssembler:
             raise ProtocolError(f"frame {index}: a slice of {data.size} bytes does not fit")
         if self._filled == 0:
             self._pixels = np.empty(self._size, np.uint8)  # the caller owns it, and may write to it
+            self._crc32c = 0
         self._pixels[self._filled : end] = data
+        self._crc32c = google_crc32c.extend(self._crc32c, message.data)
         self._filled = end
         if end < self._size:
             return None
         self._filled = 0
+        if message.crc32c != self._crc32c:
+            raise DamagedFrameError(index, got=self._crc32c, expected=message.crc32c)
         return self._pixels.reshape(self._shape)
 
 
@@ -85,16 +117,18 @@ def read_frames(
     following = start
     while True:
         try:
-            for frame in _read_stream(transport, generation_id, following, attempts):
-                following += 1
+            for index, frame in _read_stream(transport, generation_id, following, attempts):
+                following = index + 1
                 yield frame
             return
         except (TransportError, ServerNotReadyError) as error:
             attempts.failed(error)
 
 
-def _read_stream(transport: Transport, generation_id: str, start: int, attempts: Attempts) -> Iterator[Image]:
-    """Yield frames until `end`; a stream that stops without it is a transport failure."""
+def _read_stream(
+    transport: Transport, generation_id: str, start: int, attempts: Attempts
+) -> Iterator[tuple[int, Image]]:
+    """Yield frames and their indices until `end`; a stream that stops without it is a transport failure."""
     request = video_generation_service_pb2.StreamFramesRequest(generation_id=generation_id, start_frame_index=start)
     stream = transport.stream(transport.generations.StreamFrames, request)
     assembler: FrameAssembler | None = None
@@ -108,11 +142,16 @@ def _read_stream(transport: Transport, generation_id: str, start: int, attempts:
                     if assembler is None:
                         raise ProtocolError("the server sent a frame before the header")
                     frame = assembler.add(message.frame, index=following)
-                    attempts.progressed()
                     if frame is not None:
+                        attempts.progressed()  # slices alone are none: a frame may be damaged every time
                         following += 1
-                        yield frame
-                case "keepalive":
+                        yield following - 1, frame
+                case "gap":
+                    following = _pass_gap(message.gap, following)
+                    if assembler is not None:
+                        assembler.drop()
+                    attempts.progressed()
+                case "keepalive" | "progress":
                     attempts.progressed()
                 case "end":
                     _finish(message.end, generation_id, following)
@@ -124,6 +163,16 @@ def _read_stream(transport: Transport, generation_id: str, start: int, attempts:
     raise TransportError(
         f"the vinf server at {transport.server} ended the frames of {generation_id} half-way", code="UNAVAILABLE"
     )
+
+
+def _pass_gap(gap: video_generation_service_pb2.FrameGap, following: int) -> int:
+    """Return the frame that comes after frames that are no longer kept."""
+    if gap.first_missing_frame_index != following or gap.next_frame_index <= following:
+        raise ProtocolError(
+            f"expected frame {following}, the server left out frames from {gap.first_missing_frame_index} "
+            f"to {gap.next_frame_index}"
+        )
+    return gap.next_frame_index
 
 
 def _finish(end: video_generation_service_pb2.StreamEnd, generation_id: str, following: int) -> None:

@@ -7,6 +7,7 @@ the front dies, however that happens. Not part of `vinf_server.front`: this proc
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -23,12 +24,34 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)
 
 
+def take_launch(line: str) -> list[str]:
+    """Become the agent of a launch that the front has written as one line of JSON; return torchrun's arguments."""
+    launch = json.loads(line)
+    os.environ.clear()
+    os.environ.update(launch["environment"])
+    log = os.open(launch["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    arguments: list[str] = launch["arguments"]
+    return arguments
+
+
 def main(argv: list[str]) -> None:
-    """Run torchrun with all arguments but the first, which is the pid of the front."""
+    """Run torchrun with all arguments but the first, which is the pid of the front.
+
+    ``--spare`` instead of torchrun's arguments: import torch, and wait for a launch on the standard input.
+    """
     die_with_parent(int(argv[0]))
     from torch.distributed.run import main as torchrun  # noqa: TID251  # only this process pays for torch
 
-    torchrun(argv[1:])
+    arguments = argv[1:]
+    if arguments == ["--spare"]:
+        line = sys.stdin.readline()
+        if not line.endswith("\n"):
+            return  # the front has no use for it any more
+        arguments = take_launch(line)
+    torchrun(arguments)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,29 @@ def build_parser() -> argparse.ArgumentParser:
         "its own generations only; read on change",
     )
     add("--ready-file", type=Path, default=None, metavar="PATH", help="file to write once ready: addresses and pid")
-    add("--beat-timeout", type=float, default=10.0, metavar="S", help="silence after which a rank is taken for hung")
+    add("--beat-timeout", type=float, default=4.0, metavar="S", help="silence after which a rank is taken for hung")
+    add(
+        "--hang-timeout",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="time without progress after which work is taken for hung; ten usual steps where that is longer",
+    )
+    add(
+        "--grace",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="longest that a stop may take; the running generation ends meanwhile, or saves a checkpoint",
+    )
+    add(
+        "--drain-delay",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="how long a stopping server takes new work while its readiness is red already, for load balancers to see",
+    )
+    add("--max-losses", type=int, default=5, help=argparse.SUPPRESS)
     add("--rank-module", default="vinf_server.rank", help=argparse.SUPPRESS)
     add("--agent-module", default="vinf_server.agent_shim", help=argparse.SUPPRESS)
     return parser
@@ -169,6 +191,10 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         ready_file=arguments.ready_file,
         visible_gpus=gpus,
         beat_timeout_s=arguments.beat_timeout,
+        hang_timeout_s=arguments.hang_timeout,
+        grace_s=arguments.grace,
+        drain_delay_s=arguments.drain_delay,
+        max_losses=arguments.max_losses,
         rank_module=arguments.rank_module,
         agent_module=arguments.agent_module,
     )

@@ -25,6 +25,8 @@ MIN_RANK_WEIGHT, MAX_RANK_WEIGHT = 0.001, 1000.0
 MIN_MEMORY_BUDGET, MAX_MEMORY_BUDGET = 64 << 20, 16 << 40
 """Bytes: less holds no model, more no device; either is a typing mistake."""
 
+TORCHRUN_SHIM = "vinf_server.agent_shim"
+
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) *([A-Za-z]{0,3})")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
@@ -226,20 +228,27 @@ class ServeConfig:
     rank_module: str = "vinf_server.rank"
     """The program of a rank; tests put a scripted one here."""
 
-    agent_module: str = "vinf_server.agent_shim"
+    agent_module: str = TORCHRUN_SHIM
     """The program that starts the ranks; tests put one here that does not import torch."""
 
-    beat_timeout_s: float = 10.0
-    """A rank that is silent for so long hangs. Beats come every second, from a thread of their own."""
+    beat_timeout_s: float = 4.0
+    """A ready rank that is silent for so long hangs. Beats come every second, from a thread of their own."""
 
-    stop_grace_s: float = 5.0
-    """From SIGTERM to SIGKILL for the ranks: an idle group leaves in well under one second."""
+    hang_timeout_s: float = 5.0
+    """Work that does not get on for so long hangs, or for ten usual steps where that is longer."""
+
+    grace_s: float = 30.0
+    """Longest that a stop may take: the running generation ends or saves a checkpoint meanwhile."""
+
+    drain_delay_s: float = 0.0
+    """From readiness red to refusing new work: load balancers look meanwhile."""
 
     frame_timeout_s: float = 30.0
     """From the last sign of a finished generation to giving up on frames that never arrived."""
 
     relaunch_delay_s: float = 0.5
-    """Before the first relaunch of a lost group; doubles with every loss in the window."""
+    """Before another launch when a group was lost that never became ready; doubles as long as none does. A group that
+    worked is replaced at once."""
 
     max_losses: int = 5
     """Losses of the group within `loss_window_s` after which the front gives up."""
@@ -264,6 +273,15 @@ class ServeConfig:
             raise ConfigError("--ready-file", f"{self.ready_file.absolute().parent} is not a folder")
         if not 0.5 <= self.beat_timeout_s <= 3600:  # false for NaN, too
             raise ConfigError("--beat-timeout", f"{self.beat_timeout_s:g} is not in [0.5, 3600] seconds")
+        if not 1 <= self.hang_timeout_s <= 3600:
+            raise ConfigError("--hang-timeout", f"{self.hang_timeout_s:g} is not in [1, 3600] seconds")
+        if not 1 <= self.grace_s <= 86_400:
+            raise ConfigError("--grace", f"{self.grace_s:g} is not in [1, 86400] seconds")
+        if not 0 <= self.drain_delay_s <= self.grace_s / 2:
+            raise ConfigError(
+                "--drain-delay", f"{self.drain_delay_s:g} is not in [0, {self.grace_s / 2:g}] seconds, half of --grace"
+            )
+        _check_range("--max-losses", self.max_losses, 1, 1_000_000)
         if not self.model.strip():
             raise ConfigError("--model", "is empty")
         if self.device not in DEVICES:
@@ -304,6 +322,11 @@ class ServeConfig:
             f"{self.listen} can be reached from other machines and is not encrypted{tokens}; "
             "give --tls-cert and --tls-key, or add --insecure to accept that",
         )
+
+    @property
+    def keeps_spare_agent(self) -> bool:
+        """True when the agent is torchrun, which takes seconds to start."""
+        return self.agent_module == TORCHRUN_SHIM
 
     @property
     def uses_cuda(self) -> bool:

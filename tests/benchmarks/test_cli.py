@@ -36,6 +36,9 @@ ROOT = Path(__file__).parents[2]
         (["engine", "--width", "70"], "--width: 70 is not a multiple of 16 in [32, 128]"),
         (["scale", "--ranks", "1"], "--ranks: 1 is less than 2"),
         (["scale", "--ranks", "3", "--frames", "2"], "--frames: 2 is less than one frame for each of 3 ranks"),
+        (["delivery", "--readers", "0"], "--readers: 0 is less than 1"),
+        (["delivery", "--small-readers", "0"], "--small-readers: 0 is less than 1"),
+        (["delivery", "--seconds", "nan"], "--seconds: nan is not in [0.1, 600]"),
         (["dance"], "engine"),
         ([], "COMMAND"),
     ],
@@ -129,6 +132,23 @@ def test_communication_counts_what_it_computes_from_shapes(capsys: pytest.Captur
 def test_decode(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = bench(capsys, "decode", "--frames", "6", "--repeats", "1")[0]["rows"]
     assert row["time ratio"]["median"] > 0
+
+
+@pytest.mark.process
+def test_delivery(capsys: pytest.CaptureFixture[str]) -> None:
+    size = ("--width", "320", "--height", "320", "--frames", "4")
+    clients = ("--readers", "2", "--small-readers", "3", "--watchers", "20", "--seconds", "0.5", "--repeats", "1")
+    rows = bench(capsys, "delivery", *size, *clients)[0]["rows"]
+    assert [(row["load"], row["clients"]) for row in rows] == [
+        ("alone", 0),
+        ("large frames", 2),
+        ("watchers", 20),
+        ("small frames", 3),
+    ]
+    for row in rows:
+        assert 0 < row["p50 ms"] <= row["p99 ms"]
+        assert row["server MB"] > 10
+    assert all(rows[place]["frames MB/s"]["median"] > 0 for place in (1, 3))
 
 
 @pytest.mark.process

@@ -1,10 +1,11 @@
 """A real gRPC server with scripted behaviour."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from concurrent import futures
 from dataclasses import dataclass, field
 
+import google_crc32c
 import grpc
 import numpy as np
 from google.protobuf import any_pb2, duration_pb2
@@ -95,6 +96,8 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.validate_failure = None
         self.info_failures = deque()
         self.breaks = deque()
+        self.gaps = {}  # the frame that comes next, by the first one that is left out
+        self.damages = Counter()  # how often a frame is sent with a wrong checksum
         self.slice_bytes = 0
         self.extra_messages = []
         self.ends = deque()
@@ -235,6 +238,13 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         for count, index in enumerate(range(request.start_frame_index, self.frame_count)):
             if index >= self.next_frame():
                 break
+            if any(first <= index < following for first, following in self.gaps.items()):
+                if index in self.gaps:
+                    gap = service_pb.FrameGap(
+                        first_missing_frame_index=index, next_frame_index=self.gaps[index], reason="FRAME_EVICTED"
+                    )
+                    yield service_pb.StreamFramesResponse(gap=gap)
+                continue
             data = self.video()[index].tobytes()
             if script is not None and count == script.frames:
                 if script.part_bytes:
@@ -274,12 +284,18 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             frame_count=self.frame_count,
         )
 
+    def _checksum(self, index, data):
+        is_damaged = self.damages[index] > 0
+        self.damages[index] -= is_damaged
+        return google_crc32c.value(data) ^ is_damaged
+
     def _slice(self, index, data, offset, size):
         return service_pb.StreamFramesResponse(
             frame=frame_pb2.Frame(
                 frame_index=index,
                 data_offset_bytes=offset,
                 data_size_bytes=len(data),
+                crc32c=self._checksum(index, data) if offset + size >= len(data) else -1,
                 data=data[offset : offset + size],
             )
         )

@@ -51,6 +51,39 @@ def test_a_broken_stream_is_resumed_without_loss_or_duplicate(client, server):
     assert [request.start_frame_index for request in server.streams] == [0, 3, 3, 5]
 
 
+def test_a_damaged_frame_is_asked_for_again(client, server):
+    server.slice_bytes = 256
+    server.damages[2] = 1
+    reasons = []
+    video = client.generate("a red ball", on_wait=reasons.append)
+    np.testing.assert_array_equal(np.stack(list(video)), server.video())
+    assert [request.start_frame_index for request in server.streams] == [0, 2]
+    assert "frame 2 arrived damaged" in str(reasons[0])
+
+
+def test_a_frame_that_is_always_damaged_is_given_up(server):
+    server.slice_bytes = 256
+    server.damages[0] = 10
+    with Client(server.address, resume_attempts=2) as client, pytest.raises(TransportError, match="damaged"):
+        next(iter(client.generate("a red ball")))
+    assert len(server.streams) == 3
+
+
+def test_frames_that_are_no_longer_kept_are_left_out(client, server):
+    server.gaps[2] = 5
+    server.breaks.append(Break(4))
+    frames = list(client.submit("a red ball").frames())
+    np.testing.assert_array_equal(np.stack(frames), server.video()[[0, 1, 5, 6]])
+
+
+@pytest.mark.parametrize(("first", "following"), [(1, 3), (0, 0)])
+def test_a_gap_elsewhere_is_refused(client, server, first, following):
+    gap = service_pb.FrameGap(first_missing_frame_index=first, next_frame_index=following, reason="FRAME_EVICTED")
+    server.extra_messages = [service_pb.StreamFramesResponse(gap=gap)]
+    with pytest.raises(ProtocolError, match="expected frame 0"):
+        list(client.generate("a red ball"))
+
+
 def test_a_draining_server_is_asked_again(client, server):
     draining = pb.GenerationError(code=14, reason="SERVER_DRAINING", message="bye")
     server.ends.append(service_pb.StreamEnd(state=pb.GENERATION_STATE_RUNNING, error=draining, next_frame_index=7))
@@ -78,6 +111,7 @@ def test_other_errors_are_not_retried(client, server):
 def test_unknown_payloads_and_keepalives_are_skipped(client, server):
     newer = service_pb.StreamFramesResponse.FromString(b"\xfa\x01\x00")  # field 31, length-delimited, empty
     server.extra_messages = [service_pb.StreamFramesResponse(keepalive=service_pb.StreamKeepalive()), newer]
+    server.extra_messages.append(service_pb.StreamFramesResponse(progress=pb.GenerationProgress(step_count=4)))
     assert len(list(client.generate("a red ball"))) == 7
 
 

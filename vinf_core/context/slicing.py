@@ -21,6 +21,8 @@ class Slices:
     """Input of a module that treats every frame alone. Unit: bytes"""
     row_bytes: int = 2**20
     """Hidden states of positions in a temporal transformer. Unit: bytes"""
+    begun_count: int = 0
+    """Slices begun so far; other threads may read it."""
 
     @classmethod
     def suited_to(cls, device: torch.device) -> Slices:
@@ -35,6 +37,7 @@ class Slices:
         """Cut the positions of ``[B, C, n, positions]`` into slices."""
         step = -(-hidden.shape[-1] // max(1, -(-hidden.numel() * hidden.element_size() // self.frame_bytes)))
         for start in range(0, hidden.shape[-1], step):
+            self.begun_count += 1
             yield slice(start, start + step)
 
     def rows(self, hidden: torch.Tensor) -> int:
@@ -75,6 +78,7 @@ class FrameSlices(nn.Module):
         for first in range(0, batch, part):
             for start in range(first, first + part, step):
                 stop = min(start + step, first + part)
+                self._slices.begun_count += 1
                 got = self.module(
                     hidden_states[start:stop],
                     *(_rows(a, start, stop, batch) for a in args),

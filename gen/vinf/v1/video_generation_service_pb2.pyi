@@ -445,7 +445,7 @@ class StreamFramesRequest(_message.Message):
     """
     max_data_bytes: _builtins.int
     """Largest Frame.data in one message; larger frames come in slices.
-    Default: 0 = 1048576 | Range: [65536, 67108864] | Unit: bytes
+    Default: 0 = 131072 | Range: [65536, 67108864] | Unit: bytes
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
     delivery: Global___Delivery.ValueType

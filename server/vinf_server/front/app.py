@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import signal
 import threading
+import time
 from contextlib import AsyncExitStack, suppress
 from http.server import HTTPServer
 
@@ -20,6 +22,7 @@ from vinf_server.front.data_dir import DataDir
 from vinf_server.front.disk import DiskSpace
 from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
+from vinf_server.front.engine.drain import finish_or_save
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
@@ -45,6 +48,12 @@ _log = logging.getLogger(__name__)
 
 _STREAM_GRACE_S = 2.0
 """For streams to send their `end` and calls to finish; readers that have stopped reading are cut off."""
+
+_RANKS_GRACE_S = 4.0
+"""For the ranks to leave."""
+
+_SAVE_S = 5.0
+"""For the ranks to end their step and save a checkpoint."""
 
 
 class Front:
@@ -81,6 +90,7 @@ class Front:
         self._worker_metrics = WorkerMetrics(self._metrics)
         self._health = HealthService()
         self._supervisor = Supervisor(config, self._data_dir, self._status, self, self._metrics)
+        self._stop_by = math.inf
         self._listen = config.listen
         self._metrics_address = config.metrics
 
@@ -107,7 +117,7 @@ class Front:
             link_server = await start_link_server(link, f"unix:{self._data_dir.socket}")
             stack.push_async_callback(link_server.stop, None)
             public_server = await self._start_public_server()
-            stack.push_async_callback(self._supervisor.stop)
+            stack.push_async_callback(self._stop_ranks)
             stack.push_async_callback(self._end_service, public_server)
             await self._serve()
 
@@ -118,8 +128,9 @@ class Front:
         assert group.ready_report is not None
         model = group.ready_report.model.name
         self._metrics.model_is_known(model, world_size=group.world_size, dtype=self._config.dtype)
-        self._metrics.ready.set(1)
-        self._health.set_ready(True)
+        if not self._stop_requested.is_set():
+            self._metrics.ready.set(1)
+            self._health.set_ready(True)
         device = group.ranks[0].beat.device.partition(":")[0]
         _log.info(
             "vinf is ready: %s on %d ranks (%s), grpc %s, metrics %s",
@@ -149,20 +160,45 @@ class Front:
         stopping.cancel()
         leases.cancel()
         if not supervising.done():
+            await self._drain(supervising)
             supervising.cancel()
         with suppress(asyncio.CancelledError):
             await supervising
 
-    async def _end_service(self, public_server: grpc.aio.Server) -> None:
-        """Readiness red, nothing new, `end` on every stream, then no server."""
+    async def _drain(self, supervising: asyncio.Task[None]) -> None:
+        """Readiness red, nothing new, and time for the generation in work; the ranks are watched meanwhile."""
         _log.info("vinf is stopping")
+        grace = self._config.grace_s
+        self._stop_by = time.monotonic() + grace
+        self._health.set_ready(False)
+        self._metrics.ready.set(0)
+        await asyncio.wait((supervising,), timeout=self._config.drain_delay_s)
+        self._generations.is_accepting = False
+        save_by = self._stop_by - min(_STREAM_GRACE_S + _RANKS_GRACE_S, grace / 2)
+        finish_by = save_by - min(_SAVE_S, grace / 4)
+        working = asyncio.create_task(finish_or_save(self._dispatcher, finish_by=finish_by, save_by=save_by))
+        await asyncio.wait((supervising, working), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+
+    async def _end_service(self, public_server: grpc.aio.Server) -> None:
+        """`end` on every stream, health watches closed, then no server."""
         self._health.set_ready(False)
         self._metrics.ready.set(0)
         self._generations.drain()
         self._health.close()
-        await public_server.stop(_STREAM_GRACE_S)
+        await public_server.stop(min(_STREAM_GRACE_S, self._time_left_s() / 2))
         if self._config.ready_file is not None:
             self._config.ready_file.unlink(missing_ok=True)
+
+    async def _stop_ranks(self) -> None:
+        await self._supervisor.stop(within_s=min(_RANKS_GRACE_S, self._time_left_s()))
+
+    def _time_left_s(self) -> float:
+        """Until the stop has to be over; never nothing at all, the last steps are short."""
+        return max(0.5, self._stop_by - time.monotonic())
 
     def _install_signal_handlers(self) -> None:
         """Also when started in the background, where a shell has SIGINT ignored."""
@@ -170,6 +206,8 @@ class Front:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.request_stop, number)
+            # By default it would end the front as no other signal does: at once, and the ranks with it.
+            loop.add_signal_handler(signal.SIGHUP, _log.info, "SIGHUP: there is nothing to reload")
 
     def request_stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Stop in order; asked a second time, stop at once."""

@@ -24,6 +24,7 @@ FAILURE_REASONS = (
     "INTERNAL",
 )
 REJECTION_REASONS = ("queue_full", "draining", "not_ready", "invalid", "too_large", "client_limit", "disk_full")
+ENCODINGS = ("raw", "jpeg", "png")
 STAGES = ("text", "denoise", "communicate", "checkpoint", "decode", "deliver")
 RESTART_CAUSES = ("exit", "signal", "hang", "oom")
 
@@ -130,6 +131,21 @@ class Metrics:
         self.delivered_bytes = Counter(
             "vinf_delivered_bytes_total", "Frame bytes handed to readers.", ("method", "encoding"), registry=registry
         )
+        self.left_out_frames = Counter(
+            "vinf_left_out_frames_total",
+            "Frames a reader did not get: no longer kept, or not the latest.",
+            ("method", "reason"),
+            registry=registry,
+        )
+        self.frame_conversions = Counter(
+            "vinf_frame_conversions_total",
+            "Frames read and turned into a format, once for all readers that are at the same place.",
+            ("encoding",),
+            registry=registry,
+        )
+        self.frame_cache_bytes = Gauge(
+            "vinf_frame_cache_bytes", "Frames kept for readers close behind.", registry=registry
+        )
         self.active_streams = Gauge("vinf_active_streams", "Streams open now.", ("method",), registry=registry)
 
         self.worker_up = Gauge("vinf_worker_up", "1 while the rank's beats arrive.", worker, registry=registry)
@@ -165,8 +181,14 @@ class Metrics:
             self.rejections.labels(reason)
         for cause in RESTART_CAUSES:
             self.worker_restarts.labels(cause)
-        self.delivered_frames.labels("StreamFrames", "raw")
-        self.delivered_bytes.labels("StreamFrames", "raw")
+        for encoding in ENCODINGS:
+            self.frame_conversions.labels(encoding)
+            for method in ("StreamFrames", "PullFrames"):
+                self.delivered_frames.labels(method, encoding)
+                self.delivered_bytes.labels(method, encoding)
+        for method in ("StreamFrames", "PullFrames"):
+            self.left_out_frames.labels(method, "SKIPPED")
+        self.left_out_frames.labels("StreamFrames", "FRAME_EVICTED")
         for method in ("StreamFrames", "WatchGeneration"):
             self.active_streams.labels(method)
 
@@ -183,6 +205,11 @@ class Metrics:
             *(self.checkpoints, self.checkpoint_bytes, self.resumes),
         ):
             metric.labels(model_name)
+
+    def count_delivery(self, method: str, encoding: str, *, data_bytes: int) -> None:
+        """Note a frame that was handed out whole, and its size."""
+        self.delivered_frames.labels(method, encoding).inc()
+        self.delivered_bytes.labels(method, encoding).inc(data_bytes)
 
     def worker_is_known(self, rank: int, gpu: str) -> None:
         """Make every series of a rank, at 0; calling it again changes nothing."""

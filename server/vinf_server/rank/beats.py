@@ -21,6 +21,17 @@ BEAT_SECONDS = 1.0
 """Pace of the beats; the front takes a rank for hung after several of them are missing."""
 
 
+class Tally:
+    """A count that one thread raises and the beat's thread reads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> None:
+        """Count one more."""
+        self.count += 1
+
+
 class Heart:
     """Sends beats until the process ends."""
 

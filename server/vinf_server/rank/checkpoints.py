@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import grpc
 
@@ -30,10 +30,21 @@ class LinkCheckpoints:
     under way, and a slow disk makes checkpoints rare instead of steps slow.
     """
 
-    def __init__(self, link: Link, rank: int, generation_id: str) -> None:
+    def __init__(
+        self, link: Link, rank: int, generation_id: str, *, on_fetched: Callable[[], None] = lambda: None
+    ) -> None:
+        """Make the store.
+
+        Args:
+            link: to the front.
+            rank: this one.
+            generation_id: whose checkpoints.
+            on_fetched: called for every piece that `fetch` gets, so that a slow disk looks like no hanging rank.
+        """
         self._link = link
         self._rank = rank
         self._generation_id = generation_id
+        self._on_fetched = on_fetched
         self._idle = threading.Event()
         self._idle.set()
         self._error: grpc.RpcError | None = None
@@ -77,7 +88,11 @@ class LinkCheckpoints:
         )
         try:
             answers = self._link.stub.FetchCheckpoint(request, metadata=self._link.metadata, timeout=FETCH_SECONDS)
-            data = b"".join(answer.data for answer in answers)
+            pieces = []
+            for answer in answers:
+                pieces.append(answer.data)
+                self._on_fetched()
+            data = b"".join(pieces)
         except grpc.RpcError as error:
             raise CheckpointError(f"the front does not hand out step {completed_steps}: {_detail(error)}") from error
         return from_records(_split(data), completed_steps=completed_steps, frames=frames)

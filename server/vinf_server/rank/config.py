@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 
 from vinf_core.engine.balance import AskedWeights
+from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -34,6 +36,8 @@ class RankConfig:
     """What the clips' lengths go by."""
     memory_budget: int
     """Bytes that this rank may hold; 0: what its device has."""
+    known_memory: MemoryModel | None
+    """What an earlier group of the same front measured on the same devices; None: it is still to be measured."""
     skip_negligible: bool
     """Leave out context that a phase damps to nearly nothing."""
     failure_file: Path | None
@@ -64,11 +68,17 @@ class RankConfig:
                 deterministic=environment.get("VINF_DETERMINISTIC", "0") == "1",
                 rank_weights=_read_weights(environment.get("VINF_RANK_WEIGHTS", "auto")),
                 memory_budget=int(environment.get("VINF_MEMORY_BUDGET", "0")),
+                known_memory=_read_memory(environment.get("VINF_KNOWN_MEMORY", "")),
                 skip_negligible=environment.get("VINF_SKIP_NEGLIGIBLE", "0") == "1",
                 failure_file=Path(failure_file) if failure_file else None,
             )
         except KeyError as missing:
             raise ConfigError(f"{missing.args[0]} is not set: ranks are started by `vinf serve`") from missing
+
+
+def _read_memory(text: str) -> MemoryModel | None:
+    """Read the numbers of an earlier group, as JSON; none when there was none."""
+    return MemoryModel(**json.loads(text)) if text else None
 
 
 def _read_weights(text: str) -> AskedWeights:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
+import signal
 import sys
 
 import torch
@@ -21,7 +23,7 @@ from vinf_core.engine.worker import Worker
 from vinf_core.errors import ConfigError, ModelNotFoundError
 from vinf_core.events import StageClock
 from vinf_core.models.registry import load_model
-from vinf_server.rank.beats import Heart, device_name
+from vinf_server.rank.beats import Heart, Tally, device_name
 from vinf_server.rank.checkpoints import LinkCheckpoints
 from vinf_server.rank.config import RankConfig
 from vinf_server.rank.convert import limits_to_proto, memory_to_proto
@@ -46,6 +48,8 @@ def main() -> None:
     """
     rank = os.environ.get("RANK", "?")
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(name)s: %(message)s")
+    # The front asks a rank that hangs where it does, before it kills it.
+    faulthandler.register(signal.SIGUSR1)
     code = 1
     try:
         config = RankConfig.from_environment(os.environ)
@@ -81,7 +85,8 @@ def run(config: RankConfig) -> int:
         generator.warm_up()
         rank_weights = settle_weights(config.rank_weights, device_name=device_name(device), control=control)
         try:
-            memory = generator.memory = measure_memory(
+            # A group that takes the place of another one knows what that one measured.
+            memory = generator.memory = config.known_memory or measure_memory(
                 generator,
                 control,
                 budget_bytes=config.memory_budget or default_budget(device, config.local_world_size),
@@ -91,8 +96,16 @@ def run(config: RankConfig) -> int:
             explain(config, "CONFIGURATION", str(error))
             return EXIT_CONFIGURATION
 
+        fetched = Tally()
+
         def fill(beat: pb.BeatRequest) -> None:
-            beat.progress_count = control.round_count + exchange.exchange_count + exchange.reduction_count
+            beat.progress_count = (
+                control.round_count
+                + (exchange.exchange_count + exchange.reduction_count)
+                + (generator.slices.begun_count + generator.decoded_frames)
+                + (generator.prompt_cache.hit_count + generator.prompt_cache.miss_count)
+                + fetched.count
+            )
             beat.busy_seconds.update({stage.value: seconds for stage, seconds in clock.seconds.items()})
             beat.frame_count = generator.decoded_frames
             beat.prompt_cache_hit_count = generator.prompt_cache.hit_count
@@ -114,7 +127,9 @@ def run(config: RankConfig) -> int:
             control,
             lambda generation_id: FrameSender(link, config.rank, generation_id),
             coordinator,
-            open_checkpoints=lambda generation_id: LinkCheckpoints(link, config.rank, generation_id),
+            open_checkpoints=lambda generation_id: LinkCheckpoints(
+                link, config.rank, generation_id, on_fetched=fetched.add
+            ),
             rank_weights=rank_weights,
         ).serve()
         link.leave()

@@ -14,6 +14,8 @@ from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
 from vinf_core.models.sprites import limits
 from vinf_core.types import PromptSegment, Solver
+from vinf_server.config import ServeConfig
+from vinf_server.front.engine.launch import LaunchPlan, agent_environment
 from vinf_server.rank.config import RankConfig
 from vinf_server.rank.convert import command_from_order, limits_to_proto, memory_to_proto
 
@@ -47,6 +49,23 @@ def test_environment_is_read() -> None:
     assert (config.memory_budget, config.skip_negligible) == (8 << 30, True)
     for word in ("auto", "measured", "even"):
         assert RankConfig.from_environment(ENVIRONMENT | {"VINF_RANK_WEIGHTS": word}).rank_weights == word
+
+
+def test_memory_that_an_earlier_group_measured_is_read_as_the_front_writes_it(tmp_path: Path) -> None:
+    measured = MemoryModel(
+        budget_bytes=8 << 30,
+        fixed_bytes=200 << 20,
+        bytes_per_frame_pixel=123.25,
+        decode_fixed_bytes=100 << 20,
+        decode_bytes_per_pixel=0.1,
+        largest_clip_share=1 / 3,
+    )
+    plan = LaunchPlan(
+        epoch=2, link_address="unix:x", log_folder=tmp_path, failure_file=tmp_path, memory=memory_to_proto(measured)
+    )
+    told = agent_environment(ServeConfig(ranks=3), plan)["VINF_KNOWN_MEMORY"]
+    assert RankConfig.from_environment(ENVIRONMENT | {"VINF_KNOWN_MEMORY": told}).known_memory == measured
+    assert RankConfig.from_environment(ENVIRONMENT).known_memory is None
 
 
 def test_what_is_missing_or_wrong_is_named() -> None:

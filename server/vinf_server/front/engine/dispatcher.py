@@ -16,7 +16,7 @@ from google.rpc import code_pb2
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.group import Group, Loss
-from vinf_server.front.generations.generation import CANCELLING, Failure, Generation
+from vinf_server.front.generations.generation import CANCELLING, RUNNING, Failure, Generation
 from vinf_server.front.generations.generations import CONSUMER_SLOW, DISK_FULL, MAX_IDLE_LOSSES, Generations
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,10 @@ class Dispatcher:
         self._group: Group | None = None
         self._current: Generation | None = None
         self._group_is_busy = False
+        self._is_holding = False
+        self._preempted: Generation | None = None
+        self._retried: set[str] = set()
+        """Generations that have had their second chance after a bad output."""
         self._deadline: asyncio.TimerHandle | None = None
         generations.subscribe(self)
 
@@ -79,18 +83,48 @@ class Dispatcher:
             code = _FAILURE_CODES.get(loss.reason, code_pb2.UNAVAILABLE)
             self._end(Failure(code, loss.reason, message, metadata))
 
+    # ---- taking the ranks away ----
+
+    @property
+    def current(self) -> Generation | None:
+        """The generation in work."""
+        return self._current
+
+    @property
+    def usual_step_s(self) -> float | None:
+        """What a step of the order in work takes; None when there is none, or nobody knows."""
+        work = self._group.work if self._group is not None else None
+        return work.usual_step_s if work is not None else None
+
+    def hold(self) -> None:
+        """Hand out nothing more."""
+        self._is_holding = True
+
+    def preempt(self) -> None:
+        """Take the ranks away from the running generation: they save a checkpoint, and it goes back to the queue.
+
+        It is PENDING, reason PREEMPTED, once they have stopped, unless it ends before. Nothing happens when none runs,
+        or when the ranks have finished and only frames are on their way.
+        """
+        generation = self._current
+        if generation is None or generation.state != RUNNING or self._preempted is generation:
+            return
+        if self._group is not None and self._group_is_busy:
+            self._preempted = generation
+            self._stop_ranks(generation, save=True)
+
     # ---- what generations tell ----
 
     def generation_queued(self) -> None:
-        """Start it at once when nothing else runs."""
+        """Start it at once when nothing else runs, or when what runs has to make way for it."""
+        if self._generations.should_preempt():
+            self.preempt()
         self._pump()
 
     def cancel_requested(self, generation: Generation) -> None:
         """Ask the ranks to stop at the next step boundary."""
         if self._group is not None and self._group_is_busy:
-            self._group.send(
-                link_pb2.AttachResponse(cancel=link_pb2.CancelOrder(generation_id=generation.generation_id))
-            )
+            self._stop_ranks(generation)
         else:
             # The ranks have finished; only frames were waited for.
             self._end(None)
@@ -164,21 +198,43 @@ class Dispatcher:
             self._succeed_or_wait()
         elif report.outcome == link_pb2.OUTCOME_CANCELLED and generation.state == CANCELLING:
             self._end(None)
+        elif report.outcome == link_pb2.OUTCOME_CANCELLED and generation is self._preempted:
+            self._set_back(generation, "PREEMPTED")
+        elif self._may_retry(generation, report):
+            _log.warning(
+                "generation %s is tried once more after step %d: %s",
+                *(generation.generation_id, generation.checkpoints.newest_step, report.message),
+            )
+            self._retried.add(generation.generation_id)
+            self._set_back(generation, report.reason)
         else:
             self._end(_reported_failure(report))
 
     # ---- inside ----
 
-    def _stop_ranks(self, generation: Generation) -> None:
+    def _stop_ranks(self, generation: Generation, *, save: bool = False) -> None:
         """Tell the ranks to give up what they work on; they report when they have."""
         if self._group is not None and self._group_is_busy:
-            self._group.send(
-                link_pb2.AttachResponse(cancel=link_pb2.CancelOrder(generation_id=generation.generation_id))
-            )
+            order = link_pb2.CancelOrder(generation_id=generation.generation_id, save=save)
+            self._group.send(link_pb2.AttachResponse(cancel=order))
+
+    def _may_retry(self, generation: Generation, report: link_pb2.FinishedReport) -> bool:
+        """A bad output may be a fault of the moment; checkpoints hold nothing of it."""
+        return (
+            report.outcome == link_pb2.OUTCOME_FAILED
+            and report.reason == "OUTPUT_INVALID"
+            and generation.state == RUNNING
+            and generation.generation_id not in self._retried
+        )
+
+    def _set_back(self, generation: Generation, reason: str) -> None:
+        self._let_go()
+        self._generations.set_back(generation, reason)
+        self._pump()
 
     def _pump(self) -> None:
         """Send the next order when the group is idle and everything before is settled."""
-        if self._group is None or self._group_is_busy or self._current is not None:
+        if self._is_holding or self._group is None or self._group_is_busy or self._current is not None:
             return
         generation = self._generations.start_next()
         if generation is None:
@@ -194,7 +250,8 @@ class Dispatcher:
             self._deadline.cancel()
             self._deadline = None
         if generation.frames.completed_count == generation.frames.frame_count:
-            self._current = None
+            self._let_go()
+            self._forget(generation)
             self._generations.succeed(generation)
             self._pump()
         else:
@@ -220,6 +277,7 @@ class Dispatcher:
         generation = self._let_go()
         if generation is None:
             return
+        self._forget(generation)
         if failure is None:
             self._generations.cancelled(generation)
         else:
@@ -228,11 +286,14 @@ class Dispatcher:
 
     def _let_go(self) -> Generation | None:
         """Wait for nothing of the generation in work any more."""
-        generation, self._current = self._current, None
+        generation, self._current, self._preempted = self._current, None, None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         return generation
+
+    def _forget(self, generation: Generation) -> None:
+        self._retried.discard(generation.generation_id)
 
     def _next_frame_index(self) -> int:
         assert self._current is not None

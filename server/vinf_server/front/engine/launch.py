@@ -15,7 +15,9 @@ from pathlib import Path
 
 import psutil
 
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.config import ServeConfig
+from vinf_server.front.engine.spare import SpareAgent
 
 _AGENT_LOG = "agent.log"
 _TAIL_LINES = 20
@@ -30,6 +32,8 @@ class LaunchPlan:
     link_address: str
     log_folder: Path
     failure_file: Path
+    memory: link_pb2.MemoryModel | None = None
+    """What the ranks of an earlier launch measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,12 @@ class RankFailure:
 
 def agent_command(config: ServeConfig, plan: LaunchPlan) -> list[str]:
     """torchrun on this host, through the shim that dies with this process."""
+    return [sys.executable, "-m", config.agent_module, str(os.getpid()), *torchrun_arguments(config, plan)]
+
+
+def torchrun_arguments(config: ServeConfig, plan: LaunchPlan) -> list[str]:
+    """What torchrun is told about the group."""
     return [
-        *(sys.executable, "-m", config.agent_module, str(os.getpid())),
         *("--standalone", "--nnodes", "1", "--nproc-per-node", str(config.ranks), "--max-restarts", "0"),
         *("--log-dir", str(plan.log_folder), "--redirects", "3"),
         *("-m", config.rank_module),
@@ -67,11 +75,18 @@ def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
         "VINF_DTYPE": config.dtype,
         "VINF_RANK_WEIGHTS": str(config.rank_weights),
         "VINF_MEMORY_BUDGET": str(config.memory_budget or 0),
+        "VINF_KNOWN_MEMORY": _memory_text(plan.memory),
         "VINF_SKIP_NEGLIGIBLE": str(int(config.skip_negligible)),
         "VINF_DETERMINISTIC": str(int(config.deterministic)),
         "VINF_FRONT_PID": str(os.getpid()),
         "VINF_FAILURE_FILE": str(plan.failure_file),
     }
+
+
+def _memory_text(memory: link_pb2.MemoryModel | None) -> str:
+    if memory is None:
+        return ""
+    return json.dumps({field.name: getattr(memory, field.name) for field in memory.DESCRIPTOR.fields})
 
 
 class Agent:
@@ -84,13 +99,22 @@ class Agent:
         self.exited = asyncio.ensure_future(process.wait())
 
     @classmethod
-    async def start(cls, config: ServeConfig, plan: LaunchPlan) -> Agent:
-        """Start it from this thread, the main one: the kernel's death signal follows the thread that forked."""
+    async def start(cls, config: ServeConfig, plan: LaunchPlan, spare: SpareAgent | None = None) -> Agent:
+        """Start it from this thread, the main one: the kernel's death signal follows the thread that forked.
+
+        A spare agent is used where there is one that lives.
+        """
         plan.failure_file.unlink(missing_ok=True)
-        with open(plan.log_folder / _AGENT_LOG, "wb") as log:  # noqa: ASYNC230  # nothing runs yet that it could delay
+        log_path = plan.log_folder / _AGENT_LOG
+        environment = agent_environment(config, plan)
+        if spare is not None:
+            process = await spare.launch(torchrun_arguments(config, plan), environment, log_path)
+            if process is not None:
+                return cls(process, plan)
+        with open(log_path, "wb") as log:  # noqa: ASYNC230  # nothing runs yet that it could delay
             process = await asyncio.create_subprocess_exec(
                 *agent_command(config, plan),
-                env=agent_environment(config, plan),
+                env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -121,6 +145,13 @@ class Agent:
             # psutil compares start times: a pid that was used again is left alone.
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+    def dump_stacks(self) -> None:
+        """Have every rank write down where it stands, which one that is stopped cannot."""
+        self.note_descendants()
+        for process in self._descendants:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGUSR1)
 
     async def wait(self, *, timeout_s: float) -> bool:
         """Wait for the agent's own end; False when it did not come in time."""
@@ -158,15 +189,21 @@ class Agent:
         """True when the first one to fail was killed by a signal."""
         return self._verdict()[1] < 0
 
-    def log_tail(self) -> str:
-        """The last lines of the rank that failed first, or of the agent."""
-        failure = self._rank_failure()
+    def log_tail(self, rank: int | None = None) -> str:
+        """The last lines of the rank that failed first, else of the one given, or of the agent."""
+        failure = self._rank_failure() or (None if rank is None else (rank, 0))
         # Where a rank failed, the agent's own log holds nothing but its traceback about it.
         pattern = f"*/attempt_*/{failure[0]}/stderr.log" if failure else _AGENT_LOG
         for path in self._plan.log_folder.glob(pattern):
             if tail := _read_tail(path, _TAIL_LINES):
                 return f"last lines of {path}:\n{tail}"
         return f"logs are in {self._plan.log_folder}"
+
+    def last_words(self, rank: int | None = None) -> str:
+        """The very last line of what `log_tail` shows, empty when there is none."""
+        _, _, tail = self.log_tail(rank).partition("\n")
+        lines = [line.strip() for line in tail.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
 
     def _verdict(self) -> tuple[str, int]:
         failure = self._rank_failure()

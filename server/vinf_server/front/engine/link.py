@@ -83,11 +83,14 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         self, request_iterator: AsyncIterator[link_pb2.SendFramesRequest], context: Context
     ) -> link_pb2.SendFramesResponse:
         """Frames of one rank and one generation, into the spool."""
-        await self._check_epoch(context)
+        group = await self._check_epoch(context)
         sent: set[int] = set()
         generation_id = ""
         try:
             async for request in request_iterator:
+                if group.lost.done():
+                    # A rank that was stopped may go on before it is killed: the next group makes these frames.
+                    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"epoch {group.epoch} is over")
                 generation_id = request.generation_id
                 if request.WhichOneof("payload") == "frame":
                     if await self._intake.store(generation_id, request.frame):
@@ -134,6 +137,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
                 if request.WhichOneof("report") == "ready":
                     group.take_ready(request.ready)
                 else:
+                    group.take_report(request)
                     self._dispatcher.take_report(group, request)
         except Exception:
             # A rank that breaks the contract must not leave the group half alive.

@@ -17,21 +17,23 @@ from typing import Protocol
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.config import ServeConfig
 from vinf_server.front.data_dir import DataDir
-from vinf_server.front.engine.group import Group, Loss
+from vinf_server.front.engine.group import CHECK_S, Group, Loss
 from vinf_server.front.engine.launch import Agent, LaunchPlan
+from vinf_server.front.engine.spare import SpareAgent
 from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.engine.watchdog import HangLimits, Pace
 from vinf_server.front.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
-_BEAT_CHECK_S = 0.5
+_STACKS_S = 0.3
+"""How long ranks that hang may take to write down where: a handler in C does it, at once if at all."""
+
+_SPARE_DELAY_S = 3.0
+"""After the group became ready: the first generation gets the cores first."""
 
 _VERDICT_S = 3.0
 """How long the agent may take to see a dead rank (0.1 s when it gets a core): it alone knows the exit code."""
-
-_LEAVE_S = 2.0
-"""How long ranks may take to leave by themselves once ordered to: a step may be under way."""
-
 
 OUT_OF_MEMORY = "GPU_OUT_OF_MEMORY"
 """Reason that a rank leaves in its failure file when a generation did not fit."""
@@ -67,15 +69,21 @@ class Supervisor:
         self._listener = listener
         self._metrics = metrics
         self._agent: Agent | None = None
+        self._spare: SpareAgent | None = None
+        self._limits = HangLimits(beat_s=config.beat_timeout_s, work_s=config.hang_timeout_s)
+        self._pace = Pace()
         self._epoch = 0
+        self._spare_epoch = 0
+        """The launch under which the last spare agent was started."""
 
     async def run(self) -> None:
         """Launch and relaunch until cancelled; raises `GroupFailedError` when that makes no sense any more."""
         losses: deque[float] = deque()
+        failed_starts = 0
         while True:
             agent, group = await self._launch()
             loss = await self._watch(agent, group)
-            await self._clean_up(agent, loss)
+            last_words = await self._clean_up(agent, loss)
             if loss.reason == OUT_OF_MEMORY and group.ready_report is not None:
                 # The generation was at fault, not the group.
                 continue
@@ -86,12 +94,20 @@ class Supervisor:
             if len(losses) >= self._config.max_losses:
                 raise GroupFailedError(
                     f"the group of ranks was lost {len(losses)} times within {self._config.loss_window_s / 60:g} "
-                    f"minutes; giving up. Last: {loss.message}"
+                    f"minutes; giving up. Last: {loss.message}" + (f": {last_words}" if last_words else "")
                 )
-            await asyncio.sleep(self._config.relaunch_delay_s * 2 ** (len(losses) - 1))
+            # One that worked is replaced at once; one that cannot start is not tried in a tight loop.
+            failed_starts = 0 if group.became_ready.done() else failed_starts + 1
+            if failed_starts:
+                await asyncio.sleep(self._config.relaunch_delay_s * 2 ** (failed_starts - 1))
 
-    async def stop(self) -> None:
-        """Let the ranks leave, then make sure that they are gone. `run` must have been cancelled before."""
+    async def stop(self, *, within_s: float) -> None:
+        """Let the ranks leave, then make sure that they are gone. `run` must have been cancelled before.
+
+        Args:
+            within_s: when whatever has not left is killed.
+        """
+        await self._drop_spare()
         agent, group = self._agent, self._status.group
         if agent is None:
             return
@@ -99,12 +115,14 @@ class Supervisor:
             group.is_stopping = True
             if group.is_attached and not group.lost.done():
                 group.send(link_pb2.AttachResponse(stop=link_pb2.StopOrder()))
-                await agent.wait(timeout_s=_LEAVE_S)
-        await agent.stop(grace_s=self._config.stop_grace_s)
+                await agent.wait(timeout_s=within_s / 2)
+        await agent.stop(grace_s=within_s / 2)
         self._agent = None
 
     def kill_now(self) -> None:
         """SIGKILL the ranks without waiting for anything."""
+        if self._spare is not None:
+            self._spare.kill_now()
         if self._agent is not None:
             self._agent.kill_now()
 
@@ -115,11 +133,13 @@ class Supervisor:
             link_address=f"unix:{self._data_dir.socket}",
             log_folder=self._data_dir.new_log_folder(self._epoch),
             failure_file=self._data_dir.private / "failure.json",
+            memory=self._known_memory(),
         )
-        group = Group(self._epoch, self._config.ranks)
+        group = Group(self._epoch, self._config.ranks, limits=self._limits, pace=self._pace)
         self._status.group = group
         try:
-            self._agent = agent = await Agent.start(self._config, plan)
+            spare, self._spare = self._spare, None
+            self._agent = agent = await Agent.start(self._config, plan, spare)
         except OSError as error:
             raise GroupFailedError(f"cannot start the ranks: {error}") from error
         _log.info("launched %d ranks, epoch %d, logs in %s", self._config.ranks, self._epoch, plan.log_folder)
@@ -132,10 +152,11 @@ class Supervisor:
             waiting: set[asyncio.Future[object]] = {agent.exited, group.lost}  # type: ignore[arg-type]
             if not announced:
                 waiting.add(group.became_ready)  # type: ignore[arg-type]
-            await asyncio.wait(waiting, timeout=_BEAT_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
+            await self._prepare_spare(group)
+            await asyncio.wait(waiting, timeout=CHECK_S, return_when=asyncio.FIRST_COMPLETED)
             if agent.exited.done():
                 group.lose(Loss(message="the group of ranks ended: " + agent.exit_summary(), cause="exit"))
-            group.check_beats(self._config.beat_timeout_s)
+            group.check()
             if group.is_ready and not announced:
                 announced = True
                 self._status.known_report = group.ready_report
@@ -148,10 +169,13 @@ class Supervisor:
         self._listener.group_lost(loss)
         return loss
 
-    async def _clean_up(self, agent: Agent, loss: Loss) -> None:
-        """End what is left of the group and say why it was lost."""
+    async def _clean_up(self, agent: Agent, loss: Loss) -> str:
+        """End what is left of the group, say why it was lost, and return the last words of the rank at fault."""
         agent.note_descendants()
-        if loss.cause != "hang":
+        if loss.cause == "hang":
+            agent.dump_stacks()
+            await agent.wait(timeout_s=_STACKS_S)
+        else:
             await agent.wait_for_verdict(timeout_s=_VERDICT_S)
         by_signal, summary = agent.ended_by_signal, agent.exit_summary()
         await agent.kill()
@@ -165,4 +189,27 @@ class Supervisor:
             cause = "hang" if loss.cause == "hang" else "signal" if by_signal else "exit"
         self._metrics.worker_restarts.labels(cause).inc()
         _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary)
-        _log.error("%s", agent.log_tail())
+        _log.error("%s", agent.log_tail(loss.rank))
+        return agent.last_words(loss.rank)
+
+    def _known_memory(self) -> link_pb2.MemoryModel | None:
+        """What an earlier group has measured; the devices are the same."""
+        report = self._status.known_report
+        return report.memory if report is not None and report.HasField("memory") else None
+
+    async def _prepare_spare(self, group: Group) -> None:
+        """Start the next agent once the group is ready and the first rush is over; once a launch, should it die."""
+        if not self._config.keeps_spare_agent or self._spare_epoch == self._epoch:
+            return
+        if not group.is_ready or group.ready_for_s < _SPARE_DELAY_S:
+            return
+        self._spare_epoch = self._epoch
+        try:
+            self._spare = await SpareAgent.start(self._config, self._data_dir.private / "spare.log")
+        except OSError as error:
+            _log.warning("no spare agent: %s", error)
+
+    async def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await spare.stop()

@@ -1,28 +1,31 @@
 """One reader's way through a video.
 
-A reader holds at most one batch of frames in memory. It reads from the spool, never from the ranks, so a slow reader
-costs only itself, and any number of them may read the same video from different places.
+A reader holds one message of one frame at a time; frames come from `SharedFrames`, never from the ranks, so a slow
+reader costs only itself, and any number of them may read the same video from different places.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from google.protobuf import timestamp_pb2
 
-from vinf.v1 import frame_pb2, generation_pb2, video_generation_service_pb2
-from vinf_server.front.frames.layout import presentation_time_us
-from vinf_server.front.frames.spool import SpoolFile
-from vinf_server.front.wakeup import Wakeup
+from vinf.v1 import generation_pb2, video_generation_service_pb2
+from vinf_server.front.errors import FrameEvictedError
+from vinf_server.front.frames.formats import ENCODING_NAMES, STORED, Format
+from vinf_server.front.frames.shared import SharedFrames
+from vinf_server.front.frames.video import Rendition
+from vinf_server.front.metrics import Metrics
 
 Response = video_generation_service_pb2.StreamFramesResponse
 
-_BATCH_BYTES = 1 << 20
-"""Small frames are read together up to this size: a thread hop costs more than reading 12 KiB."""
+EVICTED = "FRAME_EVICTED"
+SKIPPED = "SKIPPED"
+
+_METHOD = "StreamFrames"
+_PROGRESS_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,100 +39,119 @@ class Window:
 
     max_data_bytes: int
     keepalive_s: float
+    output: Format = STORED
+    only_latest: bool = False
+    """Frames that have a newer one are left out."""
 
-
-class Video(Protocol):
-    """What a reader needs to know of a generation."""
-
-    @property
-    def resolved_spec(self) -> generation_pb2.GenerationSpec:
-        """Size and frame rate."""
-
-    @property
-    def frames(self) -> SpoolFile:
-        """Where its frames are."""
-
-    @property
-    def changed(self) -> Wakeup:
-        """Notified when a frame is complete and when the video is over."""
-
-    @property
-    def is_terminal(self) -> bool:
-        """True when no further frame will come."""
+    releases: bool = False
+    """Frames are not needed any more once they were sent."""
 
 
 class FrameReader:
     """Follows one video for one reader.
 
     Args:
+      rendition: what is read; in the format that the window names.
       is_draining: asked before every frame and wait; True ends the stream where it stands.
-      count_frame: told the size of every frame that was handed out whole.
+      progress: says how far the generation has come.
+      release: told that nobody needs the frames before an index.
     """
 
     def __init__(
         self,
-        video: Video,
+        rendition: Rendition,
         window: Window,
+        shared: SharedFrames,
+        metrics: Metrics,
         *,
         is_draining: Callable[[], bool],
-        count_frame: Callable[[int], None],
+        progress: Callable[[], generation_pb2.GenerationProgress],
+        release: Callable[[int], None] = lambda frame_index: None,
     ) -> None:
-        self._video = video
+        self._rendition = rendition
+        self._video = rendition.video
         self._window = window
+        self._shared = shared
+        self._metrics = metrics
         self._is_draining = is_draining
-        self._count_frame = count_frame
+        self._progress = progress
+        self._release = release
+        self._told_steps = self._video.completed_steps
+        self._told_progress_at = -_PROGRESS_INTERVAL_S
         self.next_index = window.start
 
-    async def responses(self) -> AsyncGenerator[Response, None]:
-        """Yield frames in order as they become complete, and keepalives in between.
+    async def responses(self) -> AsyncGenerator[Response | bytes, None]:
+        """Yield frames in order as they become complete, serialised already, and what is told in between.
 
         Ends when the window is read, when the generation is over and no further frame follows without a gap, or when
         the server drains.
         """
         frames, window = self._video.frames, self._window
-        batch_frames = max(1, _BATCH_BYTES // frames.frame_size)
-        descriptor: int | None = None
         silent_since = time.monotonic()
-        try:
-            while not self._is_draining():
-                count = frames.complete_run(self.next_index, min(window.stop, self.next_index + batch_frames))
-                if count:
-                    if descriptor is None:
-                        descriptor = await frames.open_reader()
-                    batch = memoryview(await frames.read(descriptor, self.next_index, count))
-                    for start in range(0, len(batch), frames.frame_size):
-                        for response in self._slices(batch[start : start + frames.frame_size]):
-                            yield response
-                        self.next_index += 1
-                        self._count_frame(frames.frame_size)
-                    silent_since = time.monotonic()
+        while not self._is_draining():
+            first_kept = frames.first_available
+            if self.next_index < first_kept:
+                yield self._gap(min(first_kept, window.stop), EVICTED)
+                continue
+            ready = frames.complete_run(self.next_index, window.stop if window.only_latest else self._following())
+            if ready:
+                if ready > 1:
+                    yield self._gap(self.next_index + ready - 1, SKIPPED)
+                async for message in self._frame():
+                    yield message
+                silent_since = time.monotonic()
+                self._told_steps = self._video.completed_steps
+                continue
+            if self._video.is_terminal or (self.next_index >= window.stop and not window.to_the_end):
+                return
+            # Steps wake readers too, so the time left counts from the last frame, not from the last wake-up.
+            now = time.monotonic()
+            left = silent_since + window.keepalive_s - now
+            if self._video.completed_steps != self._told_steps:
+                pause = self._told_progress_at + _PROGRESS_INTERVAL_S - now
+                if pause <= 0:
+                    self._told_steps, self._told_progress_at = self._video.completed_steps, now
+                    yield Response(progress=self._progress())
                     continue
-                if self._video.is_terminal or (self.next_index >= window.stop and not window.to_the_end):
-                    return
-                # Steps wake readers too, so the time left counts from the last message, not from the last wake-up.
-                left = silent_since + window.keepalive_s - time.monotonic()
-                if left <= 0:
-                    yield _keepalive()
-                    silent_since = time.monotonic()
-                else:
-                    await self._video.changed.wait(timeout_s=left)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+                left = min(left, pause)
+            if left <= 0:
+                yield _keepalive()
+                silent_since = time.monotonic()
+            else:
+                await self._video.changed.wait(timeout_s=left)
 
-    def _slices(self, pixels: memoryview) -> Iterator[Response]:
-        index, spec = self.next_index, self._video.resolved_spec
-        for offset in range(0, len(pixels), self._window.max_data_bytes):
-            yield Response(
-                frame=frame_pb2.Frame(
-                    frame_index=index,
-                    presentation_time_us=presentation_time_us(index, spec.frame_rate),
-                    generate_time_us=self._video.frames.complete_time_us(index),
-                    data_offset_bytes=offset,
-                    data_size_bytes=len(pixels),
-                    data=bytes(pixels[offset : offset + self._window.max_data_bytes]),
-                )
+    async def _frame(self) -> AsyncGenerator[bytes, None]:
+        """Yield the messages of the next frame, each asked for anew: a reader that stops here holds one of them."""
+        index, position, is_last = self.next_index, 0, False
+        while not is_last:
+            try:
+                packed = await self._shared.packed(self._rendition, index, self._window.max_data_bytes)
+            except FrameEvictedError:
+                return  # a gap takes its place
+            message, is_last, data_bytes = (
+                packed.messages[position],
+                position + 1 == len(packed.messages),
+                packed.data_bytes,
             )
+            del packed
+            yield message
+            position += 1
+        self.next_index += 1
+        self._metrics.count_delivery(_METHOD, ENCODING_NAMES[self._window.output.encoding], data_bytes=data_bytes)
+        if self._window.releases:
+            self._release(self.next_index)
+
+    def _following(self) -> int:
+        return min(self.next_index + 1, self._window.stop)
+
+    def _gap(self, next_index: int, reason: str) -> Response:
+        first, self.next_index = self.next_index, next_index
+        self._metrics.left_out_frames.labels(_METHOD, reason).inc(next_index - first)
+        return Response(
+            gap=video_generation_service_pb2.FrameGap(
+                first_missing_frame_index=first, next_frame_index=next_index, reason=reason
+            )
+        )
 
 
 def _keepalive() -> Response:

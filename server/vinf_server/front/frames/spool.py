@@ -174,6 +174,11 @@ class SpoolFile:
                 raise FrameEvictedError(start, self.first_available) from None
             raise
 
+    def check_available(self, frame_index: int) -> None:
+        """Raise `FrameEvictedError` when the frame is kept no longer."""
+        if frame_index < self.first_available:
+            raise FrameEvictedError(frame_index, self.first_available)
+
     def drop_before(self, frame_index: int) -> None:
         """Keep the frames before this one no longer; their room on the disk comes back."""
         stop = min(frame_index, self.next_missing)

@@ -120,7 +120,11 @@ class Generations:
         self._in_work: Generation | None = None
         self._unverified: list[Generation] = []
         self._unsettled: set[str] = set()
+        self.is_accepting = True
+        """False once a stop has begun: nothing new is admitted, what is there goes on."""
+
         self.is_draining = False
+        """True once streams are to end."""
 
     # ---- after a restart ----
 
@@ -251,7 +255,12 @@ class Generations:
         await self._disk.measure()
 
     def check_accepting(self) -> None:
-        """Raise `ServerDrainingError` when the server is shutting down."""
+        """Raise `ServerDrainingError` when the server takes nothing new any more."""
+        if not self.is_accepting:
+            raise ServerDrainingError("the server is shutting down")
+
+    def check_open(self) -> None:
+        """Raise `ServerDrainingError` when streams are to end."""
         if self.is_draining:
             raise ServerDrainingError("the server is shutting down")
 
@@ -347,6 +356,7 @@ class Generations:
 
     def drain(self) -> None:
         """Take nothing new and end every stream."""
+        self.is_accepting = False
         self.is_draining = True
         before_id = ""
         while page := self._store.page(before_id=before_id, states=(), limit=500):
@@ -391,12 +401,18 @@ class Generations:
         generation.last_loss = got
         if generation.idle_loss_count >= MAX_IDLE_LOSSES:
             return False
-        self._wait_again(generation, "WORKER_LOST")
+        self.set_back(generation, "WORKER_LOST")
         return True
 
-    def preempted(self, generation: Generation) -> None:
-        """The ranks were taken from a running generation; it goes on from its newest checkpoint when its turn comes."""
-        self._wait_again(generation, "PREEMPTED")
+    def set_back(self, generation: Generation, reason: str) -> None:
+        """Let a running generation wait, first of its priority, and go on from its newest checkpoint later.
+
+        Args:
+            generation: the one in work.
+            reason: `Generation.state_reason` of the contract.
+        """
+        self._put_back(generation)
+        self._stop_work(generation, PENDING, reason)
 
     def should_preempt(self) -> bool:
         """True when somebody waits whose priority is clearly above that of the generation in work."""
@@ -562,11 +578,6 @@ class Generations:
         self._queue_moved(generation.resolved_spec.model)
         if self._listener is not None:
             self._listener.generation_queued()
-
-    def _wait_again(self, generation: Generation, reason: str) -> None:
-        """Let the generation in work wait for the ranks again."""
-        self._put_back(generation)
-        self._stop_work(generation, PENDING, reason)
 
     def _stop_work(self, generation: Generation, state: State, reason: str, message: str = "") -> None:
         """The ranks work on it no longer; it goes on later, from its newest checkpoint."""

@@ -1,7 +1,7 @@
 """The one place where exceptions leave the front: every handler runs inside it.
 
 Bytes that are no such message reach the handler as a mark instead of an exception, because gRPC would answer those with
-UNKNOWN and print a traceback.
+UNKNOWN and print a traceback. Replies may be bytes already.
 """
 
 from __future__ import annotations
@@ -36,13 +36,10 @@ class Boundary(grpc.aio.ServerInterceptor):
         if handler is None or handler.request_streaming:
             return handler
         deserialize = _guard(handler.request_deserializer)
+        serialize = _pass_bytes(handler.response_serializer)
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _stream(handler.unary_stream), deserialize, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _unary(handler.unary_unary), deserialize, handler.response_serializer
-        )
+            return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream), deserialize, serialize)
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), deserialize, serialize)
 
 
 def _guard(deserialize: Any) -> Callable[[bytes], object]:
@@ -53,6 +50,15 @@ def _guard(deserialize: Any) -> Callable[[bytes], object]:
             return _MALFORMED
 
     return guarded
+
+
+def _pass_bytes(serialize: Any) -> Callable[[Any], bytes]:
+    """Let handlers answer with messages that were serialised once for many readers, off the event loop."""
+
+    def serialize_unless_done(message: Any) -> bytes:
+        return message if isinstance(message, bytes) else serialize(message)
+
+    return serialize_unless_done
 
 
 def _unary(method: Any) -> Callable[[Any, Context], Awaitable[Any]]:

@@ -13,8 +13,8 @@ from vinf_server.front.generations.generation import PENDING, Event, Failure, Ge
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.rpc import spec as ranges
+from vinf_server.front.rpc.frame_requests import MAX_DATA_BYTES
 from vinf_server.front.rpc.memory import largest_frame_count
-from vinf_server.front.rpc.validation import MAX_DATA_BYTES
 
 VERSION = version("vinf")
 
@@ -41,6 +41,18 @@ def error_message(failure: Failure | None) -> generation_pb2.GenerationError | N
     )
 
 
+def progress_message(generation: Generation, generations: Generations) -> generation_pb2.GenerationProgress:
+    """How far a generation has come."""
+    return generation_pb2.GenerationProgress(
+        stage=generation.stage,
+        completed_step_count=generation.completed_steps,
+        step_count=generation.resolved_spec.inference_step_count,
+        completed_frame_count=generation.frames.completed_count,
+        frame_count=generation.resolved_spec.frame_count,
+        queue_position=generations.queue_position(generation) if generation.state == PENDING else 0,
+    )
+
+
 def generation_message(generation: Generation, generations: Generations) -> generation_pb2.Generation:
     """A snapshot of a generation."""
     spec = generation.resolved_spec
@@ -52,14 +64,7 @@ def generation_message(generation: Generation, generations: Generations) -> gene
         generation_id=generation.generation_id,
         state=generation.state,
         resolved_spec=spec,
-        progress=generation_pb2.GenerationProgress(
-            stage=generation.stage,
-            completed_step_count=generation.completed_steps,
-            step_count=spec.inference_step_count,
-            completed_frame_count=generation.frames.completed_count,
-            frame_count=spec.frame_count,
-            queue_position=generations.queue_position(generation) if generation.state == PENDING else 0,
-        ),
+        progress=progress_message(generation, generations),
         error=error_message(generation.failure),
         clips=clips,
         create_time=timestamp(generation.create_time_ns),

@@ -13,19 +13,13 @@ from collections.abc import Sequence
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, SpecTooLargeError, Violation
-from vinf_server.front.frames.delivery import Window
 from vinf_server.front.generations.generation import Terms
-from vinf_server.front.rpc.durations import seconds
 from vinf_server.front.rpc.memory import check_memory
 from vinf_server.front.rpc.spec import SpecValidator, range_text
 from vinf_server.front.rpc.terms import check_terms
 
 MAX_PAGE_SIZE = 500
 DEFAULT_PAGE_SIZE = 50
-DEFAULT_DATA_BYTES = 1 << 20
-MIN_DATA_BYTES, MAX_DATA_BYTES = 65_536, 67_108_864
-DEFAULT_KEEPALIVE_S = 10.0
-MIN_KEEPALIVE_S, MAX_KEEPALIVE_S = 1.0, 60.0
 
 _SIZE_FIELDS = {"spec.frame_count", "spec.width", "spec.height"}
 """What a generation takes of the ranks' memory follows from these."""
@@ -105,36 +99,6 @@ def check_watch(request: video_generation_service_pb2.WatchGenerationRequest) ->
             ]
         )
     return request.after_sequence
-
-
-def check_stream(request: video_generation_service_pb2.StreamFramesRequest, frame_count: int) -> Window:
-    """Return what a reader wants, defaults filled in."""
-    violations: list[Violation] = []
-    start, end = request.start_frame_index, request.end_frame_index
-    if not 0 <= start <= frame_count:
-        violations.append(Violation("start_frame_index", range_text(start, 0, frame_count, unit="frames")))
-    if end and not max(0, start) <= end <= frame_count:
-        allowed = range_text(end, max(0, start), frame_count, unit="frames", zero="to the end")
-        violations.append(Violation("end_frame_index", allowed))
-    size = request.max_data_bytes
-    if size and not MIN_DATA_BYTES <= size <= MAX_DATA_BYTES:
-        allowed = range_text(size, MIN_DATA_BYTES, MAX_DATA_BYTES, unit="bytes", zero=str(DEFAULT_DATA_BYTES))
-        violations.append(Violation("max_data_bytes", allowed))
-    keepalive_s = DEFAULT_KEEPALIVE_S
-    if request.HasField("keepalive_interval"):
-        keepalive_s = seconds(request.keepalive_interval)
-        if not MIN_KEEPALIVE_S <= keepalive_s <= MAX_KEEPALIVE_S:
-            allowed = range_text(keepalive_s, MIN_KEEPALIVE_S, MAX_KEEPALIVE_S, unit="seconds")
-            violations.append(Violation("keepalive_interval", f"{allowed} (unset = {DEFAULT_KEEPALIVE_S:g} seconds)"))
-    _raise_if_any(violations)
-    return Window(
-        start=start,
-        stop=end or frame_count,
-        # A reader that starts behind the last frame asks for the end and gets it at once.
-        to_the_end=end == 0 and start < frame_count,
-        max_data_bytes=size or DEFAULT_DATA_BYTES,
-        keepalive_s=keepalive_s,
-    )
 
 
 def _read_page_token(token: str, violations: list[Violation]) -> str:

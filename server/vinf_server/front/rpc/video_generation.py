@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 
+from vinf.v1 import generation_pb2
 from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1 import video_generation_service_pb2_grpc as service_grpc
 from vinf_server.front.engine.status import EngineStatus
@@ -18,13 +20,23 @@ from vinf_server.front.errors import (
     WorkersNotReadyError,
 )
 from vinf_server.front.frames.delivery import FrameReader
-from vinf_server.front.frames.layout import video_format
+from vinf_server.front.frames.pulling import FramePuller
+from vinf_server.front.frames.shared import SharedFrames
+from vinf_server.front.frames.video import Rendition
+from vinf_server.front.generations.generation import Generation
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.grpc_types import Context
 from vinf_server.front.metrics import Metrics
 from vinf_server.front.rpc.auth import principal_of
-from vinf_server.front.rpc.convert import DRAINING, error_message, event_message, generation_message
-from vinf_server.front.rpc.validation import check_create, check_list, check_stream, check_watch, make_page_token
+from vinf_server.front.rpc.convert import (
+    DRAINING,
+    error_message,
+    event_message,
+    generation_message,
+    progress_message,
+)
+from vinf_server.front.rpc.frame_requests import check_pull, check_stream
+from vinf_server.front.rpc.validation import check_create, check_list, check_watch, make_page_token
 
 _REJECTION_REASONS: dict[type[VinfError], str] = {
     ClientLimitError: "client_limit",
@@ -36,6 +48,10 @@ _REJECTION_REASONS: dict[type[VinfError], str] = {
 }
 
 
+_REPLY_S = 0.05
+"""Before a call's deadline, for a reply to get home."""
+
+
 class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
     """Converts, calls, converts back; `Boundary` turns what is raised here into a status."""
 
@@ -43,6 +59,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self._generations = generations
         self._status = status
         self._metrics = metrics
+        self._frames = SharedFrames(metrics)
 
     async def CreateGeneration(  # noqa: N802
         self, request: service_pb2.CreateGenerationRequest, context: Context
@@ -122,37 +139,70 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
                 elif generation.is_terminal:
                     return
                 else:
-                    self._generations.check_accepting()
+                    self._generations.check_open()
                     await generation.changed.wait()
 
-    async def StreamFrames(  # noqa: N802
+    async def StreamFrames(  # type: ignore[override]  # noqa: N802
         self, request: service_pb2.StreamFramesRequest, context: Context
-    ) -> AsyncIterator[service_pb2.StreamFramesResponse]:
-        """Header, frames and keepalives, end."""
+    ) -> AsyncIterator[service_pb2.StreamFramesResponse | bytes]:
+        """Header, frames and what is told in between, end; frames are serialised already."""
         generation = self._generations.get(request.generation_id, owner=principal_of(context))
-        window = check_stream(request, generation.frames.frame_count)
+        window = check_stream(request, generation.resolved_spec)
+        generation.frames.check_available(window.start)
+        rendition = Rendition(generation, window.output)
         reader = FrameReader(
-            generation,
+            rendition,
             window,
+            self._frames,
+            self._metrics,
             is_draining=lambda: self._generations.is_draining or generation.is_forgotten,
-            count_frame=self._count_frame,
+            progress=lambda: progress_message(generation, self._generations),
+            release=lambda index: self._generations.release_before(generation, index),
         )
         with self._counted("StreamFrames"), self._generations.leases.holding(generation.generation_id):
-            yield service_pb2.StreamFramesResponse(header=video_format(generation.resolved_spec))
+            yield service_pb2.StreamFramesResponse(header=rendition.header)
             async with aclosing(reader.responses()) as responses:
                 async for response in responses:
                     yield response
             if generation.is_forgotten and reader.next_index < window.stop:
                 self._generations.get(request.generation_id)  # tells that it is gone
-            is_cut = not generation.is_terminal and self._generations.is_draining
-            error = error_message(DRAINING if is_cut else generation.failure)
             yield service_pb2.StreamFramesResponse(
-                end=service_pb2.StreamEnd(state=generation.state, error=error, next_frame_index=reader.next_index)
+                end=service_pb2.StreamEnd(
+                    state=generation.state, error=self._stream_error(generation), next_frame_index=reader.next_index
+                )
             )
 
-    def _count_frame(self, size: int) -> None:
-        self._metrics.delivered_frames.labels("StreamFrames", "raw").inc()
-        self._metrics.delivered_bytes.labels("StreamFrames", "raw").inc(size)
+    async def PullFrames(  # type: ignore[override]  # noqa: N802
+        self, request: service_pb2.PullFramesRequest, context: Context
+    ) -> bytes:
+        """The frames that are there, serialised."""
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
+        pull = check_pull(request, generation.resolved_spec)
+        puller = FramePuller(
+            Rendition(generation, pull.output),
+            pull,
+            self._frames,
+            self._metrics,
+            is_draining=lambda: self._generations.is_draining or generation.is_forgotten,
+            release=lambda index: self._generations.release_before(generation, index),
+        )
+        left_s = context.time_remaining()
+        limit_s = math.inf if left_s is None else left_s - _REPLY_S
+        with self._generations.leases.holding(generation.generation_id):
+            response = await puller.response(limit_s=limit_s)
+        if generation.is_forgotten:
+            self._generations.get(request.generation_id)  # tells that it is gone
+        response.state = generation.state
+        response.end_of_stream = puller.is_last(response)
+        error = self._stream_error(generation)
+        if error is not None:
+            response.error.CopyFrom(error)
+        return await self._frames.in_thread(response.SerializeToString)
+
+    def _stream_error(self, generation: Generation) -> generation_pb2.GenerationError | None:
+        """Why no further frame comes; None while some may, or when none is missing."""
+        is_cut = not generation.is_terminal and self._generations.is_draining
+        return error_message(DRAINING if is_cut else generation.failure)
 
     @contextmanager
     def _counted(self, method: str) -> Iterator[None]:

@@ -7,7 +7,7 @@ import errno
 
 import pytest
 
-from tests.server.fakes import create, frame_bytes
+from tests.server.fakes import create, frame_bytes, normalised_spec
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.v1 import generation_pb2
 from vinf_server.front.checkpoints import Part
@@ -22,6 +22,7 @@ from vinf_server.front.generations.generation import (
     RUNNING,
     SUCCEEDED,
     SUSPENDED,
+    Terms,
 )
 
 pytestmark = pytest.mark.fast
@@ -196,6 +197,137 @@ def test_reported_failure(generations, reason, code, shown):
         engine.finish(generation, pb.OUTCOME_FAILED, reason=reason, message="what happened")
         assert (generation.failure.code, generation.failure.reason) == (code, shown)
         assert generation.failure.message == "what happened"
+
+    run(scenario())
+
+
+def invalid(engine, generation):
+    message = "frame 3 is black"
+    engine.finish(generation, pb.OUTCOME_FAILED, reason="OUTPUT_INVALID", message=message)
+
+
+def test_case_54_bad_output_is_tried_once_more_from_the_newest_checkpoint(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation, waiting = create(generations), create(generations)
+        engine.order()
+        await save_checkpoint(generation, 3)
+        invalid(engine, generation)
+        assert (generation.state, waiting.state) == (RUNNING, PENDING)
+        order = engine.order().generate
+        assert (order.generation_id, order.resume_step) == (generation.generation_id, 3)
+        assert [event.state_reason for event in generation.events] == ["QUEUED", "", "OUTPUT_INVALID", ""]
+        invalid(engine, generation)
+        assert (generation.state, generation.failure.reason) == (FAILED, "OUTPUT_INVALID")
+        assert generation.failure.message == "frame 3 is black"
+        assert waiting.state == RUNNING
+
+    run(scenario())
+
+
+def test_bad_output_while_cancelling_is_the_end(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        generations.cancel(generation.generation_id)
+        invalid(engine, generation)
+        assert generation.state == CANCELLED
+
+    run(scenario())
+
+
+def test_bad_output_is_not_counted_as_a_loss(generations):
+    async def scenario():
+        engine = Engine(generations)
+        generation = create(generations)
+        for _ in range(2):
+            engine.ready()
+            lose(engine)
+        engine.ready()
+        invalid(engine, generation)
+        assert (generation.state, generation.idle_loss_count) == (RUNNING, 2)
+        lose(engine)
+        assert generation.failure.reason == "WORKER_LOST"
+
+    run(scenario())
+
+
+def test_preempted_generation_waits_and_goes_on_from_its_checkpoint(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        engine.order()
+        engine.dispatcher.hold()
+        engine.dispatcher.preempt()
+        engine.dispatcher.preempt()
+        cancel = engine.order().cancel
+        assert (cancel.generation_id, cancel.save) == (generation.generation_id, True)
+        assert engine.order() is None, "asked twice"
+        assert generation.state == RUNNING
+        await save_checkpoint(generation, 2)
+        engine.finish(generation, pb.OUTCOME_CANCELLED)
+        assert (generation.state, generation.state_reason, generation.completed_steps) == (PENDING, "PREEMPTED", 2)
+        assert engine.order() is None, "handed out although held"
+        lose(engine)
+        engine = Engine(generations).ready()
+        assert engine.order().generate.resume_step == 2
+
+    run(scenario())
+
+
+def test_preempted_generation_may_end_before(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations, frame_count=1)
+        engine.dispatcher.preempt()
+        await engine.frames(generation, 0)
+        engine.finish(generation)
+        assert generation.state == SUCCEEDED
+        following = create(generations)
+        engine.finish(following, pb.OUTCOME_CANCELLED)
+        assert following.state == FAILED, "only what was preempted may come back cancelled"
+
+    run(scenario())
+
+
+def test_cancelled_while_preempted_is_cancelled(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        engine.order()
+        engine.dispatcher.preempt()
+        assert engine.order().cancel.save
+        generations.cancel(generation.generation_id)
+        assert not engine.order().cancel.save
+        engine.finish(generation, pb.OUTCOME_CANCELLED)
+        assert generation.state == CANCELLED
+
+    run(scenario())
+
+
+def test_preempted_and_lost_waits_for_the_next_group(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        generation = create(generations)
+        engine.dispatcher.preempt()
+        lose(engine)
+        assert (generation.state, generation.state_reason) == (PENDING, "WORKER_LOST")
+        engine.ready()
+        assert generation.state == RUNNING
+
+    run(scenario())
+
+
+def test_nothing_to_preempt(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        engine.dispatcher.preempt()
+        generation = create(generations)
+        engine.order()
+        engine.finish(generation)
+        engine.dispatcher.preempt()
+        assert engine.order() is None
+        assert generation.state == RUNNING
 
     run(scenario())
 
@@ -437,5 +569,23 @@ def test_full_disk_suspends_the_generation_until_there_is_room(generations, monk
         engine.finish(generation)
         assert generation.state == SUCCEEDED
         assert [event.sequence for event in generation.events] == list(range(1, len(generation.events) + 1))
+
+    run(scenario())
+
+
+def test_a_clearly_higher_priority_takes_the_ranks_and_gives_them_back(generations):
+    async def scenario():
+        engine = Engine(generations).ready()
+        usual = create(generations)
+        assert engine.order().generate.generation_id == usual.generation_id
+        urgent = generations.create(normalised_spec(), Terms(priority=7), request_id="", validate_only=False)[0]
+        cancel = engine.order().cancel
+        assert (cancel.generation_id, cancel.save) == (usual.generation_id, True)
+        engine.finish(usual, pb.OUTCOME_CANCELLED)
+        assert (usual.state, usual.state_reason) == (PENDING, "PREEMPTED")
+        assert engine.order().generate.generation_id == urgent.generation_id
+        engine.finish(urgent, pb.OUTCOME_FAILED, reason="INTERNAL", message="for the test")
+        assert engine.order().generate.generation_id == usual.generation_id
+        assert usual.state == RUNNING
 
     run(scenario())

@@ -16,7 +16,7 @@ from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
 from vinf_server.front.checkpoints import UnfinishedPart
 from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
-from vinf_server.front.engine.group import Group
+from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.status import EngineStatus
@@ -195,20 +195,49 @@ def test_frame_that_does_not_fit_is_refused(linked, generations):
     run(scenario())
 
 
-def test_silent_rank_loses_the_group(linked):
+def test_case_50_frames_of_a_lost_group_are_refused_on_streams_that_were_open(linked, generations):
+    """A rank that was stopped and goes on: its next stream has the old epoch, and this one is over."""
+
     async def scenario():
         async with linked() as link:
-            link.group.take_ready(ready_report().ready)
-            link.group.take_beat(beat(0))
-            link.group.take_beat(beat(1))
-            link.group.check_beats(10)
-            assert not link.group.lost.done()
-            link.group.ranks[1].beat_time -= 11
-            link.group._ready_time -= 11
-            link.group.check_beats(10)
-            loss = link.group.lost.result()
-            assert (loss.cause, loss.rank) == ("hang", 1)
-            assert loss.message == "rank 1 (pid 101) gave no sign of life for 10 s"
+            link.dispatcher.group_ready(link.group)
+            generation = create(generations, frame_count=2, seed=1)
+            sender = link.stub.SendFrames(metadata=EPOCH)
+
+            def message(index):
+                frame = pb.FrameData(frame_index=index, data_size_bytes=12288, data=frame_bytes(1, index, 12288))
+                return pb.SendFramesRequest(generation_id=generation.generation_id, frame=frame)
+
+            await sender.write(message(0))
+            await until(lambda: generation.frames.completed_count == 1)
+            link.group.lose(Loss(message="rank 1 was stopped", cause="hang", rank=1))
+            await sender.write(message(1))
+            assert await sender.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert await sender.details() == "epoch 3 is over"
+            assert generation.frames.completed_count == 1
+            link.status.group = Group(4, 2)
+            for call in (link.stub.SendFrames, link.stub.Beat, link.stub.SendCheckpoint):
+                assert await call(metadata=EPOCH).code() is grpc.StatusCode.FAILED_PRECONDITION
+
+    run(scenario())
+
+
+def test_reports_reach_the_watchdog(linked, generations):
+    async def scenario():
+        async with linked() as link:
+            attach = link.stub.Attach(metadata=EPOCH)
+            await attach.write(ready_report())
+            link.dispatcher.group_ready(link.group)
+            generation_id = create(generations).generation_id
+            assert link.group.work.usual_step_s is None
+            for seconds in (0.2, 0.4, 0.3):
+                progress = pb.ProgressReport(generation_id=generation_id, stage=pb.STAGE_DENOISE, step_seconds=seconds)
+                await attach.write(pb.AttachRequest(progress=progress))
+            await until(lambda: link.group.work.usual_step_s == 0.3)
+            finished = pb.FinishedReport(generation_id=generation_id, outcome=pb.OUTCOME_FAILED)
+            await attach.write(pb.AttachRequest(finished=finished))
+            await until(lambda: link.group.work is None)
+            attach.cancel()
 
     run(scenario())
 

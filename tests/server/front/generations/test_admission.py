@@ -52,7 +52,7 @@ def test_a_higher_priority_is_taken_first_and_clearly_higher_ones_take_the_ranks
     assert not generations.should_preempt(), "one step above is not clearly above"
     urgent = create(generations, priority=7)
     assert generations.should_preempt()
-    generations.preempted(usual)
+    generations.set_back(usual, "PREEMPTED")
     assert (usual.state, usual.state_reason) == (PENDING, "PREEMPTED")
     assert [generations.queue_position(g) for g in (urgent, usual)] == [0, 2]
     assert generations.start_next() is urgent
@@ -62,7 +62,7 @@ def test_a_higher_priority_is_taken_first_and_clearly_higher_ones_take_the_ranks
 def test_who_is_preempted_runs_before_others_of_its_priority(generations):
     first, second = create(generations), create(generations)
     assert generations.start_next() is first
-    generations.preempted(first)
+    generations.set_back(first, "PREEMPTED")
     assert [generations.start_next()] == [first]
     assert generations.queue_position(second) == 1
 

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.fakes import memory_model, model_limits
-from vinf.v1 import generation_pb2, video_generation_service_pb2
+from tests.server.fakes import memory_model, model_limits, normalised_spec
+from vinf.v1 import frame_pb2, generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError
-from vinf_server.front.rpc.validation import check_create, check_stream
+from vinf_server.front.rpc.frame_requests import check_pull, check_stream
+from vinf_server.front.rpc.validation import check_create
 
 pytestmark = pytest.mark.fast
 
 PROTOS = Path(__file__).parents[4] / "protos" / "vinf" / "v1"
 LIMITS = model_limits()
 UNKNOWN_MEMORY = memory_model()
+SPEC = normalised_spec(frame_count=10)
 
 
 def documented_range(file: str, field: str) -> tuple[float, float]:
@@ -83,14 +85,36 @@ def test_scope(field, step):
     assert not scope_accepts(**{field: high + step})
 
 
-def test_slices():
+Service = video_generation_service_pb2
+
+
+@pytest.mark.parametrize(
+    ("check", "kind"),
+    [(check_stream, Service.StreamFramesRequest), (check_pull, Service.PullFramesRequest)],
+    ids=["stream", "pull"],
+)
+def test_slices(check, kind):
     low, high = documented_range("video_generation_service.proto", "max_data_bytes")
+    sizes = (low - 1, low, high, high + 1)
+    assert [accepts(check, kind(max_data_bytes=size), SPEC) for size in sizes] == [False, True, True, False]
 
-    def stream_accepts(value):
-        request = video_generation_service_pb2.StreamFramesRequest(max_data_bytes=value)
-        return accepts(check_stream, request, 10)
 
-    assert [stream_accepts(value) for value in (low - 1, low, high, high + 1)] == [False, True, True, False]
+def test_pulled_frames():
+    low, high = documented_range("video_generation_service.proto", "max_frames")
+    assert [
+        accepts(check_pull, Service.PullFramesRequest(max_frames=count), SPEC) for count in (-1, low, high, high + 1)
+    ] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("field", ["row_alignment_bytes", "jpeg_quality"])
+def test_output_format(field):
+    low, high = documented_range("frame.proto", field)
+
+    def format_accepts(value):
+        output = frame_pb2.OutputFormat(encoding=frame_pb2.FRAME_ENCODING_JPEG, **{field: value})
+        return accepts(check_stream, Service.StreamFramesRequest(output_format=output), SPEC)
+
+    assert [format_accepts(value) for value in (-1, low, high, high + 1)] == [False, True, True, False]
 
 
 def test_every_request_field_says_its_range():

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from google.protobuf import duration_pb2
 
 from tests.server.fakes import memory_model, model_limits, room_for
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, SpecTooLargeError
-from vinf_server.front.rpc.validation import check_create, check_list, check_stream, make_page_token
+from vinf_server.front.rpc.validation import check_create, check_list, make_page_token
 
 pytestmark = pytest.mark.fast
 
@@ -251,47 +250,3 @@ def test_page_token_comes_back():
 )
 def test_bad_list_request(request_, field):
     assert list(violated(check_list, request_)) == [field]
-
-
-Stream = video_generation_service_pb2.StreamFramesRequest
-
-
-def duration(seconds, nanos=0):
-    return duration_pb2.Duration(seconds=seconds, nanos=nanos)
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, (0, 10, True, 1 << 20, 10.0)),
-        ({"start_frame_index": 10}, (10, 10, False, 1 << 20, 10.0)),
-        ({"start_frame_index": 3, "end_frame_index": 3}, (3, 3, False, 1 << 20, 10.0)),
-        ({"end_frame_index": 10, "max_data_bytes": 65_536}, (0, 10, False, 65_536, 10.0)),
-        ({"max_data_bytes": 67_108_864, "keepalive_interval": duration(60)}, (0, 10, True, 67_108_864, 60.0)),
-        ({"keepalive_interval": duration(1)}, (0, 10, True, 1 << 20, 1.0)),
-    ],
-)
-def test_stream_window(fields, expected):
-    window = check_stream(Stream(**fields), 10)
-    assert (window.start, window.stop, window.to_the_end, window.max_data_bytes, window.keepalive_s) == expected
-
-
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"start_frame_index": -1}, "start_frame_index"),
-        ({"start_frame_index": 11}, "start_frame_index"),
-        ({"end_frame_index": 11}, "end_frame_index"),
-        ({"end_frame_index": -1}, "end_frame_index"),
-        ({"start_frame_index": 5, "end_frame_index": 4}, "end_frame_index"),
-        ({"max_data_bytes": 65_535}, "max_data_bytes"),
-        ({"max_data_bytes": 67_108_865}, "max_data_bytes"),
-        ({"max_data_bytes": -1}, "max_data_bytes"),
-        ({"keepalive_interval": duration(0)}, "keepalive_interval"),
-        ({"keepalive_interval": duration(0, 999_999_999)}, "keepalive_interval"),
-        ({"keepalive_interval": duration(60, 1)}, "keepalive_interval"),
-        ({"keepalive_interval": duration(2, -5)}, "keepalive_interval"),
-    ],
-)
-def test_bad_stream_request(fields, field):
-    assert list(violated(check_stream, Stream(**fields), 10)) == [field]

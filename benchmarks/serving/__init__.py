@@ -1,0 +1,1 @@
+"""Measurements of a server from outside: the only benchmarks that know gRPC and the front."""

@@ -1,0 +1,103 @@
+"""A front without ranks in a process of its own: real services over a spool that is filled beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from vinf.v1 import generation_pb2
+from vinf_server.config import Address
+from vinf_server.front.checkpoints import CheckpointStore
+from vinf_server.front.disk import DiskSpace
+from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.frames.spool import Spool
+from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.queue import GenerationQueue
+from vinf_server.front.generations.retention import Retention
+from vinf_server.front.generations.store import SqliteStore
+from vinf_server.front.metrics import Metrics
+from vinf_server.front.rpc.health import HealthService
+from vinf_server.front.rpc.server import start_public_server
+from vinf_server.front.rpc.server_info import ServerInfoService
+from vinf_server.front.rpc.video_generation import VideoGenerationService
+
+_QUEUE = 4
+
+Size = tuple[int, int, int]
+"""Width, height and frames of a video."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a client needs to know."""
+
+    address: str
+    videos: tuple[str, ...]
+    """Ids of finished generations, in the order they were asked for."""
+    waiting: str
+    """Id of one that waits for ever."""
+
+
+def serve(pipe: Connection, folder: str, sizes: tuple[Size, ...]) -> None:
+    """Fill a spool, serve it, send a `Served`, and end when the other side of the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent ends us
+    asyncio.run(_serve(pipe, Path(folder), sizes))
+
+
+async def _serve(pipe: Connection, folder: Path, sizes: tuple[Size, ...]) -> None:
+    metrics, status, health = Metrics(CollectorRegistry()), EngineStatus(), HealthService()
+    (folder / "spool").mkdir()
+    generations = Generations(
+        store=SqliteStore(folder / "vinf.sqlite"),
+        queue=GenerationQueue(_QUEUE),
+        spool=Spool(folder / "spool"),
+        checkpoints=CheckpointStore(folder / "checkpoints"),
+        disk=DiskSpace(folder),
+        retention=Retention(),
+        metrics=metrics,
+    )
+    videos = [await _fill(generations, size) for size in sizes]
+    waiting = generations.create(_spec(sizes[0]), request_id="", validate_only=False)[0].generation_id
+    server, address = await start_public_server(
+        Address("127.0.0.1", 0),
+        video_generation=VideoGenerationService(generations, status, metrics),
+        server_info=ServerInfoService(generations, status, max_waiting=_QUEUE, disk_budget=0),
+        health=health,
+    )
+    pipe.send(Served(str(address), tuple(videos), waiting))
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(pipe.fileno(), ended.set)
+    await ended.wait()
+    await server.stop(None)
+
+
+async def _fill(generations: Generations, size: Size) -> str:
+    width, height, frame_count = size
+    generation = generations.create(_spec(size), request_id="", validate_only=False)[0]
+    generations.start_next()
+    random = np.random.default_rng(0)
+    for index in range(frame_count):
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8).tobytes()
+        await generation.frames.write(index, 0, pixels, frame_size=len(pixels))
+        generations.frame_stored(generation)
+    generations.succeed(generation)
+    return generation.generation_id
+
+
+def _spec(size: Size) -> generation_pb2.GenerationSpec:
+    width, height, frame_count = size
+    return generation_pb2.GenerationSpec(
+        model="synthetic",
+        prompt="noise",
+        width=width,
+        height=height,
+        frame_count=frame_count,
+        frame_rate=generation_pb2.Rational(num=24, den=1),
+        inference_step_count=1,
+    )
