@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 from collections.abc import Coroutine
 from pathlib import Path
@@ -129,6 +131,13 @@ class ChaosFront:
         """The process that has started the ranks, if there is one now."""
         return next((child for child in psutil.Process(self.pid).children() if child.children()), None)
 
+    def metric(self, name: str) -> float:
+        """One number without labels from the page for Prometheus."""
+        address = json.loads(self._ready_file.read_text())["metrics"]
+        page = urllib.request.urlopen(f"http://{address}/metrics", timeout=30).read().decode()
+        (line,) = [line for line in page.splitlines() if line.startswith(name + " ")]
+        return float(line.rpartition(" ")[2])
+
     def log(self) -> str:
         """Everything that it wrote, in all lives."""
         return self.log_path.read_text(errors="replace")
@@ -147,7 +156,8 @@ class ChaosFront:
     def end_everything(self) -> None:
         """Kill what still runs; for the end of a run that went wrong."""
         for process in self.processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it went with the one before
+                process.kill()
         if self._process is not None:
             self._process.wait()
 

@@ -23,7 +23,7 @@ import grpc
 from tests.chaos.api import Api, reason_of, v1
 from tests.chaos.front import SCRIPTED_RANKS, ChaosFront, run_to_the_end
 from tests.chaos.mutate import Mutator
-from tests.chaos.resources import look
+from tests.chaos.resources import Resources, look
 from tests.chaos.rpcs import Rpc, public_rpcs
 from tests.server.fakes import frame_bytes
 from vinf.v1 import generation_pb2
@@ -33,11 +33,14 @@ from vinf_server.front.rpc.video_generation import VideoGenerationService
 CONCURRENT = 16
 """Calls under way at a time."""
 
-WARM_UP_SHARE = 0.1
-"""Of the requests, before memory is measured for the first time."""
+_PARTS = 10
+"""Memory is measured after each."""
+
+_WARM_PART = 4
+"""The first half of the requests fills pools, caches and allocators."""
 
 MAX_GROWTH_BYTES = 8 << 20
-"""Of the front's resident memory from the end of the warm-up to the end."""
+"""Of the front's resident memory in the second half of the requests, cached frames left out."""
 
 KEPT_GENERATIONS = 64
 """That requests made by chance: the older ones are deleted, since a server remembers what it is not told to forget."""
@@ -50,6 +53,9 @@ MAX_REQUEST_BYTES = 16 << 20
 
 OVERSIZED_EVERY = 4_999
 """No multiple of the number of RPCs, so that each of them gets some."""
+
+FRONT_ARGUMENTS = ("--max-creates-per-minute", "1200")
+"""So that requests made by chance come through for the most part, and are limited now and then."""
 
 _PATIENCE_S = 0.05
 """For a stream, or a reply that may wait for a frame: then the client goes away."""
@@ -78,8 +84,9 @@ class FuzzReport:
     created: int = 0
     """Generations that requests made by chance."""
 
-    resident_bytes_warm: int = 0
-    resident_bytes_end: int = 0
+    resources: list[Resources] = field(default_factory=list)
+    """Of the front, after each tenth of the requests."""
+
     log_lines: int = 0
     violations: list[str] = field(default_factory=list)
 
@@ -88,8 +95,8 @@ class FuzzReport:
         lines = [
             f"{self.requests} requests in {self.seconds:.0f} s ({rate:.0f} a second), seed {self.seed}",
             f"  {self.created} of them made a generation; {self.log_lines} lines of log",
-            f"  resident memory of the front: {self.resident_bytes_warm / 2**20:.1f} MiB after the warm-up, "
-            f"{self.resident_bytes_end / 2**20:.1f} MiB at the end",
+            "  resident memory of the front, in it cached frames, after each tenth in MiB: "
+            + ", ".join(f"{at.resident_bytes / 2**20:.1f} {at.cached_bytes / 2**20:.1f}" for at in self.resources),
         ]
         for name, statuses in sorted(self.statuses.items()):
             counts = ", ".join(f"{status} {count}" for status, count in sorted(statuses.items(), key=lambda s: -s[1]))
@@ -128,17 +135,16 @@ class _Fuzzer:
         pid, report = self._front.pid, self._report
         self._finished = [await self._make_canary() for _ in range(3)]
         holder = await self._hold_the_group()
-        warm_up = int(requests * WARM_UP_SHARE)
         lines_before, began = self._log_lines(), time.monotonic()
-        await self._send(warm_up)
-        report.resident_bytes_warm = look(self._front).resident_bytes
-        await self._send(requests - warm_up)
+        for part in range(_PARTS):
+            await self._send(requests * (part + 1) // _PARTS - requests * part // _PARTS)
+            if not self._front.has_exited:
+                report.resources.append(look(self._front))
         report.seconds, report.requests = time.monotonic() - began, requests
         report.statuses = {name: dict(counts) for name, counts in self._counts.items()}
         if self._front.has_exited or self._front.pid != pid:
             report.violations.append(f"the front has died:\n{self._front.log()[-4000:]}")
             return report
-        report.resident_bytes_end = look(self._front).resident_bytes
         report.log_lines = self._log_lines() - lines_before
         self._check_growth()
         await self._api.cancel(holder)
@@ -169,12 +175,14 @@ class _Fuzzer:
                     self._disposable.remove(v1.DeleteGenerationRequest.FromString(data).generation_id)
 
     async def _ask(self, rpc: Rpc, method: Callable[..., grpc.aio.Call], data: bytes) -> tuple[str, bytes]:
-        """Make one call; returns "CODE" or "CODE / REASON" and the (first) reply."""
+        """Make one call; returns "CODE" or "CODE / REASON", and the reply to a unary one."""
         call = method(data, metadata=self._mutator.metadata())
         try:
             if rpc.streams:
-                replies = [await asyncio.wait_for(call.read(), _PATIENCE_S) for _ in range(3)]
-                return "OK", b"" if replies[0] is grpc.aio.EOF else replies[0]
+                # To the end, where one comes: gRPC itself loses some bytes for every stream that is cut off.
+                while await asyncio.wait_for(call.read(), _PATIENCE_S) is not grpc.aio.EOF:
+                    pass
+                return "OK", b""
             return "OK", await asyncio.wait_for(call, _PATIENCE_S if rpc.name in _WAITS else _TIMEOUT_S)
         except TimeoutError:
             if rpc.streams or rpc.name in _WAITS:
@@ -236,7 +244,7 @@ class _Fuzzer:
 
     def _check_growth(self) -> None:
         report = self._report
-        growth = report.resident_bytes_end - report.resident_bytes_warm
+        growth = report.resources[-1].lasting_bytes - report.resources[_WARM_PART].lasting_bytes
         if growth > MAX_GROWTH_BYTES:
             report.violations.append(f"resident memory grew by {growth} bytes, allowed are {MAX_GROWTH_BYTES}")
         allowed_lines = max(100, MAX_LOG_LINES_PER_THOUSAND * report.requests / 1000)
@@ -282,7 +290,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _with_front(work: Callable[[ChaosFront], Awaitable[FuzzReport]]) -> FuzzReport:
-    front = ChaosFront(*SCRIPTED_RANKS)
+    front = ChaosFront(*SCRIPTED_RANKS, *FRONT_ARGUMENTS)
     try:
         front.start()
         await front.wait_ready()

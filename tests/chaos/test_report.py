@@ -15,7 +15,7 @@ from tests.chaos.resources import Resources, excess
 
 pytestmark = pytest.mark.fast
 
-BASELINE = Resources(resident_bytes=50 << 20, descriptors=20, threads=10, processes=3)
+BASELINE = Resources(resident_bytes=50 << 20, cached_bytes=0, descriptors=20, threads=10, processes=3)
 
 
 def history(*receipts):
@@ -74,6 +74,11 @@ def test_summary_shows_violations():
     text = str(report(verdict=Verdict(lost=1, violations=["anna, g: lost frames [2]"])))
     assert "VIOLATION: anna, g: lost frames [2]" in text
     assert text.endswith("1 violations")
+
+
+def test_cached_frames_are_no_leak():
+    grown = Resources(**(BASELINE.as_dict() | {"resident_bytes": 100 << 20, "cached_bytes": 50 << 20}))
+    assert excess(grown, BASELINE) == []
 
 
 @pytest.mark.parametrize(
