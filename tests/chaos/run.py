@@ -35,9 +35,6 @@ from tests.chaos.rpcs import public_rpcs
 from tests.chaos.specs import SPECS
 from vinf.v1.generation_pb2 import GenerationState
 
-FRONT_RESTARTS = True
-"""Whether generations outlive the front, so that it may be killed."""
-
 CALM_S = 240.0
 """How long everything in hand may take to end once the last fault is over."""
 
@@ -54,7 +51,8 @@ class ChaosPlan:
     ranks: int = 2
     people: int = 5
     specs: tuple[str, ...] = tuple(SPECS)
-    restart_front: bool = FRONT_RESTARTS
+    restart_front: bool = True
+    """Kill the front now and then; what it had must come back with the next one."""
 
 
 async def run_chaos(plan: ChaosPlan) -> ChaosReport:
