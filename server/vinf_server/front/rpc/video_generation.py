@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1 import video_generation_service_pb2_grpc as service_grpc
 from vinf_server.front.engine.status import EngineStatus
@@ -47,7 +48,9 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             if self._status.known_report is None:
                 self._generations.check_accepting()
             report = self._status.report
-            normalised = check_create(request, report.model, report.memory)
+            # What was admitted once stays admitted, whatever these ranks have room for.
+            is_retry = self._generations.has_request(request.request_id)
+            normalised = check_create(request, report.model, link_pb2.MemoryModel() if is_retry else report.memory)
             generation, deduplicated = self._generations.create(
                 normalised, request_id=request.request_id, validate_only=request.validate_only
             )
