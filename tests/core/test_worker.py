@@ -164,8 +164,8 @@ def test_ranks_wait_together_for_a_slow_taker(rank_pool: RankPool) -> None:
     """Nobody blocks outside an agreement: the rank that waits says so, and all ranks go round again."""
     results = rank_pool.run(3, slow_video, spec(frame_count=30))
     assert sorted(frame for frames, _ in results for frame in frames) == list(range(30))
-    steps, decode_rounds, delivery = 3, 3, 1
-    assert [rounds for _, rounds in results] == [steps + 3 * (decode_rounds + delivery)] * 3
+    steps, end, decode_rounds, delivery = 3, 1, 3, 1
+    assert [rounds for _, rounds in results] == [steps + end + 3 * (decode_rounds + delivery)] * 3
 
 
 def video_ahead(topology: Topology, groups: Groups, what: GenerationSpec) -> dict[int, Pixels]:
