@@ -62,13 +62,6 @@ class FramePlan:
         return range(self.frames[0], self.frames[-1] + 1) if self.frames else range(0)
 
 
-DIRECT_SUM_RANKS = 4
-"""Most ranks that send each other their parts of a sum; more let Gloo reduce them. Measured for two."""
-
-_SUM_TAG = 1
-"""Frames travel under tag 0, at the same time."""
-
-
 class UnderWay:
     """Frames that travel; what does not need them can be computed meanwhile."""
 
@@ -195,40 +188,12 @@ class Exchange:
         return everything[mine]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Add ``values`` up over all ranks, in place; the result is the same on every rank.
-
-        Made for few values. Few ranks on CPUs send them to each other at once: one way and no change of threads, where
-        Gloo's all-reduce takes more of both.
-        """
+        """Add ``values`` up over all ranks, in place; the result is the same on every rank."""
         self.reduction_count += 1
         if self._group is not None:
             with self._clock.measure(Stage.COMMUNICATE):
-                if values.is_cpu and self._topology.world_size <= DIRECT_SUM_RANKS:
-                    self._sum_directly(values, self._group)
-                else:
-                    dist.all_reduce(values, op=dist.ReduceOp.SUM, group=self._group)
+                dist.all_reduce(values, op=dist.ReduceOp.SUM, group=self._group)
         return values
-
-    def _sum_directly(self, values: torch.Tensor, group: dist.ProcessGroup) -> None:
-        """Send the values to every peer, and add them up in rank order: to the same bits everywhere."""
-        own = values.contiguous()
-        parts = []
-        works: list[dist.Work | None] = []
-        for rank in range(self._topology.world_size):
-            if rank == self._topology.rank:
-                parts.append(own)
-                continue
-            part = torch.empty_like(own)
-            works.append(dist.irecv(part, group=group, group_src=rank, tag=_SUM_TAG))
-            works.append(dist.isend(own, group=group, group_dst=rank, tag=_SUM_TAG))
-            parts.append(part)
-        for work in works:
-            assert work is not None
-            work.wait()
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        values.copy_(total)
 
     def barrier(self) -> None:
         """Wait for every rank; sets up the communicator as a side effect, so that no timed step pays for it."""
