@@ -187,8 +187,10 @@ class MemoryModel(_message.Message):
     """What a generation takes of a rank's memory, predicted before it is admitted; all numbers are the worst rank's.
 
     A generation of F frames of W x H pixels fits when both hold:
-      fixed_bytes + bytes_per_frame_pixel * ceil(F * largest_clip_share) * W * H <= budget_bytes
+      fixed_bytes + bytes_per_frame_pixel * (C + X / 2) * W * H <= budget_bytes
       decode_fixed_bytes + decode_bytes_per_pixel * W * H <= budget_bytes
+    where C = ceil(F * largest_clip_share), and X = min(F - C, local_window_frames + global_frames) are frames of other
+    ranks, each held by one module at a time.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -231,6 +231,10 @@ class Generations:
             self._listener.generation_queued()
         return generation, False
 
+    def has_request(self, request_id: str, *, owner: str = "") -> bool:
+        """Whether a generation of this owner was created with this request id."""
+        return bool(request_id) and self._store.find_request(owner, request_id) is not None
+
     async def settle(self, generation: Generation) -> None:
         """Wait until a generation that was just created outlives the server, or take it back.
 

@@ -134,7 +134,11 @@ def model_message(limits: link_pb2.ModelLimits, memory: link_pb2.MemoryModel) ->
         max_prompt_words=limits.max_prompt_words,
         vocabulary=limits.vocabulary,
         max_frame_count_at_default_size=largest_frame_count(
-            memory, limits, limits.default_width, limits.default_height
+            memory,
+            limits,
+            limits.default_width,
+            limits.default_height,
+            scope.local_window_frames + scope.global_frames,
         ),
     )
 
