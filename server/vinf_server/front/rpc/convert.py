@@ -78,7 +78,7 @@ def generation_message(generation: Generation, generations: Generations) -> gene
         detached=generation.terms.lease_s is None,
         deadline=timestamp(generation.terms.deadline_ns),
         sequence=len(generation.events),
-        expire_time=timestamp(generations.expire_time_ns(generation)),
+        expire_time=timestamp(generations.keeper.expire_time_ns(generation)),
         first_available_frame_index=generation.frames.first_available,
         next_frame_index=generation.frames.next_missing,
         retention_frame_count=generation.terms.retention_frame_count,

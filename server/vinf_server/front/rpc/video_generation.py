@@ -76,7 +76,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             is_retry = self._generations.has_request(request.request_id, owner=owner)
             memory = link_pb2.MemoryModel() if is_retry else report.memory
             normalised, terms = check_create(request, report.model, memory, owner=owner)
-            await self._generations.look_at_disk()
+            await self._generations.keeper.look()
             generation, deduplicated = self._generations.create(
                 normalised, terms, request_id=request.request_id, validate_only=request.validate_only
             )
