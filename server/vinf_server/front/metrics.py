@@ -146,6 +146,12 @@ class Metrics:
         self.worker_memory_total = Gauge(
             "vinf_worker_memory_total_bytes", "Memory the rank's device or host has.", worker, registry=registry
         )
+        self.link_frame_bytes = Counter(
+            "vinf_link_frame_bytes_total",
+            "Frame bytes that ranks sent to the front: over the unix socket, or from this address of another host.",
+            ("peer",),
+            registry=registry,
+        )
         self.worker_restarts = Counter(
             "vinf_worker_restarts_total", "Relaunches of the group.", ("cause",), registry=registry
         )
@@ -159,6 +165,7 @@ class Metrics:
             self.worker_restarts.labels(cause)
         self.delivered_frames.labels("StreamFrames", "raw")
         self.delivered_bytes.labels("StreamFrames", "raw")
+        self.link_frame_bytes.labels("unix")
         for method in ("StreamFrames", "WatchGeneration"):
             self.active_streams.labels(method)
 
