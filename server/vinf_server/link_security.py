@@ -106,6 +106,10 @@ class LinkSecurity:
         )
 
 
+UNIX_SOCKET = LinkSecurity()
+"""On the front's own host there is nothing to show: the socket lies in a folder of the front's user alone."""
+
+
 def open_channel(address: str, security: LinkSecurity) -> grpc.Channel:
     """A rank's channel to the front: a unix socket on the front's own host, TCP from the others."""
     if address.startswith("unix:"):
