@@ -203,8 +203,8 @@ class ServeConfig:
     """How other hosts join; None: the group is on this host alone."""
 
     relaunch_delay_s: float = 0.5
-    """Before the second relaunch of a lost group, the first one waits for nothing; doubles with every loss in the
-    window."""
+    """Before another launch when a group was lost that never became ready; doubles as long as none does. A group that
+    worked is replaced at once."""
 
     max_losses: int = 5
     """Losses of the group within `loss_window_s` after which the front gives up."""

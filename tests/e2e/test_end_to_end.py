@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.remains import remains_of
 from tests.support.server import Server, run_vinf
 from vinf_client import Client, GenerationCancelledError, GenerationHandle, Progress
 
@@ -75,12 +76,13 @@ def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(tmp_path:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_stopped_server_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
+def test_case_69_a_stopped_server_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
     server = Server(tmp_path, "--ranks", "2")
     with Client(server.address) as client:
         client.submit(PROMPT, frames=32, seed=2, steps=100)
     assert len(server.note_family()) >= 4  # front, agent, two ranks
     assert server.stop(how) == 0
+    assert not remains_of(tmp_path / "data")
 
 
 def test_a_killed_rank_costs_time_and_no_bit(tmp_path: Path) -> None:

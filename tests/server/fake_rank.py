@@ -38,23 +38,26 @@ def main() -> None:
     metadata = (("vinf-epoch", os.environ["VINF_EPOCH"]), *security.metadata())
     channel = open_channel(os.environ["VINF_LINK"], security)
     stub = pb_grpc.EngineLinkServiceStub(channel)
-    frame_count = [0]
-    threading.Thread(target=lambda: stub.Beat(beats(rank, frame_count), metadata=metadata), daemon=True).start()
+    frame_count, hangs = [0], threading.Event()
+    threading.Thread(target=lambda: stub.Beat(beats(rank, frame_count, hangs), metadata=metadata), daemon=True).start()
     if rank == 0:
         reports: queue.SimpleQueue = queue.SimpleQueue()
         memory = memory_model(budget_bytes=int(os.environ["VINF_MEMORY_BUDGET"]), largest_clip_share=0.5)
         ready = pb.ReadyReport(world_size=world_size, model=model_limits(), memory=memory)
         reports.put(pb.AttachRequest(ready=ready))
-        follow_orders(stub, metadata, reports, frame_count)
+        follow_orders(stub, metadata, reports, frame_count, hangs)
     else:
+        hangs.set()  # only what rank 0 does is scripted
         while not os.path.exists(stop_file):
             time.sleep(0.05)
     open(stop_file, "w").close()
     os._exit(0)
 
 
-def beats(rank, frame_count):
+def beats(rank, frame_count, hangs):
+    progress_count = 0
     while True:
+        progress_count += not hangs.is_set()
         yield pb.BeatRequest(
             rank=rank,
             pid=os.getpid(),
@@ -63,18 +66,19 @@ def beats(rank, frame_count):
             device_name="scripted",
             busy_seconds={"denoise": time.process_time()},
             frame_count=frame_count[0],
+            progress_count=progress_count,
             memory_used_bytes=1000,
             memory_total_bytes=2000,
         )
         time.sleep(0.2)
 
 
-def follow_orders(stub, metadata, reports, frame_count) -> None:
+def follow_orders(stub, metadata, reports, frame_count, hanging) -> None:
     cancelled: set[str] = set()
     for order in stub.Attach(iter(reports.get, None), metadata=metadata):
         kind = order.WhichOneof("order")
         if kind == "generate":
-            arguments = (stub, metadata, reports, frame_count, order.generate, cancelled)
+            arguments = (stub, metadata, reports, frame_count, order.generate, cancelled, hanging)
             threading.Thread(target=generate, args=arguments, daemon=True).start()
         elif kind == "cancel":
             cancelled.add(order.cancel.generation_id)
@@ -82,7 +86,7 @@ def follow_orders(stub, metadata, reports, frame_count) -> None:
             return
 
 
-def generate(stub, metadata, reports, frame_count, order, cancelled) -> None:
+def generate(stub, metadata, reports, frame_count, order, cancelled, hanging) -> None:
     generation_id, prompt = order.generation_id, order.prompt
     if "huge" in prompt:
         with open(os.environ["VINF_FAILURE_FILE"], "w") as file:
@@ -109,6 +113,8 @@ def generate(stub, metadata, reports, frame_count, order, cancelled) -> None:
                 outcome = pb.OUTCOME_FAILED
                 break
             if ("slow" in prompt or hangs) and index == 1:
+                if hangs:
+                    hanging.set()
                 while hangs or generation_id not in cancelled:
                     time.sleep(0.01)
                 outcome = pb.OUTCOME_CANCELLED

@@ -67,6 +67,11 @@ def test_memory_budget(monkeypatch, text, size):
     [
         (["--ranks", "0"], "--ranks: 0 is not in [1, 256]"),
         (["--ranks", "257"], "--ranks: 257 is not in [1, 256]"),
+        (["--beat-timeout", "0"], "--beat-timeout: 0 is not in [0.5, 3600] seconds"),
+        (["--hang-timeout", "nan"], "--hang-timeout: nan is not in [1, 3600] seconds"),
+        (["--grace", "0.5"], "--grace: 0.5 is not in [1, 86400] seconds"),
+        (["--grace", "20", "--drain-delay", "11"], "--drain-delay: 11 is not in [0, 10] seconds, half of --grace"),
+        (["--max-losses", "0"], "--max-losses: 0 is not in [1, 1000000]"),
         (["--ranks", "x"], "--ranks: invalid int value: 'x'"),
         (["--listen", "50051"], "--listen: '50051' is not HOST:PORT"),
         (["--listen", "127.0.0.1:65536"], "--listen: port 65536 is not in [0, 65535]"),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.server.conftest import QUICK_AGENT, ROOT, FrontProcess, assert_gone, wait_until
 from tests.server.fakes import frame_bytes
+from tests.support.remains import remains_of
 from vinf.v1 import (
     generation_pb2,
     server_info_service_pb2,
@@ -86,6 +88,10 @@ def front(tmp_path_factory):
     finally:
         assert process.stop() == 0
         assert "Traceback" not in process.stderr
+
+
+def assert_nothing_left(front):
+    assert not remains_of(front.folder / "data")
 
 
 def assert_is_video(responses, *, seed, start, stop):
@@ -159,9 +165,11 @@ def test_cancelled_between_frames_keeps_what_there_is(front):
     assert client.watch(waiting)[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
 
 
-def test_failure_that_the_ranks_report(front):
+def test_failure_that_the_ranks_report_twice(front):
     client = front.client
-    generation = client.watch(client.create("fail a red circle"))[-1]
+    generation_id = client.create("fail a red circle")
+    generation = client.watch(generation_id)[-1]
+    assert f"generation {generation_id} is tried once more after step 0: frame 1 is black" in front.process.stderr
     assert generation.state == generation_pb2.GENERATION_STATE_FAILED
     assert (generation.error.reason, generation.error.message) == ("OUTPUT_INVALID", "frame 1 is black")
     assert client.metric('vinf_generation_failures_total{model_name="scripted",reason="OUTPUT_INVALID"}') >= 1
@@ -177,7 +185,7 @@ def test_info_health_and_metrics_agree(front):
     assert client.metric('vinf_worker_up{gpu="cpu",rank="1"}') == 1
 
 
-def test_second_front_on_the_same_port(front, tmp_path):
+def test_case_71_second_front_on_the_same_port(front, tmp_path):
     address = front.client.ready["listen"]
     second = FrontProcess(tmp_path, "--listen", address)
     assert second.wait() == 1
@@ -206,6 +214,7 @@ def test_killed_rank_interrupts_what_runs_and_the_group_comes_back(front):
     stream = client.stream(generation_id)
     assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
     old = {rank.rank: rank.pid for rank in client.info().ranks}
+    resumes = client.metric('vinf_generation_resumes_total{model_name="scripted"}')
     front.process.note_processes()
     os.kill(old[1], signal.SIGKILL)
     wait_until(lambda: client.status() == NOT_SERVING)
@@ -222,7 +231,7 @@ def test_killed_rank_interrupts_what_runs_and_the_group_comes_back(front):
     assert_is_video(list(client.stream(waiting)), seed=22, start=0, stop=16)
     assert not {rank.pid for rank in client.info().ranks} & set(old.values())
     assert client.metric('vinf_worker_restarts_total{cause="signal"}') == 1
-    assert client.metric('vinf_generation_resumes_total{model_name="scripted"}') == 1
+    assert client.metric('vinf_generation_resumes_total{model_name="scripted"}') == resumes + 1
     assert f"rank 1 (pid {old[1]}, cpu) was lost" in front.process.stderr
     assert "rank 1 ended with signal 9" in front.process.stderr
     assert_gone(psutil.Process(pid) for pid in old.values() if psutil.pid_exists(pid))
@@ -245,28 +254,99 @@ def test_generation_that_loses_every_group_fails_and_the_next_one_does_not(front
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_signal_ends_streams_and_leaves_no_process(front_process, number):
-    """Started as a shell starts a job in the background: with SIGINT ignored."""
-    front = front_process(*QUICK_AGENT, prefix=("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
+def test_case_69_signal_ends_streams_within_the_grace_and_leaves_nothing(front_process, number):
+    """Started as a shell starts a job in the background: with SIGINT ignored. The ranks hang, and save nothing."""
+    front = front_process(*QUICK_AGENT, "--grace", "4", prefix=("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
     client = Client(front.wait_ready())
-    stream = client.stream(client.create("a hang red circle"))
-    assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
+    generation_id = client.create("a hang red circle")
+    streams = [client.stream(generation_id) for _ in range(8)]
+    for stream in streams:
+        assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
+    health = client.health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+    assert next(health).status == SERVING
     assert len(front.note_processes()) == 3
+    began = time.monotonic()
     os.kill(front.process.pid, number)
-    (last,) = list(stream)
-    assert last.end.error.reason == "SERVER_DRAINING"
-    assert last.end.next_frame_index == 1
+    assert next(health).status == NOT_SERVING
+    assert time.monotonic() - began < 1
+    wait_until(lambda: is_draining(client), what="no new generation is taken")
+    assert client.get(generation_id).state == generation_pb2.GENERATION_STATE_RUNNING, "the rest has gone on so far"
+    for stream in streams:
+        (last,) = list(stream)
+        assert last.end.error.reason == "SERVER_DRAINING"
+        assert last.end.next_frame_index == 1
+    assert not list(health), "closed in order"
     assert front.wait() == 0
+    assert time.monotonic() - began < 4.5
     assert not front.ready_file.exists()
-    assert not list((front.folder / "data").glob("run-*"))
+    assert_nothing_left(front)
     client.channel.close()
 
 
-def test_killed_front_takes_agent_and_ranks_along(front_process):
+def is_draining(client) -> bool:
+    try:
+        client.create()
+    except grpc.RpcError as error:
+        return error.code() is grpc.StatusCode.UNAVAILABLE and "the server is shutting down" in error.details()
+    return False
+
+
+def test_stop_lets_the_running_generation_end(front_process):
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    generation_id = client.create("a slow red circle")
+    stream = client.stream(generation_id)
+    assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
+    os.kill(front.process.pid, signal.SIGTERM)
+    wait_until(lambda: is_draining(client))
+    client.cancel(generation_id)
+    (last,) = list(stream)
+    assert last.end.state == generation_pb2.GENERATION_STATE_CANCELLED
+    assert front.wait() == 0
+    assert_nothing_left(front)
+    client.channel.close()
+
+
+def test_stop_takes_the_ranks_from_a_generation_that_cannot_end(front_process):
+    front = front_process(*QUICK_AGENT, "--grace", "4", "--drain-delay", "0.5")
+    client = Client(front.wait_ready())
+    generation_id = client.create("a slow red circle")
+    stream = client.stream(generation_id)
+    assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
+    os.kill(front.process.pid, signal.SIGTERM)
+    assert client.create(), "taken until the delay is over"
+    (last,) = list(stream)
+    assert last.end.state == generation_pb2.GENERATION_STATE_PENDING
+    assert last.end.error.reason == "SERVER_DRAINING"
+    assert front.wait() == 0
+    client.channel.close()
+
+
+def test_case_70_hangup_changes_nothing(front_process):
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    os.kill(front.process.pid, signal.SIGHUP)
+    wait_until(lambda: "SIGHUP: there is nothing to reload" in front.stderr)
+    assert client.watch(client.create())[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    assert front.stop() == 0
+    assert_nothing_left(front)
+    client.channel.close()
+
+
+def test_case_57_killed_front_takes_agent_and_ranks_along(front_process):
     front = front_process()
     front.wait_ready()
+    processes = front.note_processes()
     front.process.kill()
-    front.wait()
+    front.process.wait()
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+    # The next start clears what only a living front can.
+    front.ready_file.unlink()
+    following = front_process(*QUICK_AGENT, name="front")
+    following.wait_ready()
+    assert following.stop() == 0
+    assert_nothing_left(front)
 
 
 def test_killed_agent_takes_its_ranks_along_and_is_replaced(front_process):
@@ -292,7 +372,7 @@ def test_generation_that_does_not_fit_fails_by_name_and_is_not_held_against_the_
     client.channel.close()
 
 
-def test_stopped_rank_is_noticed_and_replaced(front_process):
+def test_case_50_stopped_rank_is_noticed_and_replaced(front_process):
     front = front_process(*QUICK_AGENT, "--beat-timeout", "1")
     client = Client(front.wait_ready())
     generation_id = client.create("a hang red circle")
@@ -305,7 +385,29 @@ def test_stopped_rank_is_noticed_and_replaced(front_process):
     client.channel.close()
 
 
-def test_second_signal_stops_at_once(front_process):
+def test_case_51_rank_that_beats_but_gets_nowhere_is_replaced(front_process):
+    front = front_process(*QUICK_AGENT, "--hang-timeout", "1")
+    client = Client(front.wait_ready())
+    generation_id = client.create("a hang red circle", seed=5)
+    assert_is_video(list(client.stream(generation_id)), seed=5, start=0, stop=16)
+    assert "the ranks hang: no progress for" in front.stderr
+    assert "a step usually takes 0.01 s" in front.stderr
+    assert client.metric('vinf_worker_restarts_total{cause="hang"}') == 1
+    client.channel.close()
+
+
+def test_case_56_crash_loop_ends_with_the_ranks_own_words(front_process):
+    front = front_process(*QUICK_AGENT, "--model", "crash")
+    assert front.wait() == 1
+    assert front.stderr.count("launched 2 ranks") == 5
+    assert "cannot load its weights" in front.stderr
+    last = front.stderr.splitlines()[-1]
+    assert "the group of ranks was lost 5 times within 10 minutes; giving up" in last
+    assert "cannot load its weights" in last
+    assert_nothing_left(front)
+
+
+def test_case_70_second_signal_stops_at_once(front_process):
     front = front_process(*QUICK_AGENT)
     front.wait_ready()
     for process in front.note_processes():
@@ -314,6 +416,7 @@ def test_second_signal_stops_at_once(front_process):
     wait_until(lambda: "vinf is stopping" in front.stderr)
     os.kill(front.process.pid, signal.SIGTERM)
     assert front.wait() == 128 + signal.SIGTERM
+    assert_nothing_left(front)
 
 
 def test_unknown_model_is_one_line(front_process):

@@ -59,6 +59,10 @@ class Server:
         self._family += [process for process in family if process not in self._family]
         return family
 
+    def logs(self) -> list[Path]:
+        """The folders with the logs of its launches."""
+        return list((self.folder / "data" / "logs").iterdir())
+
     def vinf(self, *arguments: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run a client command against the server."""
         return run_vinf(*arguments, "--server", self.address, expect=expect)

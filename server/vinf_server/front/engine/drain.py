@@ -28,11 +28,11 @@ async def finish_or_save(dispatcher: Dispatcher, *, finish_by: float, save_by: f
     _log.info("waiting for generation %s to end, or to save a checkpoint", generation.generation_id)
     while dispatcher.current is generation:
         now = time.monotonic()
+        if now + _steps_left_s(dispatcher, generation) > finish_by:
+            dispatcher.preempt()
         if now >= save_by:
             _log.warning("generation %s is cut off; its newest checkpoint stays", generation.generation_id)
             return
-        if now + _steps_left_s(dispatcher, generation) > finish_by:
-            dispatcher.preempt()
         next_time = finish_by if now < finish_by else save_by
         await generation.changed.wait(timeout_s=min(_LOOK_S, next_time - now))
 

@@ -29,6 +29,9 @@ _END_S = 3.0
 _REPORT_S = 0.5
 """For a host to say why its rank left, once the rank's streams broke."""
 
+_VERDICT_S = 2.0
+"""For a host to name the rank that failed first, where it was none of this host's; its agent needs a second."""
+
 _WAITING_LOG_S = 30.0
 
 
@@ -212,6 +215,8 @@ class HostAgents:
     def __init__(self, local: Agent, remotes: list[RemoteAgent]) -> None:
         self._local = local
         self._remotes = remotes
+        self._judged: tuple[RemoteAgent | None, host_pb2.AgentEnded] | None = None
+        """Who was at fault as it looked before everything was killed: a kill looks like a fault."""
         self._all: list[asyncio.Future[object]] = [local.exited, *(remote.exited for remote in remotes)]  # type: ignore[list-item]
         self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done as soon as the agent of any host has ended."""
@@ -220,6 +225,7 @@ class HostAgents:
 
     async def stop(self, *, grace_s: float) -> None:
         """End all of them with SIGTERM, and with SIGKILL when that takes too long."""
+        self._judged = self._judge()
         for remote in self._remotes:
             remote.order_end(grace_s=grace_s)
         await self._local.stop(grace_s=grace_s)
@@ -227,6 +233,7 @@ class HostAgents:
 
     async def kill(self) -> None:
         """SIGKILL whatever still lives; a host that does not confirm it is cut off."""
+        self._judged = self._judge()
         for remote in self._remotes:
             remote.order_end(grace_s=0)
         await self._local.kill()
@@ -238,6 +245,7 @@ class HostAgents:
 
     def dump_stacks(self) -> None:
         """Have every rank write down where it stands; other hosts then end theirs."""
+        self._judged = self._judge()
         self._local.dump_stacks()
         for remote in self._remotes:
             remote.order_end(grace_s=0, dump_stacks=True)
@@ -268,37 +276,45 @@ class HostAgents:
         if any(report.by_signal for _, report in self._reports()):
             return
         await self._local.wait_for_verdict(timeout_s=timeout_s)
+        remotes = [remote.exited for remote in self._remotes]
         if not self._local.ended_by_signal:
-            await self.wait_for_report()
+            await asyncio.wait(remotes, timeout=_VERDICT_S, return_when=asyncio.FIRST_COMPLETED)
 
     def exit_summary(self) -> str:
         """Who failed first and how."""
-        report = self._first_report()
-        return self._local.exit_summary() if report is None else self._describe(*report)
+        remote, report = self._judge()
+        return self._local.exit_summary() if remote is None else self._describe(remote, report)
 
     @property
     def ended_by_signal(self) -> bool:
         """True when the first one to fail was killed by a signal."""
-        report = self._first_report()
-        return self._local.ended_by_signal if report is None else report[1].by_signal
+        remote, report = self._judge()
+        return self._local.ended_by_signal if remote is None else report.by_signal
 
     def log_tail(self, rank: int | None = None) -> str:
-        """The last lines of who failed first."""
-        report = self._first_report()
-        if report is None:
-            return self._local.log_tail(rank)
-        return f"host {report[0].host.name}: {report[1].log_tail or 'it has sent no log'}"
+        """The last lines of who failed first; the number of a rank says nothing about its host."""
+        remote, report = self._judge()
+        if remote is None:
+            return self._local.log_tail()
+        return f"host {remote.host.name}: {report.log_tail or 'it has sent no log'}"
 
-    def _first_report(self) -> tuple[RemoteAgent, host_pb2.AgentEnded] | None:
-        """The report of the other host that was at fault; None when this one was.
+    def last_words(self, rank: int | None = None) -> str:
+        """The very last line of what `log_tail` shows, empty when there is none."""
+        remote, report = self._judge()
+        if remote is None:
+            return self._local.last_words()
+        return report.log_tail.rpartition("\n")[2].strip()
+
+    def _judge(self) -> tuple[RemoteAgent | None, host_pb2.AgentEnded]:
+        """Who was at fault, and its report when it was another host.
 
         What a lost rank leaves behind are ranks that exit with a code; so a signal tells the first one.
         """
-        if self._local.ended_by_signal:
-            return None
-        reports = self._reports()
+        if self._judged is not None:
+            return self._judged
+        reports = [] if self._local.ended_by_signal else self._reports()
         by_signal = [report for report in reports if report[1].by_signal]
-        return next(iter(by_signal or reports), None)
+        return next(iter(by_signal or reports), (None, host_pb2.AgentEnded()))
 
     def _reports(self) -> list[tuple[RemoteAgent, host_pb2.AgentEnded]]:
         return [(remote, remote.exited.result()) for remote in self._remotes if remote.exited.done()]

@@ -238,6 +238,12 @@ class Agent:
                 return f"last lines of {path}:\n{tail}"
         return f"logs are in {self._plan.log_folder}"
 
+    def last_words(self, rank: int | None = None) -> str:
+        """The very last line of what `log_tail` shows, empty when there is none."""
+        _, _, tail = self.log_tail(rank).partition("\n")
+        lines = [line.strip() for line in tail.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
+
     def _verdict(self) -> tuple[str, int]:
         failure = self._rank_failure()
         return (f"rank {failure[0]}", failure[1]) if failure else ("the agent", self._process.returncode or 0)

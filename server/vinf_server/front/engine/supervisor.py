@@ -100,10 +100,11 @@ class Supervisor:
     async def run(self) -> None:
         """Launch and relaunch until cancelled; raises `GroupFailedError` when that makes no sense any more."""
         losses: deque[float] = deque()
+        failed_starts = 0
         while True:
             agent, group = await self._launch()
             loss = await self._watch(agent, group)
-            await self._clean_up(agent, loss)
+            last_words = await self._clean_up(agent, loss)
             if loss.reason == OUT_OF_MEMORY and group.ready_report is not None:
                 # The generation was at fault, not the group.
                 continue
@@ -114,10 +115,12 @@ class Supervisor:
             if len(losses) >= self._config.max_losses:
                 raise GroupFailedError(
                     f"the group of ranks was lost {len(losses)} times within {self._config.loss_window_s / 60:g} "
-                    f"minutes; giving up. Last: {loss.message}"
+                    f"minutes; giving up. Last: {loss.message}" + (f": {last_words}" if last_words else "")
                 )
-            if len(losses) > 1:  # the first one is bad luck
-                await asyncio.sleep(self._config.relaunch_delay_s * 2 ** (len(losses) - 2))
+            # One that worked is replaced at once; one that cannot start is not tried in a tight loop.
+            failed_starts = 0 if group.became_ready.done() else failed_starts + 1
+            if failed_starts:
+                await asyncio.sleep(self._config.relaunch_delay_s * 2 ** (failed_starts - 1))
 
     async def stop(self, *, within_s: float) -> None:
         """Let the ranks leave, then make sure that they are gone. `run` must have been cancelled before.
@@ -208,8 +211,8 @@ class Supervisor:
         self._listener.group_lost(loss)
         return loss
 
-    async def _clean_up(self, agent: Agent | HostAgents, loss: Loss) -> None:
-        """End what is left of the group and say why it was lost."""
+    async def _clean_up(self, agent: Agent | HostAgents, loss: Loss) -> str:
+        """End what is left of the group, say why it was lost, and return the last words of the rank at fault."""
         agent.note_descendants()
         if loss.cause == "hang":
             agent.dump_stacks()
@@ -229,6 +232,7 @@ class Supervisor:
         self._metrics.worker_restarts.labels(cause).inc()
         _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary)
         _log.error("%s", agent.log_tail(loss.rank))
+        return agent.last_words(loss.rank)
 
     def _known_memory(self, hosts: list[Host]) -> link_pb2.MemoryModel | None:
         """What an earlier group has measured on the same devices."""

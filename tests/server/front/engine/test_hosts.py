@@ -88,6 +88,9 @@ class LocalAgent:
     def log_tail(self, rank=None):
         return "local log"
 
+    def last_words(self, rank=None):
+        return "log"
+
 
 @pytest.mark.parametrize("local_signal", [True, False])
 def test_the_first_one_to_fail_is_the_one_that_a_signal_ended(hosts, local_signal):
@@ -101,11 +104,25 @@ def test_the_first_one_to_fail_is_the_one_that_a_signal_ended(hosts, local_signa
         remote.host.take_ended(pb.AgentEnded(epoch=4, **report))
         await agents.exited
         assert agents.ended_by_signal
+        assert agents.last_words() == ("log" if local_signal else "Killed")
         if local_signal:
             assert (agents.exit_summary(), agents.log_tail()) == ("rank 0 ended with exit code 1", "local log")
         else:
             assert agents.exit_summary() == "host second (10.0.0.2): rank 1 ended with signal 9"
             assert agents.log_tail() == "host second (10.0.0.2): Killed"
+
+    run(scenario())
+
+
+def test_what_the_end_of_all_leaves_behind_is_no_fault(hosts):
+    async def scenario():
+        remote = hosts.join(offer(), "10.0.0.2").launch(order(4))
+        agents = HostAgents(LocalAgent(), [remote])
+        ending = asyncio.create_task(agents.kill())
+        await asyncio.sleep(0)
+        remote.end(pb.AgentEnded(epoch=4, summary="the agent ended with signal 9", by_signal=True))
+        await ending
+        assert (agents.exit_summary(), agents.log_tail()) == ("rank 0 ended with exit code 1", "local log")
 
     run(scenario())
 

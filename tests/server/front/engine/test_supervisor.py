@@ -61,7 +61,7 @@ def supervised(tmp_path, metrics, monkeypatch):
 
 @pytest.mark.process
 def test_crash_loop_ends_with_the_reason(supervised, sample, caplog):
-    with pytest.raises(GroupFailedError, match="lost 3 times within 10 minutes; giving up"):
+    with pytest.raises(GroupFailedError, match=r"lost 3 times within 10 minutes; giving up\. .* cannot load"):
         supervised("crash")
     assert supervised.epoch == 3
     assert [loss.cause for loss in supervised.listener.losses] == ["exit"] * 3
@@ -118,11 +118,14 @@ def test_first_failure_is_named(finished_agent, code, summary, by_signal):
     assert agent.exit_summary() == summary
     assert agent.ended_by_signal is by_signal
     assert agent.log_tail().endswith("run/attempt_0/1/stderr.log:\nout of memory")
+    assert agent.last_words() == "out of memory"
 
 
 @pytest.mark.fast
 def test_rank_without_a_word_gives_no_traceback_of_the_agent(finished_agent):
-    assert finished_agent(AGENT_LOG.format(code="-9")).log_tail().startswith("logs are in ")
+    agent = finished_agent(AGENT_LOG.format(code="-9"))
+    assert agent.log_tail().startswith("logs are in ")
+    assert agent.last_words() == ""
 
 
 @pytest.mark.fast
