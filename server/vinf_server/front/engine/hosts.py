@@ -51,7 +51,11 @@ class Host:
         self.rank_count = offer.rank_count
         self.address = address
         """The IP address it came from."""
+        self.local_addr = address_towards(address)
+        """The address of this host that it reaches."""
         self.name = f"{offer.name} ({address})"
+        self.is_leaving = False
+        """Its place is free, even if its stream has not quite ended."""
         self.agent: RemoteAgent | None = None
         self._orders: asyncio.Queue[host_pb2.JoinResponse | None] = asyncio.Queue()
 
@@ -67,6 +71,7 @@ class Host:
 
     def drop(self) -> None:
         """End its stream; it then ends its ranks and joins again."""
+        self.is_leaving = True
         self._orders.put_nowait(None)
 
     async def next_order(self) -> host_pb2.JoinResponse | None:
@@ -119,7 +124,7 @@ class Hosts:
     @property
     def joined_count(self) -> int:
         """Hosts that are there, the front's own included."""
-        return 1 + len(self._hosts)
+        return 1 + len(self._present())
 
     def join(self, offer: host_pb2.HostOffer, address: str) -> Host:
         """Give a host a place; the one it may have had under a stream that has not broken yet is its own again.
@@ -166,13 +171,13 @@ class Hosts:
                 *(self.joined_count, self._config.count, self.link),
             )
             await self._changed.wait(timeout_s=_WAITING_LOG_S)
-        return sorted(self._hosts.values(), key=lambda host: host.host_id)
+        return sorted(self._present(), key=lambda host: host.host_id)
 
     async def launch(
         self, hosts: list[Host], config: ServeConfig, plan: LaunchPlan, spare: SpareAgent | None
     ) -> HostAgents:
         """Start the agents of all hosts, which meet on a port of this one; OSError when that is not possible."""
-        local_addr = self._config.local_addr or address_towards(hosts[0].address)
+        local_addr = self._config.local_addr or hosts[0].local_addr
         port = free_port(local_addr)
         rendezvous = Rendezvous(
             id=f"vinf-{plan.epoch}",
@@ -187,7 +192,7 @@ class Hosts:
         local = await Agent.start(config, plan, spare)
         remotes = []
         for host in hosts:
-            towards = self._config.local_addr or address_towards(host.address)
+            towards = self._config.local_addr or host.local_addr
             order = host_pb2.LaunchAgentOrder(
                 epoch=plan.epoch,
                 rendezvous_endpoint=host_and_port(towards, port),
@@ -196,10 +201,13 @@ class Hosts:
                 environment=shared,
             )
             remotes.append(host.launch(order))
-            if self._hosts.get(host.host_id) is not host:
+            if host.is_leaving:
                 summary = f"host {host.name} left before its ranks were started"
                 remotes[-1].end(host_pb2.AgentEnded(epoch=plan.epoch, summary=summary))
         return HostAgents(local, remotes)
+
+    def _present(self) -> list[Host]:
+        return [host for host in self._hosts.values() if not host.is_leaving]
 
     def _lose(self, host: Host, what: str) -> None:
         host.drop()

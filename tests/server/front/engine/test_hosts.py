@@ -38,26 +38,26 @@ def run(scenario):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"version": "2"}, r"second \(10.0.0.2\) runs vinf 2, this group 1; install the same"),
+        ({"version": "2"}, r"second \(127.0.0.1\) runs vinf 2, this group 1; install the same"),
         ({"device_kind": "cuda"}, "would compute on cuda, this group computes on cpu"),
         ({"rank_count": 0}, "offers 0 ranks"),
     ],
 )
 def test_who_can_never_be_one_of_the_group(hosts, fields, message):
     with pytest.raises(HostMismatchError, match=message):
-        hosts.join(offer(**fields), "10.0.0.2")
+        hosts.join(offer(**fields), "127.0.0.1")
     assert hosts.joined_count == 1
 
 
 def test_a_host_that_joins_again_takes_its_own_place(hosts):
     async def scenario():
         waiting = asyncio.create_task(hosts.complete())
-        first = hosts.join(offer(), "10.0.0.2")
+        first = hosts.join(offer(), "127.0.0.1")
         assert await waiting == [first]
         with pytest.raises(PlacesTakenError):
-            hosts.join(offer(host_id="c"), "10.0.0.3")
+            hosts.join(offer(host_id="c"), "127.0.0.1")
         agent = first.launch(order(4))
-        again = hosts.join(offer(), "10.0.0.2")
+        again = hosts.join(offer(), "127.0.0.1")
         assert "joined again" in agent.exited.result().summary, "its ranks are lost"
         assert (await first.next_order()).HasField("launch")
         assert await first.next_order() is None, "its old stream ends"
@@ -95,7 +95,7 @@ class LocalAgent:
 @pytest.mark.parametrize("local_signal", [True, False])
 def test_the_first_one_to_fail_is_the_one_that_a_signal_ended(hosts, local_signal):
     async def scenario():
-        remote = hosts.join(offer(), "10.0.0.2").launch(order(4))
+        remote = hosts.join(offer(), "127.0.0.1").launch(order(4))
         agents = HostAgents(LocalAgent(ended_by_signal=local_signal), [remote])
         assert not agents.exited.done()
         report = {"summary": "rank 1 ended with signal 9", "by_signal": True, "log_tail": "Killed"}
@@ -108,15 +108,15 @@ def test_the_first_one_to_fail_is_the_one_that_a_signal_ended(hosts, local_signa
         if local_signal:
             assert (agents.exit_summary(), agents.log_tail()) == ("rank 0 ended with exit code 1", "local log")
         else:
-            assert agents.exit_summary() == "host second (10.0.0.2): rank 1 ended with signal 9"
-            assert agents.log_tail() == "host second (10.0.0.2): Killed"
+            assert agents.exit_summary() == "host second (127.0.0.1): rank 1 ended with signal 9"
+            assert agents.log_tail() == "host second (127.0.0.1): Killed"
 
     run(scenario())
 
 
 def test_what_the_end_of_all_leaves_behind_is_no_fault(hosts):
     async def scenario():
-        remote = hosts.join(offer(), "10.0.0.2").launch(order(4))
+        remote = hosts.join(offer(), "127.0.0.1").launch(order(4))
         agents = HostAgents(LocalAgent(), [remote])
         ending = asyncio.create_task(agents.kill())
         await asyncio.sleep(0)
@@ -129,12 +129,12 @@ def test_what_the_end_of_all_leaves_behind_is_no_fault(hosts):
 
 def test_a_failure_that_another_try_would_not_mend_comes_from_any_host(hosts):
     async def scenario():
-        remote = hosts.join(offer(), "10.0.0.2").launch(order(4))
+        remote = hosts.join(offer(), "127.0.0.1").launch(order(4))
         agents = HostAgents(LocalAgent(), [remote])
         assert agents.read_rank_failure() is None
         remote.end(pb.AgentEnded(epoch=4, failure_reason="MODEL_NOT_FOUND", failure_message="no model"))
         failure = agents.read_rank_failure()
-        assert (failure.reason, failure.message) == ("MODEL_NOT_FOUND", "host second (10.0.0.2): no model")
+        assert (failure.reason, failure.message) == ("MODEL_NOT_FOUND", "host second (127.0.0.1): no model")
 
     run(scenario())
 
@@ -143,7 +143,7 @@ def test_a_host_that_does_not_confirm_the_end_is_cut_off(hosts, monkeypatch):
     monkeypatch.setattr("vinf_server.front.engine.hosts._END_S", 0.05)
 
     async def scenario():
-        host = hosts.join(offer(), "10.0.0.2")
+        host = hosts.join(offer(), "127.0.0.1")
         agents = HostAgents(local := LocalAgent(), [host.launch(order(4))])
         await agents.kill()
         assert local.is_killed
@@ -151,6 +151,7 @@ def test_a_host_that_does_not_confirm_the_end_is_cut_off(hosts, monkeypatch):
         end = (await host.next_order()).end
         assert (end.epoch, end.grace_seconds) == (4, 0)
         assert await host.next_order() is None
+        assert hosts.joined_count == 1, "nothing is launched on it any more, even before its stream has ended"
 
     run(scenario())
 
