@@ -194,7 +194,7 @@ class WorkerHost:
         await agent.kill()
         ended = host_pb2.AgentEnded(
             epoch=epoch,
-            summary=agent.exit_summary(),
+            summary="the worker was stopped" if self._stopping.is_set() else agent.exit_summary(),
             by_signal=agent.ended_by_signal,
             log_tail=agent.log_tail(),
             failure_reason=failure.reason,

@@ -144,6 +144,7 @@ def test_all_places_are_taken_until_one_becomes_free(front_process, worker):
     assert second.stop() == 0
     wait_until(lambda: "joined the server" in spare.text, what="the free place")
     wait_until(lambda: front.stderr.count("vinf is ready") == 2, what="ready with the spare host")
+    assert "(127.0.0.1): the worker was stopped" in front.stderr
 
 
 def test_a_mistake_on_the_second_host_ends_the_server_with_its_words(front_process, worker):

@@ -11,8 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
+
+Cut = Literal["pulled", "silent"]
 
 _counter = itertools.count()
 
@@ -28,13 +31,26 @@ class Namespaces:
     control_address: str
     """Where the test itself reaches the first one, on a cable of its own."""
 
-    def cut(self) -> None:
-        """Pull the cable: from now on packets vanish without a word to either side."""
-        _ip("-n", self.first, "link", "set", "cable", "down")
+    def cut(self, how: Cut) -> None:
+        """Pull the cable, which both sides can see; or lose every packet on it, which neither can."""
+        if how == "pulled":
+            _ip("-n", self.first, "link", "set", "cable", "down")
+            return
+        for name, other in self._ends():
+            # A card drops what is not addressed to it.
+            wrong = ("lladdr", "02:00:00:00:00:01", "nud", "permanent")
+            _ip("-n", name, "neigh", "replace", other, *wrong, "dev", "cable")
 
-    def mend(self) -> None:
-        """Plug it in again."""
-        _ip("-n", self.first, "link", "set", "cable", "up")
+    def mend(self, how: Cut) -> None:
+        """Undo `cut`."""
+        if how == "pulled":
+            _ip("-n", self.first, "link", "set", "cable", "up")
+            return
+        for name, other in self._ends():
+            _ip("-n", name, "neigh", "del", other, "dev", "cable")
+
+    def _ends(self) -> tuple[tuple[str, str], ...]:
+        return (self.first, self.second_address), (self.second, self.first_address)
 
     def pids(self) -> list[int]:
         """Processes in either of them."""
