@@ -107,7 +107,8 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     # A front that was killed leaves its private folder to the next one.
     assert not [remains for remains in remains_of(folder / "data") if remains.startswith("process")]
     assert shared_memory() <= before
-    assert not list(temporary.iterdir())
+    # torch keeps one cache a user there.
+    assert not [path for path in temporary.iterdir() if not path.name.startswith("torchinductor_")]
 
 
 class Reader:
