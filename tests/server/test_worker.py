@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -27,7 +28,11 @@ class WorkerProcess:
         command = [sys.executable, "-m", "vinf_server.worker", "--join", link, "--ranks", "1", "--device", "cpu"]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [*command, *SCRIPTED, *arguments], cwd=ROOT, stderr=log, start_new_session=True
+                [*command, *SCRIPTED, *arguments],
+                cwd=ROOT,
+                env=os.environ | {"TMPDIR": str(folder)},
+                stderr=log,
+                start_new_session=True,
             )
 
     @property
