@@ -40,7 +40,13 @@ class Worker:
 
     def __init__(self, folder: Path, namespace: str, hidden: Path, *arguments: str) -> None:
         self.log = folder / "worker.log"
-        environment = {**os.environ, "HOME": str(folder), "TMPDIR": str(folder), "HIDDEN": str(hidden), "PYTHON": sys.executable}
+        environment = {
+            **os.environ,
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "HIDDEN": str(hidden),
+            "PYTHON": sys.executable,
+        }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
