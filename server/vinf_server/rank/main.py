@@ -66,7 +66,7 @@ def main() -> None:
 
 def run(config: RankConfig) -> int:
     """Serve until the front says stop; return the exit code."""
-    link = Link(config.link, config.epoch)
+    link = Link(config.link, config.epoch, config.link_security)
     heart = Heart(link, config.rank)
     heart.start()
     try:

@@ -49,7 +49,7 @@ _REJECTION_REASONS: dict[type[VinfError], str] = {
 }
 
 
-_REPLY_S = 0.05
+_REPLY_S = 0.1
 """Before a call's deadline, for a reply to get home."""
 
 
