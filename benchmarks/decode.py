@@ -9,6 +9,7 @@ from benchmarks.report import Report, Value, say
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread, ratio, stopwatch, take_turns
 from vinf_core.decode.buffers import HostBuffers
+from vinf_core.decode.levels import to_levels
 from vinf_core.decode.slices import SLICE_FRAMES
 
 
@@ -29,7 +30,7 @@ def _compare(settings: Settings, measured: Measured, frames: int) -> dict[str, V
     def slices() -> None:
         buffers = HostBuffers(measured.model.device)
         for part in torch.split(latents, SLICE_FRAMES):
-            buffers.fetch(measured.model.decode(part))
+            buffers.fetch(*to_levels(measured.model.decode(part)))
             receive(buffers, leave=buffers.ahead)
         receive(buffers, leave=0)
 

@@ -6,7 +6,7 @@ VinfCoreError
 ├── ConfigError             the engine cannot be set up like this (also a ValueError)
 ├── CheckpointError         a checkpoint is damaged or of something else (also a ValueError)
 ├── GenerationCancelledError  every rank agreed to stop; the group goes on
-├── NonFiniteLatentsError   the model produced NaN or infinity; the generation fails, the group goes on
+├── OutputInvalidError      the model produced NaN, infinity or only black; the generation fails, the group goes on
 └── OutOfStepError          a rank missed a command or another rank failed: the rank must exit
 """
 
@@ -35,8 +35,8 @@ class GenerationCancelledError(VinfCoreError):
     """Raised on every rank at the same step boundary after a cancel; not an error of the group."""
 
 
-class NonFiniteLatentsError(VinfCoreError):
-    """Raised on every rank alike when latents are NaN or infinite after the last step."""
+class OutputInvalidError(VinfCoreError):
+    """Raised on every rank alike: NaN or infinity in latents or pictures, or nothing but black."""
 
 
 class OutOfStepError(VinfCoreError):

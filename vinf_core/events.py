@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Protocol
 
 import numpy as np
@@ -22,8 +22,8 @@ Pixels = npt.NDArray[np.uint8]
 class Observer(Protocol):
     """Hears how a generation goes; called on rank 0, from the thread that runs the engine, and must not block."""
 
-    def started(self, generation_id: str, clips: tuple[Clip, ...]) -> None:
-        """Every rank has planned these clips."""
+    def started(self, generation_id: str, clips: tuple[Clip, ...], texts_at_once: int) -> None:
+        """Every rank has planned these clips, and runs as many texts of a step at once."""
 
     def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None:
         """A stage began (``step_seconds`` 0) or a denoising step ended."""
@@ -36,17 +36,49 @@ class Verdict(IntEnum):
     GO = 1
     SAVE = 2
     """Go on, and take a checkpoint first: every rank can."""
+    SUSPEND = 3
+    """Take a checkpoint and stop: the generation will go on later. Only where the agreement is about a step."""
+
+
+class Boundary(Enum):
+    """What an agreement stands between; it decides what becomes of a wish to stop with a checkpoint."""
+
+    STEP = "step"
+    """Two steps: the wish is granted, the checkpoint is taken now."""
+    SAVING = "saving"
+    """A checkpoint is on its way: the wish waits, it is being granted or the next boundary sees it."""
+    DECODE = "decode"
+    """Nothing that is not saved already: the wish is a plain cancel."""
+
+
+class StopWish(Enum):
+    """Whether the outside wants a generation to stop."""
+
+    NONE = "none"
+    CANCEL = "cancel"
+    """For good, at once."""
+    SUSPEND = "suspend"
+    """With a checkpoint, if there is anything to save."""
 
 
 class Agreement(Protocol):
     """Asks all ranks whether to go on; called at the same places on every rank."""
 
-    def __call__(self, ready: bool = True, *, save: bool = False) -> Verdict:
+    def __call__(
+        self,
+        ready: bool = True,
+        *,
+        save: bool = False,
+        invalid: bool = False,
+        boundary: Boundary = Boundary.DECODE,
+    ) -> Verdict:
         """Return whether every rank is ready; raise on every rank alike to end the generation.
 
         Args:
             ready: whether this rank is.
             save: whether this rank can take a checkpoint now; the verdict is SAVE only when every rank can.
+            invalid: whether this rank holds values that are not finite: the generation fails on every rank.
+            boundary: where the ranks are, all of them alike.
         """
 
 

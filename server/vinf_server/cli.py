@@ -21,6 +21,7 @@ from vinf_server.config import (
     parse_size,
 )
 from vinf_server.devices import count_visible_gpus
+from vinf_server.hosts_config import add_serve_flags, read_serve_flags
 from vinf_server.logs import configure_logs
 
 EXIT_FAILED = 1
@@ -29,7 +30,7 @@ EXIT_USAGE = 2
 _DEFAULT_CPU_RANKS = 2
 
 
-class _Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """Reports a mistake in one line, as every other error of the command is reported."""
 
     def error(self, message: str) -> NoReturn:
@@ -45,7 +46,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def build_parser() -> argparse.ArgumentParser:
     """Every flag, with its default in the help text."""
-    parser = _Parser(
+    parser = CommandParser(
         prog="vinf serve",
         description="Serve long video from a diffusion model that a group of ranks runs together.",
         epilog="exit codes: 0 stopped by a signal · 1 an address or the data directory is taken, or the ranks cannot "
@@ -156,7 +157,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-losses", type=int, default=5, help=argparse.SUPPRESS)
     add("--rank-module", default="vinf_server.rank", help=argparse.SUPPRESS)
     add("--agent-module", default="vinf_server.agent_shim", help=argparse.SUPPRESS)
+    add_serve_flags(parser)
     return parser
+
+
+def default_ranks(gpus: int) -> int:
+    """One rank a CUDA device, two where there is none."""
+    return gpus or _DEFAULT_CPU_RANKS
 
 
 def parse_config(argv: list[str] | None) -> ServeConfig:
@@ -167,7 +174,7 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
     weights = arguments.rank_weights or ("even" if arguments.deterministic else "auto")
     return ServeConfig(
         model=arguments.model,
-        ranks=arguments.ranks if arguments.ranks is not None else gpus or _DEFAULT_CPU_RANKS,
+        ranks=arguments.ranks if arguments.ranks is not None else default_ranks(gpus),
         listen=Address.parse(arguments.listen, flag="--listen"),
         metrics=None if arguments.metrics == "off" else Address.parse(arguments.metrics, flag="--metrics"),
         data_dir=arguments.data_dir,
@@ -195,6 +202,7 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         grace_s=arguments.grace,
         drain_delay_s=arguments.drain_delay,
         max_losses=arguments.max_losses,
+        hosts=read_serve_flags(arguments),
         rank_module=arguments.rank_module,
         agent_module=arguments.agent_module,
     )
@@ -207,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
     configure_logs()
+    os.umask(0o077)  # prompts and frames are for nobody else on this machine, whatever folder they are put into
     # Otherwise gRPC writes a line for every stranger that knocks without a proper handshake.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:

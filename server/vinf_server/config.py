@@ -8,7 +8,10 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from vinf_server.hosts_config import HostsConfig
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -246,6 +249,9 @@ class ServeConfig:
     frame_timeout_s: float = 30.0
     """From the last sign of a finished generation to giving up on frames that never arrived."""
 
+    hosts: HostsConfig | None = None
+    """How other hosts join; None: the group is on this host alone."""
+
     relaunch_delay_s: float = 0.5
     """Before another launch when a group was lost that never became ready; doubles as long as none does. A group that
     worked is replaced at once."""
@@ -288,7 +294,7 @@ class ServeConfig:
             raise ConfigError("--device", f"{self.device!r} is not one of {', '.join(DEVICES)}")
         if self.dtype not in DTYPES:
             raise ConfigError("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
-        if self.rank_weights.source == "given" and len(self.rank_weights.given) != self.ranks:
+        if self.hosts is None and self.rank_weights.source == "given" and len(self.rank_weights.given) != self.ranks:
             raise ConfigError(
                 "--rank-weights", f"{len(self.rank_weights.given)} numbers for {self.ranks} ranks; give one a rank"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from vinf_core.decode.slices import SLICE_FRAMES, round_count
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine import generator as generator_module
-from vinf_core.errors import GenerationCancelledError
-from vinf_core.events import Agreement, FrameSink, StageClock, Verdict
+from vinf_core.errors import GenerationCancelledError, OutputInvalidError
+from vinf_core.events import Agreement, Boundary, FrameSink, StageClock, Verdict
 from vinf_core.types import Stage
 
 pytestmark = pytest.mark.fast
@@ -28,8 +29,12 @@ CPU = torch.device("cpu")
 AHEAD = pytest.mark.parametrize("ahead", [0, 1])
 
 
+OFFSET = 20
+"""Level of frame 0's colour: not black."""
+
+
 class Painter:
-    """A model whose frames have the colour of their latent; says what it decodes."""
+    """A model whose frames have the colour of their latent, counted from `OFFSET`; says what it decodes."""
 
     device = CPU
 
@@ -38,7 +43,7 @@ class Painter:
 
     def decode(self, latents):
         self.log.append(f"decode {int(latents[0])}")
-        return latents.view(-1, 1, 1, 1).expand(-1, 3, 6, 5).to(torch.uint8).permute(0, 2, 3, 1)
+        return (latents + OFFSET).view(-1, 1, 1, 1).expand(-1, 6, 5, 3) / 255
 
 
 class Dealt:
@@ -47,6 +52,12 @@ class Dealt:
     def deal(self, own, clips, owners):
         rank = int(own)
         return torch.tensor([float(frame) for frame, owner in enumerate(owners) if owner == rank])
+
+    def __init__(self, world_size):
+        self.world_size = world_size
+
+    def sum(self, values):
+        return values + self.world_size - 1  # the others have something to show
 
 
 class LoggingSink(Recorder):
@@ -79,7 +90,11 @@ class LoggingSink(Recorder):
         self.log.append("finish")
 
 
-def go(ready: bool = True, *, save: bool = False) -> Verdict:
+def go(
+    ready: bool = True, *, save: bool = False, invalid: bool = False, boundary: Boundary = Boundary.DECODE
+) -> Verdict:
+    if invalid:
+        raise OutputInvalidError("said so")
     return Verdict.GO if ready else Verdict.WAIT
 
 
@@ -94,25 +109,28 @@ def decode(
     agree: Agreement = go,
     on_frames: Callable[[int], None] = lambda _: None,
     clock: StageClock | None = None,
+    model: Painter | None = None,
+    first_frame: int = 0,
 ) -> None:
     decode_video(
-        Painter([] if log is None else log),
+        model or Painter([] if log is None else log),
         torch.tensor(rank),
         partition(frame_count, [1] * world_size),
         Topology(rank=rank, world_size=world_size, device=CPU),
-        Dealt(),
+        Dealt(world_size),
         buffers=HostBuffers(CPU, ahead),
         clock=clock or StageClock(CPU),
         agree=agree,
         sink=sink,
         on_frames=on_frames,
+        first_frame=first_frame,
     )
 
 
 def check(frames) -> None:
     for index, pixels in frames.items():
         assert pixels.shape == (6, 5, 3)
-        assert (pixels == index).all(), f"frame {index} shows {np.unique(pixels)}"
+        assert (pixels == index + OFFSET).all(), f"frame {index} shows {np.unique(pixels)}"
 
 
 @AHEAD
@@ -125,9 +143,9 @@ def test_every_frame_is_delivered_once_and_in_order(frame_count: int, world_size
         counts: list[int] = []
         ballots: list[bool] = []
 
-        def agree(ready: bool = True, *, save: bool = False, ballots: list[bool] = ballots) -> Verdict:
+        def agree(ready: bool = True, *, ballots: list[bool] = ballots, **more: Any) -> Verdict:
             ballots.append(ready)
-            return go(ready)
+            return go(ready, **more)
 
         sink = LoggingSink(log)
         decode(
@@ -187,9 +205,9 @@ def test_frames_in_hand_are_handed_over_before_a_rank_waits() -> None:
     log: list[str] = []
     verdicts = iter([True, True, False, True])
 
-    def agree(ready: bool = True, *, save: bool = False) -> Verdict:
+    def agree(ready: bool = True, **more: Any) -> Verdict:
         log.append("vote")
-        return go(ready and next(verdicts, True))
+        return go(ready and next(verdicts, True), **more)
 
     decode(12, LoggingSink(log), ahead=1, log=log, agree=agree)
     slices = [[f"send {frame}" for frame in range(start, start + 4)] for start in (0, 4, 8)]
@@ -202,11 +220,11 @@ def test_frames_in_hand_are_handed_over_before_a_rank_waits() -> None:
 
 
 def cancel_at(vote: int, votes: list[bool]) -> Agreement:
-    def agree(ready: bool = True, *, save: bool = False) -> Verdict:
+    def agree(ready: bool = True, **more: Any) -> Verdict:
         votes.append(ready)
         if len(votes) == vote:
             raise GenerationCancelledError("enough")
-        return go(ready)
+        return go(ready, **more)
 
     return agree
 
@@ -240,7 +258,7 @@ def test_a_cancelled_generation_abandons_its_sink_and_the_next_is_whole(
 
     what = spec(frame_count=14, step_count=2)
     with pytest.raises(GenerationCancelledError):
-        make(Sink(), cancel_at(what.step_count + 4, []))
+        make(Sink(), cancel_at(what.step_count + 5, []))
     assert abandoned == [(3 - ahead) * SLICE_FRAMES]
     whole, plain = Recorder(), Recorder()
     make(whole, go)
@@ -280,13 +298,13 @@ def test_the_recorder_of_the_tests_takes_copies(kind: type[Recorder], obeys: boo
 def test_more_slices_than_buffers_are_refused() -> None:
     buffers = HostBuffers(CPU, ahead=1)
     pictures = torch.zeros(SLICE_FRAMES, 6, 5, 3, dtype=torch.uint8)
-    buffers.fetch(pictures)
+    buffers.fetch(pictures, torch.tensor(True))
     with buffers.oldest() as lent:
         assert lent.shape == (SLICE_FRAMES, 6, 5, 3)
-        buffers.fetch(pictures)
+        buffers.fetch(pictures, torch.tensor(True))
         with pytest.raises(BufferError, match="all 2 host buffers"):
-            buffers.fetch(pictures)
-    buffers.fetch(pictures[:1])
+            buffers.fetch(pictures, torch.tensor(True))
+    buffers.fetch(pictures[:1], torch.tensor(True))
     assert len(buffers) == 2
 
 
@@ -297,3 +315,78 @@ def test_time_is_credited_to_decode_and_deliver() -> None:
     assert clock.seconds[Stage.DECODE] > 0
     assert clock.seconds[Stage.DELIVER] > 0
     assert sum(clock.seconds.values()) == clock.seconds[Stage.DECODE] + clock.seconds[Stage.DELIVER]
+
+
+@AHEAD
+@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("first_frame", [0, 1, 4, 30, 46, 47])
+def test_decoding_starts_at_the_slice_that_holds_the_first_frame(first_frame: int, world_size: int, ahead: int) -> None:
+    delivered, votes = set(), set()
+    for rank in range(world_size):
+        ballots: list[bool] = []
+        sink = LoggingSink([])
+        decode(
+            *(47, sink),
+            ahead=ahead,
+            rank=rank,
+            world_size=world_size,
+            first_frame=first_frame,
+            agree=cancel_at(0, ballots),
+        )
+        check(sink.frames)
+        assert sink.delivered
+        delivered |= sink.frames.keys()
+        votes.add(len(ballots))
+    wanted = range(first_frame // SLICE_FRAMES * SLICE_FRAMES if first_frame < 47 else 47, 47)
+    assert delivered == set(wanted)
+    assert len(votes) == 1, "every rank votes at the same places"
+
+
+class Broken(Painter):
+    """Paints NaN into one frame, and black from one frame to another."""
+
+    def __init__(self, *, nan: int = -1, black: range = range(0)) -> None:
+        super().__init__([])
+        self.nan = nan
+        self.black = black
+        self.decoded: list[int] = []
+
+    def decode(self, latents):
+        self.decoded += [int(latent) for latent in latents]
+        pictures = super().decode(latents).clone()
+        for picture, latent in zip(pictures, latents, strict=True):
+            if latent == self.nan:
+                picture[2, 3, 1] = float("nan")
+            if int(latent) in self.black:
+                picture[:] = -0.3
+        return pictures
+
+
+@AHEAD
+@pytest.mark.parametrize("nan", [0, 5, 38, 39])
+def test_a_slice_that_is_not_finite_never_leaves(nan: int, ahead: int) -> None:
+    sink = LoggingSink([])
+    with pytest.raises(OutputInvalidError):
+        decode(40, sink, ahead=ahead, model=Broken(nan=nan))
+    assert set(sink.frames) <= set(range(nan // SLICE_FRAMES * SLICE_FRAMES))
+    assert not sink.delivered
+
+
+@pytest.mark.parametrize("frame_count", [1, 4, 5, 47])
+def test_a_video_that_is_all_black_is_none(frame_count: int) -> None:
+    sink = LoggingSink([])
+    model = Broken(black=range(frame_count))
+    with pytest.raises(OutputInvalidError, match="black"):
+        decode(frame_count, sink, ahead=0, model=model)
+    assert not sink.frames
+    assert len(model.decoded) <= SLICE_FRAMES + 8
+
+
+def test_a_video_may_begin_in_black() -> None:
+    sink = LoggingSink([])
+    decode(47, sink, ahead=0, model=Broken(black=range(20)))
+    assert sorted(sink.frames) == list(range(47))
+    assert not sink.frames[0].any()
+    late = LoggingSink([])
+    decode(47, late, ahead=0, model=Broken(black=range(47)), first_frame=9)
+    assert sorted(late.frames) == list(range(8, 47)), "the rest of a video whose beginning was looked at"

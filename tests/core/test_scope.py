@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from vinf_core.context import blocks
 from vinf_core.context.blocks import SINGLE_BLOCK, AttentionPlan
 from vinf_core.context.layout import Layout
 from vinf_core.context.partition import clips_of
@@ -36,20 +37,23 @@ def seen(plan: AttentionPlan, frame_count: int) -> torch.Tensor:
     return logits
 
 
+def dense(queries: range, frame_count: int, scope: TemporalScope, sampled: list[int], phase: Phase) -> torch.Tensor:
+    return scope_mask(queries, torch.arange(frame_count), scope, torch.tensor(sampled, dtype=torch.int64), phase)
+
+
 def test_mask_by_hand() -> None:
     # 8 frames, globals 2 and 6; the query is frame 3: neighbours 2 and 4, itself, and the globals.
-    local_phase = scope_mask([3], range(8), SCOPE, {2, 6}, LOCAL)
+    local_phase = dense(range(3, 4), 8, SCOPE, [2, 6], LOCAL)
     assert local_phase.tolist() == [[HIDDEN, HIDDEN, 10, 10, 10, HIDDEN, 0, HIDDEN]]
-    global_phase = scope_mask([3], range(8), SCOPE, {2, 6}, GLOBAL)
+    global_phase = dense(range(3, 4), 8, SCOPE, [2, 6], GLOBAL)
     # Frame 2 is both: one key, with the larger bias in either phase.
     assert global_phase.tolist() == [[HIDDEN, HIDDEN, 10, 0, 0, HIDDEN, 10, HIDDEN]]
 
 
 def test_what_the_phase_damps_can_be_left_out() -> None:
     only = Phase(favours_global=True, favoured_only=True)
-    assert scope_mask([3], range(8), SCOPE, {2, 6}, only).tolist() == [
-        [HIDDEN, HIDDEN, 0, HIDDEN, HIDDEN, HIDDEN, 0, HIDDEN]
-    ]
+    mask = dense(range(3, 4), 8, SCOPE, [2, 6], only)
+    assert mask.tolist() == [[HIDDEN, HIDDEN, 0, HIDDEN, HIDDEN, HIDDEN, 0, HIDDEN]]
     layout = Layout.build(clips_of([60, 60]), 0, SCOPE, skip_negligible=True)
     assert layout.global_phase.frames.receives == ((1, 1),), "only global frame 90 comes from the other rank"
     assert layout.local_phase.frames.receives == ((1, 1),), "only neighbour 60 comes from the other rank"
@@ -60,15 +64,15 @@ def test_what_the_phase_damps_can_be_left_out() -> None:
 
 def test_every_query_sees_itself() -> None:
     alone = TemporalScope(local_window_frames=0, global_frames=0)
-    mask = scope_mask(range(4), range(4), alone, (), GLOBAL)
+    mask = dense(range(4), 4, alone, [], GLOBAL)
     assert torch.equal(mask.isfinite(), torch.eye(4, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("phase", [LOCAL, GLOBAL], ids=["local", "global"])
 @pytest.mark.parametrize("counts", [[250], [101, 48, 101], [0, 249, 1]], ids=str)
-def test_blocks_say_what_the_dense_mask_says(counts: list[int], phase: Phase) -> None:
+def test_blocks_say_what_the_dense_mask_says(counts: list[int], phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
     scope = TemporalScope(local_window_frames=6, global_frames=5, phase_timestep=1, phase_bias=3.0)
-    sampled = {25, 75, 125, 175, 225}
+    sampled = [25, 75, 125, 175, 225]
     for rank, clip in enumerate(clips_of(counts)):
         if not clip.count:
             continue
@@ -76,8 +80,31 @@ def test_blocks_say_what_the_dense_mask_says(counts: list[int], phase: Phase) ->
             clips_of(counts), rank, (range(250),), scope, phase, dtype=torch.float32, device="cpu"
         )
         assert max(block.queries.stop - block.queries.start for block in plan.blocks) <= SINGLE_BLOCK
-        expected = scope_mask(clip.frames, range(250), scope, sampled, phase)
+        expected = dense(clip.frames, 250, scope, sampled, phase)
         assert torch.equal(seen(plan, 250), expected)
+        monkeypatch.setattr(blocks, "KEPT_BYTES", 0)
+        lazy = AttentionPlan.build(
+            clips_of(counts), rank, (range(250),), scope, phase, dtype=torch.float32, device="cpu"
+        )
+        monkeypatch.undo()
+        assert kept_bytes(lazy) == 0
+        assert torch.equal(seen(lazy, 250), expected), "made anew in every attention, it is the same mask"
+
+
+def kept_bytes(plan: AttentionPlan) -> int:
+    """Bytes of the masks and indices that a plan holds, each once."""
+    tensors = [tensor for block in plan.blocks for tensor in (block._mask, block._others) if tensor is not None]
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
+def test_blocks_in_the_middle_of_a_clip_share_their_masks() -> None:
+    def held(frames: int, window: int) -> int:
+        scope = TemporalScope(local_window_frames=window, global_frames=8, phase_timestep=1, phase_bias=3.0)
+        return kept_bytes(Layout.build(clips_of([frames]), 0, scope).local_phase)
+
+    assert held(65_536, 16) < 1.1 * held(8192, 16), "masks must not grow with the video"
+    for window in (1000, 8192, 100_000):
+        assert held(32_768, window) <= blocks.KEPT_BYTES
 
 
 def test_scores_grow_with_the_clip_and_not_with_its_square() -> None:

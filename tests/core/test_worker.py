@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from unittest.mock import patch
 
@@ -12,15 +12,20 @@ import torch
 
 from tests.support.engine import Recorder, make_generator, spec, whole_video
 from tests.support.ranks import RankPool
+from tests.support.store import Store
+from tests.support.tiny import tiny_model
 from vinf_core.decode.buffers import HostBuffers
 from vinf_core.distributed.control import ControlPlane
+from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine import generator as generator_module
 from vinf_core.engine.commands import Command, Generate, Stop
+from vinf_core.engine.generator import Generator
+from vinf_core.engine.memory import MemoryModel
 from vinf_core.engine.worker import Outcome, Worker
-from vinf_core.errors import GenerationCancelledError, OutOfStepError
-from vinf_core.events import Pixels
+from vinf_core.errors import GenerationCancelledError, InvalidSpecError, OutOfStepError, OutputInvalidError
+from vinf_core.events import Boundary, Pixels, StageClock, StopWish, Verdict
 from vinf_core.types import GenerationSpec, Stage
 
 pytestmark = pytest.mark.process
@@ -37,15 +42,17 @@ class Script(Recorder):
     outcomes: list[tuple[str, Outcome, str]] = field(default_factory=list)
     steps_of: dict[str, int] = field(default_factory=dict)
     stage: Stage = Stage.TEXT
+    wish: StopWish = StopWish.CANCEL
 
     def next_order(self, timeout: float) -> Command | None:
         return self.orders.pop(0)
 
-    def cancel_requested(self, generation_id: str) -> bool:
+    def stop_wish(self, generation_id: str) -> StopWish:
         if generation_id not in self.cancel_at:
-            return False
+            return StopWish.NONE
         stage, step = self.cancel_at[generation_id]
-        return self.stage == stage and self.steps_of.get(generation_id, 0) >= step
+        due = self.stage == stage and self.steps_of.get(generation_id, 0) >= step
+        return self.wish if due else StopWish.NONE
 
     def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None:
         self.stage = stage
@@ -115,7 +122,8 @@ def test_clips_that_do_not_fit_fail_alone(rank_pool: RankPool, counts: tuple[int
 def vote(topology: Topology, groups: Groups, votes: list[str]) -> str:
     mine = votes[topology.rank]
     try:
-        return "go" if ControlPlane(topology, groups.control).agree(mine != "wait", cancel=mine == "cancel") else "wait"
+        stop = StopWish.CANCEL if mine == "cancel" else StopWish.NONE
+        return "go" if ControlPlane(topology, groups.control).agree(mine != "wait", stop=stop) else "wait"
     except GenerationCancelledError:
         return "cancel"
 
@@ -156,8 +164,8 @@ def test_ranks_wait_together_for_a_slow_taker(rank_pool: RankPool) -> None:
     """Nobody blocks outside an agreement: the rank that waits says so, and all ranks go round again."""
     results = rank_pool.run(3, slow_video, spec(frame_count=30))
     assert sorted(frame for frames, _ in results for frame in frames) == list(range(30))
-    steps, decode_rounds, delivery = 3, 3, 1
-    assert [rounds for _, rounds in results] == [steps + 3 * (decode_rounds + delivery)] * 3
+    steps, end, decode_rounds, delivery = 3, 1, 3, 1
+    assert [rounds for _, rounds in results] == [steps + end + 3 * (decode_rounds + delivery)] * 3
 
 
 def video_ahead(topology: Topology, groups: Groups, what: GenerationSpec) -> dict[int, Pixels]:
@@ -205,16 +213,115 @@ def test_only_rank_0_commands() -> None:
 
 def test_nan_latents_fail_the_generation_on_every_rank(rank_pool: RankPool) -> None:
     outcomes = rank_pool.run(2, broken_video, spec())
-    assert outcomes == ["NonFiniteLatentsError"] * 2
+    assert outcomes == [("OutputInvalidError", [])] * 2, "what is not finite was saved"
 
 
-def broken_video(topology: Topology, groups: Groups, what: GenerationSpec) -> str:
+def broken_video(topology: Topology, groups: Groups, what: GenerationSpec) -> tuple[str, list[int]]:
+    """The error's name, and the steps that this rank saved."""
     generator, control, _ = make_generator(topology, groups, torch.float32)
     if topology.rank == 1:
         next(generator.model.unet.parameters()).fill_(float("nan"))
     layout = generator.plan(what)
+    store = Store()
     try:
-        generator.latents("g", what, layout, Recorder(), control.agree)
+        generator.latents("g", what, layout, Recorder(), control.agree, checkpoints=store)
     except Exception as error:
-        return type(error).__name__
-    return "fine"
+        return type(error).__name__, sorted(store.records)
+    return "fine", sorted(store.records)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 4], ids=lambda at: f"step {at}")
+def test_a_suspended_generation_goes_on_to_the_same_bits(rank_pool: RankPool, at: int) -> None:
+    what = spec(step_count=4)
+    results = rank_pool.run(2, suspended, what, (Stage.DECODE, 4) if at == 4 else (Stage.DENOISE, at))
+    frames: dict[int, Pixels] = {}
+    expected: dict[int, Pixels] = {}
+    for rank, (parts, outcomes, steps) in enumerate(results):
+        assert outcomes == ([("g", Outcome.CANCELLED, ""), ("g", Outcome.SUCCEEDED, "")] if rank == 0 else [])
+        assert max(steps, default=0) == at, "the newest step is saved, and none is before the first"
+        frames |= parts
+    for part in rank_pool.run(2, whole_video, what):
+        expected |= part
+    assert frames.keys() == expected.keys()
+    for index, pixels in expected.items():
+        np.testing.assert_array_equal(frames[index], pixels)
+
+
+def suspended(
+    topology: Topology, groups: Groups, what: GenerationSpec, at: tuple[Stage, int]
+) -> tuple[dict[int, Pixels], list[tuple[str, Outcome, str]], list[int]]:
+    """Suspend a generation and go on with it: frames, outcomes, and the steps that were saved when it stopped."""
+    generator, control, _ = make_generator(topology, groups, torch.float32)
+    store = Store()
+    script = Script(cancel_at={"g": at}, wish=StopWish.SUSPEND) if topology.is_coordinator else None
+    sinks: list[Recorder] = []
+
+    def open_sink(generation_id: str) -> Recorder:
+        sinks.append(Recorder())
+        return sinks[-1]
+
+    def serve(*orders: Command) -> None:
+        if script:
+            script.orders = [*orders, Stop()]
+        Worker(generator, control, open_sink, script, open_checkpoints=lambda _: store).serve()
+
+    serve(Generate("g", what))
+    saved = sorted(store.records)
+    if script:
+        script.cancel_at = {}
+    serve(Generate("g", what, resume_step=saved[-1] if saved else 0))
+    return sinks[-1].frames, script.outcomes if script else [], saved
+
+
+def test_a_wish_to_suspend_waits_for_a_boundary_where_it_means_something() -> None:
+    control = ControlPlane(*ALONE[:1], None)
+    assert control.agree(boundary=Boundary.STEP, stop=StopWish.SUSPEND) is Verdict.SUSPEND
+    assert control.agree(boundary=Boundary.SAVING, stop=StopWish.SUSPEND) is Verdict.GO
+    assert control.agree(False, boundary=Boundary.SAVING, stop=StopWish.SUSPEND) is Verdict.WAIT
+    with pytest.raises(GenerationCancelledError):
+        control.agree(boundary=Boundary.DECODE, stop=StopWish.SUSPEND)
+    for boundary in Boundary:
+        with pytest.raises(GenerationCancelledError):
+            control.agree(boundary=boundary, stop=StopWish.CANCEL)
+        with pytest.raises(OutputInvalidError):
+            control.agree(boundary=boundary, stop=StopWish.CANCEL, invalid=True)
+
+
+def test_texts_at_once_are_those_the_generation_began_with() -> None:
+    what = spec()
+    generator, _, _ = make_generator(*ALONE)
+    layout = generator.plan(what)
+    roomy = MemoryModel(
+        budget_bytes=10**12,
+        fixed_bytes=0,
+        bytes_per_frame_pixel=1.0,
+        decode_fixed_bytes=0,
+        decode_bytes_per_pixel=0,
+        largest_clip_share=1.0,
+    )
+    for memory, chosen in ((None, 2), (roomy, 2), (replace(roomy, budget_bytes=1), 1)):
+        generator.memory = memory
+        assert generator.texts_at_once(what, layout) == chosen
+        assert [generator.texts_at_once(what, layout, asked) for asked in (1, 2)] == [1, 2]
+    unguided = spec(guidance_scale=1.0)
+    assert generator.texts_at_once(unguided, layout, 2) == 1
+    clock = StageClock(ALONE[0].device)
+    topology = Topology.single()
+    exact = Generator(tiny_model(), topology, Exchange(topology, None, clock), clock, deterministic=True)
+    for memory in (None, roomy):
+        exact.memory = memory
+        assert exact.texts_at_once(what, layout) == 1, "a measurement must not decide about bits"
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "value"),
+    [
+        ("texts_at_once", "texts_at_once", 3),
+        ("first_frame", "first_frame_index", 12),
+        ("first_frame", "first_frame_index", -1),
+        ("resume_step", "resume_step", 4),
+    ],
+)
+def test_commands_that_make_no_sense_are_refused(field: str, name: str, value: int) -> None:
+    with pytest.raises(InvalidSpecError, match=f"{name}: {value} is not in"):
+        Generate("g", spec(), **{field: value})

@@ -13,6 +13,7 @@ from tests.support.server import Server
 from vinf_core.context.partition import partition
 from vinf_core.decode.buffers import HostBuffers
 from vinf_core.decode.decoder import decode_video
+from vinf_core.decode.levels import to_levels
 from vinf_core.decode.slices import SLICE_FRAMES
 from vinf_core.diffusion.checkpoint import capture, from_records, restore, to_records
 from vinf_core.diffusion.schedule import make_scheduler
@@ -71,7 +72,9 @@ def test_decoding_ahead_delivers_what_decoding_alone_does(monkeypatch: pytest.Mo
     model = load_model("sprites", topology.device, torch.float32)
     frame_count, (width, height) = 101, (model.limits.default_width, model.limits.default_height)
     latents = torch.randn(frame_count, *model.latent_shape(width, height), device="cuda")
-    expected = torch.cat([model.decode(part).cpu() for part in torch.split(latents, SLICE_FRAMES)]).numpy()
+    expected = torch.cat(
+        [to_levels(model.decode(part))[0].cpu() for part in torch.split(latents, SLICE_FRAMES)]
+    ).numpy()
     clock = StageClock(topology.device)
     places = set()
 

@@ -13,10 +13,14 @@ from vinf_server.agent_shim import die_with_parent
 
 def main(argv: list[str]) -> int:
     die_with_parent(int(argv[0]))
-    options = dict(zip(argv[2::2], argv[3::2], strict=False))  # argv[1] is --standalone
-    world_size = int(options["--nproc-per-node"])
+    arguments = [argument for argument in argv[1:] if argument != "--standalone"]
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    count = int(options["--nproc-per-node"])
+    world_size = count * int(options["--nnodes"])
+    # Two hosts at most, with as many ranks each: the one with the rendezvous has the first ones.
+    start = count if "is_host=0" in options.get("--rdzv-conf", "") else 0
     ranks = {}
-    for rank in range(world_size):
+    for rank in range(start, start + count):
         folder = Path(options["--log-dir"], "run", "attempt_0", str(rank))
         folder.mkdir(parents=True)
         environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}

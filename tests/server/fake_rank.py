@@ -18,11 +18,10 @@ import sys
 import threading
 import time
 
-import grpc
-
 from tests.server.fakes import frame_bytes, memory_model, model_limits
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
+from vinf_server.link_security import LinkSecurity, open_channel
 
 
 def main() -> None:
@@ -35,8 +34,9 @@ def main() -> None:
     if os.environ["VINF_MODEL"] == "crash":
         sys.exit(f"rank {rank} cannot load its weights")
     stop_file = os.environ["VINF_FAILURE_FILE"] + ".stop"
-    metadata = (("vinf-epoch", os.environ["VINF_EPOCH"]),)
-    channel = grpc.insecure_channel(os.environ["VINF_LINK"])
+    security = LinkSecurity.from_environment(os.environ)
+    metadata = (("vinf-epoch", os.environ["VINF_EPOCH"]), *security.metadata())
+    channel = open_channel(os.environ["VINF_LINK"], security)
     stub = pb_grpc.EngineLinkServiceStub(channel)
     frame_count, hangs = [0], threading.Event()
     threading.Thread(target=lambda: stub.Beat(beats(rank, frame_count, hangs), metadata=metadata), daemon=True).start()

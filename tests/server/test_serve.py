@@ -443,3 +443,13 @@ def test_front_never_imports_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_nobody_else_can_read_what_a_server_keeps(front_process):
+    """Prompts are in the database and may be in logs; frames are in the spool."""
+    front = front_process(*QUICK_AGENT)
+    front.wait_ready()
+    kept = [path for path in (front.folder / "data").rglob("*") if not path.is_symlink()]
+    assert {"vinf.db", "lock", "spool", "logs"} <= {path.name for path in kept}, kept
+    open_to_others = [str(path) for path in kept if path.stat().st_mode & 0o077]
+    assert not open_to_others

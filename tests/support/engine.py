@@ -93,12 +93,14 @@ class Recorder:
     """An observer and sink that keep everything."""
 
     clips: tuple[Clip, ...] = ()
+    texts_at_once: int = 0
     stages: list[tuple[Stage, int]] = field(default_factory=list)
     frames: dict[int, Pixels] = field(default_factory=dict)
     delivered: bool = False
 
-    def started(self, generation_id: str, clips: tuple[Clip, ...]) -> None:
+    def started(self, generation_id: str, clips: tuple[Clip, ...], texts_at_once: int) -> None:
         self.clips = clips
+        self.texts_at_once = texts_at_once
 
     def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None:
         self.stages.append((stage, completed_steps))

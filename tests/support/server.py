@@ -19,14 +19,14 @@ START_TIMEOUT = 120.0
 class Server:
     """`vinf serve` on free ports; stop it with `stop`, which checks that no process is left behind."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.log = folder / "serve.log"
         ready_file = folder / "ready.json"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "vinf_client.cli", "serve"),
+                    *(*prefix, sys.executable, "-m", "vinf_client.cli", "serve"),
                     *("--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
                     *("--data-dir", str(folder / "data"), "--ready-file", str(ready_file)),
                     *arguments,

@@ -77,11 +77,12 @@ def _attend_block(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: AttentionPlan, index: int, attention: Any
 ) -> torch.Tensor:
     block = plan.blocks[index]
+    others = block.others
     seen = []
     for states in (key, value):
         chosen = states[:, block.run]
-        if block.others is not None:
-            chosen = torch.cat([chosen, states.index_select(1, block.others)], dim=1)
+        if others is not None:
+            chosen = torch.cat([chosen, states.index_select(1, others)], dim=1)
         seen.append(_heads(chosen, attention.heads))
     queries = _heads(query[:, block.queries], attention.heads)
     attended = F.scaled_dot_product_attention(queries, seen[0], seen[1], attn_mask=block.mask, scale=attention.scale)

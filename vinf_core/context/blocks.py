@@ -6,6 +6,7 @@ are ``[q, q + window + globals]`` however long the video is.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,18 +25,117 @@ SINGLE_BLOCK = 96
 """Pieces of at most so many frames are one block: a few more scores cost less than more calls. Measured on a CPU."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueryBlock:
-    """Some queries of a clip and the keys they see."""
+KEPT_BYTES = 64 * 2**20
+"""Most that a phase keeps of masks and indices; what goes beyond is made anew in every attention. Blocks in the middle
+of a clip share theirs, so that only windows of thousands of frames come to that."""
 
-    queries: slice
-    """Of the clip's own frames."""
-    run: slice
-    """Neighbouring key frames, of the frames the clip sees."""
-    others: torch.Tensor | None
-    """Further key frames, as an index into the frames the clip sees; None when there are none."""
-    mask: torch.Tensor | None
-    """``[queries, keys]`` logits, the run first; None when every query sees every key alike."""
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What all queries of a piece have in common."""
+
+    scope: TemporalScope
+    phase: Phase
+    scene: range
+    sampled: tuple[int, ...]
+    """Global frames that they see, ascending."""
+    sampled_frames: torch.Tensor
+    """The same, on the device."""
+    sampled_places: torch.Tensor
+    """Where they lie among the frames that the clip sees."""
+    dtype: torch.dtype
+    """Of the masks."""
+
+
+class QueryBlock:
+    """Some queries of a clip and the keys they see: a run of neighbouring frames, and the global frames outside it."""
+
+    def __init__(self, sight: _Sight, frames: range, run_frames: range, queries: slice, run: slice) -> None:
+        """Plan a block.
+
+        Args:
+            sight: of its piece.
+            frames: the queries, as frames of the video.
+            run_frames: neighbouring key frames, as frames of the video.
+            queries: the queries, of the clip's own frames.
+            run: neighbouring key frames, of the frames the clip sees.
+        """
+        self.queries = queries
+        self.run = run
+        self._sight = sight
+        self._frames = frames
+        self._run_frames = run_frames
+        # Global frames inside the run are no further keys.
+        self._inside = slice(bisect_left(sight.sampled, run_frames.start), bisect_left(sight.sampled, run_frames.stop))
+        if not run_frames:
+            self._inside = slice(0, 0)
+        self._others_count = len(sight.sampled) - (self._inside.stop - self._inside.start)
+        self._is_uniform = self._sees_all_alike()
+        self._others: torch.Tensor | None = None
+        self._mask: torch.Tensor | None = None
+
+    @property
+    def others(self) -> torch.Tensor | None:
+        """Further key frames, as an index into the frames the clip sees; None when there are none."""
+        if not self._others_count:
+            return None
+        return self._outside(self._sight.sampled_places) if self._others is None else self._others
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """``[queries, keys]`` logits, the run first; None when every query sees every key alike."""
+        if self._is_uniform:
+            return None
+        return self._make_mask() if self._mask is None else self._mask
+
+    def keep(self, kept: dict[object, torch.Tensor], room: int) -> int:
+        """Make mask and index once for all steps, or take over those of another block; return the bytes that it took.
+
+        Args:
+            kept: by what they follow from; of one phase and scene.
+            room: bytes that there are; with too few, nothing is kept.
+        """
+        sight = self._sight
+        start, run = self._frames.start, self._run_frames
+        inside = tuple(frame - start for frame in sight.sampled[self._inside])
+        shape = (len(self._frames), run.start - start, len(run), inside, self._others_count)
+        outside = (self._inside.start, self._inside.stop)
+        keys = len(run) + self._others_count
+        wanted = 0
+        if not self._is_uniform and shape not in kept:
+            wanted += len(self._frames) * keys * sight.dtype.itemsize
+        if self._others_count and outside not in kept:
+            wanted += self._others_count * sight.sampled_places.element_size()
+        if wanted > room:
+            return 0
+        if not self._is_uniform:
+            self._mask = kept[shape] if shape in kept else kept.setdefault(shape, self._make_mask())
+        if self._others_count:
+            self._others = (
+                kept[outside] if outside in kept else kept.setdefault(outside, self._outside(sight.sampled_places))
+            )
+        return wanted
+
+    def _outside(self, sampled: torch.Tensor) -> torch.Tensor:
+        return torch.cat([sampled[: self._inside.start], sampled[self._inside.stop :]])
+
+    def _make_mask(self) -> torch.Tensor:
+        sight = self._sight
+        run = torch.arange(self._run_frames.start, self._run_frames.stop, device=sight.sampled_frames.device)
+        keys = torch.cat([run, self._outside(sight.sampled_frames)])
+        mask = scope_mask(self._frames, keys, sight.scope, sight.sampled_frames, sight.phase, sight.scene)
+        return mask.to(sight.dtype)
+
+    def _sees_all_alike(self) -> bool:
+        run, half, phase = self._run_frames, self._sight.scope.half_window, self._sight.phase
+        if not run:
+            return True
+        if run.start < self._frames[-1] - half or run[-1] > self._frames.start + half:
+            return False
+        if phase.favoured_only or not self._sight.scope.phase_bias:
+            return True
+        inside = self._inside.stop - self._inside.start
+        return not self._others_count and (not phase.favours_global or inside in (0, len(run)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +170,31 @@ class AttentionPlan:
         frames = FramePlan.build(clips, needs, rank)
         place = {frame: index for index, frame in enumerate(frames.frames)}
         blocks = []
+        room = KEPT_BYTES
         for piece in pieces_of(clips[rank], scenes):
-            sampled = frozenset(global_frames_of(piece, scope, frame_count))
+            sampled = _others(piece, scope, phase, frame_count)
+            sight = _Sight(
+                scope=scope,
+                phase=phase,
+                scene=piece.scene,
+                sampled=sampled,
+                sampled_frames=torch.tensor(sampled, dtype=torch.int64, device=device),
+                sampled_places=torch.tensor([place[frame] for frame in sampled], dtype=torch.int64, device=device),
+                dtype=dtype,
+            )
+            kept: dict[object, torch.Tensor] = {}
             for part in _parts(piece):
                 run = _run(part, scope, phase)
-                others = [frame for frame in _others(part, scope, phase, frame_count) if frame not in run]
-                mask = scope_mask(part.frames, [*run, *others], scope, sampled, phase, piece.scene)
                 start = part.frames.start - clips[rank].start
-                blocks.append(
-                    QueryBlock(
-                        queries=slice(start, start + len(part.frames)),
-                        run=slice(place[run.start], place[run.start] + len(run)) if run else slice(0, 0),
-                        others=torch.tensor([place[frame] for frame in others], device=device) if others else None,
-                        mask=mask.to(device, dtype) if bool((mask != mask[0, 0]).any()) else None,
-                    )
+                block = QueryBlock(
+                    sight,
+                    part.frames,
+                    run,
+                    queries=slice(start, start + len(part.frames)),
+                    run=slice(place[run.start], place[run.start] + len(run)) if run else slice(0, 0),
                 )
+                room -= block.keep(kept, room)
+                blocks.append(block)
         return cls(frames=frames, blocks=tuple(blocks))
 
 

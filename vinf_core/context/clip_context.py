@@ -24,6 +24,7 @@ class ClipContext:
         """Take up a generation; modules read the layout from now on."""
         self._layout = layout
         self._attention = None
+        self.exchange.begin_generation()
 
     def begin_step(self, timestep: float) -> None:
         """Choose the phase: timesteps above the scope's phase timestep favour the global frames."""

@@ -11,7 +11,7 @@ from vinf_core.context.convolution import ClipConvolution
 from vinf_core.context.slicing import FrameSlices
 from vinf_core.context.transformer import ClipTransformer
 from vinf_core.models.adapter import TemporalSites
-from vinf_core.models.text_attention import SharedTextAttention
+from vinf_core.models.text_attention import RepeatedText, SharedTextAttention, is_plain
 
 
 def install(unet: nn.Module, sites: TemporalSites, context: ClipContext, framewise: Sequence[str] = ()) -> None:
@@ -29,7 +29,9 @@ def install(unet: nn.Module, sites: TemporalSites, context: ClipContext, framewi
     for name in framewise:
         module = unet.get_submodule(name)
         for block in getattr(module, "transformer_blocks", ()):
-            block.attn2.set_processor(SharedTextAttention())
+            attention = block.attn2
+            plain = is_plain(attention)
+            attention.set_processor(SharedTextAttention() if plain else RepeatedText(attention.processor))
         _replace(unet, name, FrameSlices(module, context.slices))
     for name in sites.transformers:
         _replace(unet, name, ClipTransformer(unet.get_submodule(name), context))

@@ -6,7 +6,6 @@ neighbour and a global frame is one key, with the larger of the two biases.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,32 +23,34 @@ class Phase:
 
 
 def scope_mask(
-    queries: Sequence[int],
-    keys: Sequence[int],
+    queries: range,
+    keys: torch.Tensor,
     scope: TemporalScope,
-    sampled: Collection[int],
+    sampled: torch.Tensor,
     phase: Phase,
     scene: range | None = None,
 ) -> torch.Tensor:
-    """Build the additive attention mask of one phase.
+    """Build the additive attention mask of one phase, on the device of the keys; nothing waits for a GPU.
 
     Args:
         queries: global indices of the query frames, all of one scene.
-        keys: global indices of the key frames, each once, of that scene or sampled; every query must see one of them.
+        keys: int64 global indices of the key frames, each once, of that scene or sampled; every query must see one.
         scope: window and bias.
-        sampled: the global frames.
+        sampled: int64 indices of the global frames, ascending.
         phase: what the step favours.
         scene: of the queries: a frame of another scene is nobody's neighbour, however near; None: all are of one.
 
     Returns:
         float32 ``[len(queries), len(keys)]`` of logits: minus infinity where a query must not look.
     """
-    query = torch.tensor(list(queries), dtype=torch.int32)[:, None]
-    key = torch.tensor(list(keys), dtype=torch.int32)[None, :]
-    is_global = torch.tensor([k in sampled for k in keys], dtype=torch.bool)[None, :].expand(len(queries), -1)
-    is_local = (query - key).abs() <= scope.half_window
+    query = torch.arange(queries.start, queries.stop, device=keys.device)[:, None]
+    is_local = (query - keys).abs() <= scope.half_window
     if scene is not None:
-        is_local = is_local & (key >= scene.start) & (key < scene.stop)
+        is_local = is_local & (keys >= scene.start) & (keys < scene.stop)
+    is_global = torch.zeros_like(is_local)
+    if len(sampled):
+        place = torch.searchsorted(sampled, keys).clamp_max(len(sampled) - 1)
+        is_global = (sampled[place] == keys).expand_as(is_local)
     favoured = is_global if phase.favours_global else is_local
     visible = favoured if phase.favoured_only else is_local | is_global
     # One bias for all visible keys moves nothing.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from vinf_core.decode.slices import SLICE_FRAMES
+from vinf_core.errors import OutputInvalidError
 from vinf_core.events import Pixels
 
 
@@ -24,6 +25,8 @@ class _Buffer:
     """``[SLICE_FRAMES, H, W, 3]`` uint8 in host memory."""
     copied: torch.cuda.Event | None
     """Recorded behind the newest copy from a GPU."""
+    finite: torch.Tensor
+    """One bool: whether the pictures were made of finite values."""
     frame_count: int = 0
 
 
@@ -50,11 +53,12 @@ class HostBuffers:
         """Slices fetched and not yet lent."""
         return len(self._under_way)
 
-    def fetch(self, pictures: torch.Tensor) -> None:
+    def fetch(self, pictures: torch.Tensor, finite: torch.Tensor) -> None:
         """Begin to copy a slice to the host; on a GPU it may still be decoded, on the current stream.
 
         Args:
             pictures: ``[n, H, W, 3]`` uint8 on the device, n up to `SLICE_FRAMES`; all slices have one H and W.
+            finite: one bool on the device: whether the pictures can be shown.
 
         Raises:
             BufferError: ``ahead`` + 1 slices have been fetched and not been given back.
@@ -68,24 +72,33 @@ class HostBuffers:
         target = buffer.pixels[: buffer.frame_count]
         if self._copies is None or buffer.copied is None:
             target.copy_(pictures)
+            buffer.finite.copy_(finite)
         else:
             # Only a copy between equal layouts needs no help of the host.
             pictures = pictures.contiguous()
             self._copies.wait_stream(torch.cuda.current_stream(pictures.device))
             with torch.cuda.stream(self._copies):
                 target.copy_(pictures, non_blocking=True)
+                buffer.finite.copy_(finite, non_blocking=True)
                 buffer.copied.record()
             # The allocator must not give this memory to the next slice before it has been copied.
             pictures.record_stream(self._copies)
+            finite.record_stream(self._copies)
         self._under_way.append(buffer)
 
     @contextmanager
     def oldest(self) -> Iterator[Pixels]:
-        """Wait until the oldest slice fetched is on the host and lend it: ``[n, H, W, 3]``, until the block ends."""
+        """Wait until the oldest slice fetched is on the host and lend it: ``[n, H, W, 3]``, until the block ends.
+
+        Raises:
+            OutputInvalidError: instead, where the slice was made of values that are not finite.
+        """
         buffer = self._under_way.popleft()
         try:
             if buffer.copied is not None:
                 buffer.copied.synchronize()
+            if not buffer.finite:
+                raise OutputInvalidError("the decoder produced values that are not finite")
             yield buffer.pixels[: buffer.frame_count].numpy()
         finally:
             self._free.append(buffer)
@@ -95,7 +108,8 @@ class HostBuffers:
         shape = (SLICE_FRAMES, *pictures.shape[1:])
         for _ in range(self.ahead + 1):
             pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self._copies is not None)
+            finite = torch.empty((), dtype=torch.bool, pin_memory=self._copies is not None)
             # A blocking event lets the host sleep while it waits.
             copied = torch.cuda.Event(blocking=True) if self._copies is not None else None  # type: ignore[no-untyped-call]
-            self._free.append(_Buffer(pixels, copied))
+            self._free.append(_Buffer(pixels, copied, finite))
         self._made = True

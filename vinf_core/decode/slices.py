@@ -20,6 +20,11 @@ def round_count(frame_count: int, world_size: int) -> int:
     return -(-frame_count // (SLICE_FRAMES * world_size))
 
 
+def first_round(first_frame: int, world_size: int) -> int:
+    """The round in which the slice that holds a frame is decoded."""
+    return first_frame // (SLICE_FRAMES * world_size)
+
+
 def slice_of(round_index: int, rank: int, frame_count: int, world_size: int) -> range:
     """Frames that ``rank`` decodes in a round; empty at the end of the video."""
     start = (round_index * world_size + rank) * SLICE_FRAMES

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vinf_core.diffusion.checkpoint import CheckpointStore, capture
-from vinf_core.events import Agreement, StageClock
+from vinf_core.events import Agreement, Boundary, StageClock
 from vinf_core.types import Clip, Stage
 
 CHECKPOINT_SHARE = 0.02
@@ -36,42 +36,55 @@ class Checkpointer:
         self._store = store
         self._clock = clock
         self._clip = clip
-        self._spent_at_start = self._spent_before_last = self._spent
+        self._spent_at_start = self._spent_before_last = self._spent()
         self._steps_at_start = self._steps
         self._newest_step = newest_step
 
     def can_save(self, completed_steps: int) -> bool:
         """Whether this rank has something new to save, room for it and time for it."""
         # The next one will cost what the last one did.
-        expected = (self._spent - self._spent_at_start) + (self._spent - self._spent_before_last)
+        spent = self._spent()
+        expected = (spent - self._spent_at_start) + (spent - self._spent_before_last)
         affordable = expected <= CHECKPOINT_SHARE * (self._steps - self._steps_at_start)
         return completed_steps > self._newest_step and affordable and self._store.has_room
 
-    def save(self, scheduler: Any, latents: torch.Tensor, completed_steps: int) -> None:
-        """Take a checkpoint and send it off; the loop goes on at once."""
-        self._spent_before_last = self._spent
+    def save(self, scheduler: Any, latents: torch.Tensor, completed_steps: int, agree: Agreement) -> None:
+        """Take a checkpoint and send it off; the loop goes on at once. Every rank calls it at the same place.
+
+        Raises:
+            OutputInvalidError: the state of some rank is not finite; raised on every rank, and nothing is saved.
+        """
+        self._spent_before_last = self._spent()
         with self._clock.measure(Stage.CHECKPOINT):
             clip = self._clip
-            self._store.save(
-                capture(scheduler, latents, completed_steps=completed_steps, start_frame=clip.start, count=clip.count)
+            state = capture(
+                scheduler, latents, completed_steps=completed_steps, start_frame=clip.start, count=clip.count
             )
+            # On a GPU the one wait of a checkpoint, for what the step boundary has waited for already.
+            agree(invalid=not state.is_finite, boundary=Boundary.SAVING)
+            self._store.save(state)
         self._newest_step = completed_steps
 
     def finish(self, scheduler: Any, latents: torch.Tensor, completed_steps: int, agree: Agreement) -> None:
         """Save the state after the last step and return when every rank's has arrived.
 
-        Only then may a frame leave: whoever resumes this generation decodes the same latents to the same bits.
-        """
-        while not agree(self._store.wait_until_stored(AGREEMENT_SECONDS)):
-            pass
-        if completed_steps > self._newest_step:
-            self.save(scheduler, latents, completed_steps)
-            while not agree(self._store.wait_until_stored(AGREEMENT_SECONDS)):
-                pass
+        Only then may a frame leave, or the generation be suspended: whoever resumes it goes on from the same bits.
 
-    @property
+        Raises:
+            OutputInvalidError: see `save`.
+        """
+        self._wait_until_stored(agree)
+        if completed_steps > self._newest_step:
+            self.save(scheduler, latents, completed_steps, agree)
+            self._wait_until_stored(agree)
+
+    def _wait_until_stored(self, agree: Agreement) -> None:
+        while not agree(self._store.wait_until_stored(AGREEMENT_SECONDS), boundary=Boundary.SAVING):
+            pass
+
     def _spent(self) -> float:
-        return self._clock.seconds[Stage.CHECKPOINT]
+        """Seconds of this rank's threads, the engine's and those that send."""
+        return self._clock.seconds[Stage.CHECKPOINT] + self._store.seconds
 
     @property
     def _steps(self) -> float:

@@ -50,8 +50,14 @@ class Checkpoint:
         """Frames in it."""
         return self.latents.shape[0]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether it holds neither NaN nor infinity; waits for the GPU."""
+        self.wait()
+        return all(bool(tensor.isfinite().all()) for tensor in (self.latents, *self.model_outputs))
+
     def wait(self) -> None:
-        """Wait until the tensors have arrived from the GPU; for threads other than the one that runs the engine."""
+        """Wait until the tensors have arrived from the GPU."""
         if self.copied is not None:
             self.copied.synchronize()
 
@@ -61,6 +67,10 @@ class CheckpointStore(Protocol):
 
     Nothing here but `fetch` blocks for longer than its timeout.
     """
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds that threads other than the engine's have spent on saving so far."""
 
     @property
     def has_room(self) -> bool:

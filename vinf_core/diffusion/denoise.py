@@ -12,8 +12,8 @@ from vinf_core.diffusion.cadence import Checkpointer
 from vinf_core.diffusion.checkpoint import Checkpoint, restore
 from vinf_core.diffusion.noise import frame_noise
 from vinf_core.diffusion.schedule import make_scheduler
-from vinf_core.errors import CheckpointError
-from vinf_core.events import Agreement, StageClock, Verdict
+from vinf_core.errors import CheckpointError, GenerationCancelledError
+from vinf_core.events import Agreement, Boundary, StageClock, Verdict
 from vinf_core.models.adapter import VideoModel
 from vinf_core.types import GenerationSpec, Stage
 
@@ -52,6 +52,8 @@ def denoise(
 
     Raises:
         CheckpointError: ``resume`` is of another specification.
+        GenerationCancelledError: the ranks agreed to stop; when they were to save first, the checkpoint is stored.
+        OutputInvalidError: what was to be saved is not finite; on every rank alike.
     """
     clip = context.layout.clip
     scheduler = make_scheduler(spec.solver, model.scheduler_config, spec.step_count)
@@ -67,9 +69,13 @@ def denoise(
         latents = restore(scheduler, resume, model.device)
     first = resume.completed_steps if resume else 0
     for index, timestep in enumerate(scheduler.timesteps[first:], first):
-        verdict = agree(save=checkpointer is not None and checkpointer.can_save(index))
+        verdict = agree(save=checkpointer is not None and checkpointer.can_save(index), boundary=Boundary.STEP)
         if checkpointer is not None and verdict == Verdict.SAVE:
-            checkpointer.save(scheduler, latents, index)
+            checkpointer.save(scheduler, latents, index, agree)
+        if verdict == Verdict.SUSPEND:
+            if checkpointer is not None:
+                checkpointer.finish(scheduler, latents, index, agree)
+            raise GenerationCancelledError(f"suspended after step {index}")
         started = time.perf_counter()
         with clock.measure(Stage.DENOISE):
             context.begin_step(float(timestep))

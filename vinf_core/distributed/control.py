@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 from vinf_core.distributed.topology import Topology
-from vinf_core.errors import GenerationCancelledError, OutOfStepError
-from vinf_core.events import Verdict
+from vinf_core.errors import GenerationCancelledError, OutOfStepError, OutputInvalidError
+from vinf_core.events import Boundary, StopWish, Verdict
 
 
 class _Vote(IntEnum):
@@ -24,10 +24,23 @@ class _Vote(IntEnum):
     SAVE = 0
     GO = 1
     WAIT = 2
-    CANCEL = 3
+    SUSPEND = 3
+    CANCEL = 4
+    INVALID = 5
 
 
-_VERDICTS = {_Vote.SAVE: Verdict.SAVE, _Vote.GO: Verdict.GO, _Vote.WAIT: Verdict.WAIT}
+_VERDICTS = {
+    _Vote.SAVE: Verdict.SAVE,
+    _Vote.GO: Verdict.GO,
+    _Vote.WAIT: Verdict.WAIT,
+    _Vote.SUSPEND: Verdict.SUSPEND,
+}
+
+
+_STOPS = {(StopWish.CANCEL, boundary): _Vote.CANCEL for boundary in Boundary} | {
+    (StopWish.SUSPEND, Boundary.STEP): _Vote.SUSPEND,
+    (StopWish.SUSPEND, Boundary.DECODE): _Vote.CANCEL,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,15 @@ class ControlPlane:
         """Ranks in the group."""
         return self._topology.world_size
 
-    def agree(self, ready: bool = True, *, save: bool = False, cancel: bool = False) -> Verdict:
+    def agree(
+        self,
+        ready: bool = True,
+        *,
+        save: bool = False,
+        invalid: bool = False,
+        boundary: Boundary = Boundary.DECODE,
+        stop: StopWish = StopWish.NONE,
+    ) -> Verdict:
         """Find out whether every rank is ready for the next step; call it on all ranks at the same place.
 
         A rank must never wait for anything but its peers between two agreements for long: it says that it is not ready,
@@ -62,19 +83,28 @@ class ControlPlane:
         Args:
             ready: whether this rank is.
             save: whether this rank can take a checkpoint now.
-            cancel: whether this rank wants to end the generation.
+            invalid: whether this rank holds values that are not finite.
+            boundary: where the ranks are, all of them alike.
+            stop: whether this rank wants to end the generation.
 
         Returns:
-            WAIT unless every rank is ready, SAVE when every rank can take a checkpoint; on every rank the same.
+            WAIT unless every rank is ready, SAVE when every rank can take a checkpoint, SUSPEND when a rank wants to
+            stop with a checkpoint at this step; on every rank the same.
 
         Raises:
             GenerationCancelledError: some rank wants to cancel; raised on every rank.
+            OutputInvalidError: some rank holds values that are not finite; raised on every rank.
             OutOfStepError: a command came where none may.
         """
-        vote = _Vote.CANCEL if cancel else _Vote.WAIT if not ready else _Vote.SAVE if save else _Vote.GO
+        vote = _Vote.WAIT if not ready else _Vote.SAVE if save else _Vote.GO
+        vote = max(vote, _STOPS.get((stop, boundary), vote))
+        if invalid:
+            vote = _Vote.INVALID
         agreed, command = self._reduce(vote, False)
         if command:
             raise OutOfStepError("a command arrived in the middle of another one")
+        if agreed == _Vote.INVALID:
+            raise OutputInvalidError("the model produced values that are not finite")
         if agreed == _Vote.CANCEL:
             raise GenerationCancelledError("cancelled at a step boundary")
         return _VERDICTS[_Vote(agreed)]

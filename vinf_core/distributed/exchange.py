@@ -98,10 +98,6 @@ def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
 
 
-CACHED_INDICES = 64
-"""A generation needs two for each peer it has traffic with; old generations' are dropped together."""
-
-
 class Exchange:
     """Moves frames and sums between ranks over the data group; inert in a world of one."""
 
@@ -121,6 +117,10 @@ class Exchange:
     def device(self) -> torch.device:
         """Where this rank computes."""
         return self._topology.device
+
+    def begin_generation(self) -> None:
+        """Drop what was kept for the plans of the generation before."""
+        self._indices.clear()
 
     def begin(self, own: torch.Tensor, plan: FramePlan) -> UnderWay:
         """Post all sends and receives of a planned exchange, both directions at once, and return.
@@ -167,8 +167,6 @@ class Exchange:
     def _index(self, frames: tuple[int, ...]) -> torch.Tensor:
         """The frames as an index on the device; kept, because copying one there makes the host wait."""
         if frames not in self._indices:
-            if len(self._indices) >= CACHED_INDICES:
-                self._indices.clear()
             self._indices[frames] = torch.tensor(frames, device=self._topology.device)
         return self._indices[frames]
 

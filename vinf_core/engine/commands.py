@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vinf_core.errors import InvalidSpecError
 from vinf_core.types import GenerationSpec
 
 
@@ -17,6 +18,19 @@ class Generate:
     """The clips that the generation was started with, one length a rank; empty: the ranks choose."""
     resume_step: int = 0
     """Steps done at the checkpoint to go on from; 0: from the start."""
+    texts_at_once: int = 0
+    """Texts that a step runs together, as when the generation was started; 0: the ranks choose."""
+    first_frame: int = 0
+    """Frames before it are there already and need not be decoded."""
+
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("resume_step", self.resume_step, self.spec.step_count),
+            ("texts_at_once", self.texts_at_once, 2),
+            ("first_frame_index", self.first_frame, self.spec.frame_count),
+        ):
+            if not 0 <= value <= most:
+                raise InvalidSpecError(f"{name}: {value} is not in [0, {most}]")
 
 
 @dataclass(frozen=True, slots=True)

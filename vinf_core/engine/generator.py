@@ -14,6 +14,7 @@ from vinf_core.context.partition import clips_of, partition
 from vinf_core.context.slicing import Slices
 from vinf_core.decode.buffers import HostBuffers
 from vinf_core.decode.decoder import decode_video
+from vinf_core.decode.levels import to_levels
 from vinf_core.decode.slices import SLICE_FRAMES
 from vinf_core.diffusion.cadence import Checkpointer
 from vinf_core.diffusion.checkpoint import CheckpointStore
@@ -25,7 +26,7 @@ from vinf_core.engine.balance import SpeedMeter
 from vinf_core.engine.limits import check_spec
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.engine.prompt_cache import PromptCache
-from vinf_core.errors import CheckpointError, GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
+from vinf_core.errors import CheckpointError, GenerationCancelledError, InvalidSpecError, OutputInvalidError
 from vinf_core.events import Agreement, FrameSink, Observer, StageClock
 from vinf_core.models.adapter import VideoModel
 from vinf_core.types import Clip, GenerationSpec, Stage
@@ -42,6 +43,7 @@ class Generator:
         clock: StageClock,
         *,
         skip_negligible: bool = False,
+        deterministic: bool = False,
     ) -> None:
         """Install clip parallelism in a model.
 
@@ -51,10 +53,12 @@ class Generator:
             exchange: this rank's.
             clock: takes the seconds of each stage.
             skip_negligible: see `Layout.build`; the same on every rank.
+            deterministic: let nothing that is measured decide how a generation is computed; the same on every rank.
         """
         self.model = model
         self.topology = topology
         self._skip_negligible = skip_negligible
+        self._deterministic = deterministic
         self._exchange = exchange
         self._clock = clock
         self._context = ClipContext(exchange)
@@ -104,16 +108,18 @@ class Generator:
         *,
         checkpoints: CheckpointStore | None = None,
         resume_step: int = 0,
+        texts_at_once: int = 0,
     ) -> torch.Tensor:
         """Encode the prompts and denoise: the final latents of this rank's clip, ``[f, C, h, w]``.
 
         Args:
             checkpoints: takes this rank's checkpoints, the last one before this method returns; None: none are taken.
             resume_step: steps done at the checkpoint in ``checkpoints`` to go on from; 0: from the start.
+            texts_at_once: see `texts_at_once`.
 
         Raises:
             GenerationCancelledError, OutOfStepError: raised by ``agree``, on every rank alike.
-            NonFiniteLatentsError: on every rank alike.
+            OutputInvalidError: on every rank alike.
             CheckpointError: the checkpoint to go on from is damaged or of another specification.
         """
         resume = checkpointer = None
@@ -148,21 +154,32 @@ class Generator:
                 on_step=on_step,
                 resume=resume,
                 checkpointer=checkpointer,
-                texts_at_once=self._texts_at_once(spec, layout),
+                texts_at_once=self.texts_at_once(spec, layout, texts_at_once),
             )
         finally:
             self._context.end_generation()
-        broken = self._exchange.sum((~latents.isfinite()).sum().double().view(1))
-        if float(broken) > 0:
-            raise NonFiniteLatentsError(f"{int(broken)} latent values are not finite after the last step")
+        agree(invalid=not bool(latents.isfinite().all()))
         return latents
 
-    def _texts_at_once(self, spec: GenerationSpec, layout: Layout) -> int:
+    def texts_at_once(self, spec: GenerationSpec, layout: Layout, asked: int = 0) -> int:
+        """Say how many texts a step runs together: 2 halves of the guidance, or 1 at a time; on every rank the same.
+
+        Args:
+            spec: what is generated.
+            layout: its plan.
+            asked: what the generation was started with, which decides about its last bits; 0: choose.
+        """
         texts = 2 if spec.guided else 1
+        if asked:
+            return min(asked, texts)
+        if self._deterministic:
+            return 1  # fits wherever the generation does; what the start-up measures differs from start to start
         if self.memory is None:
             return texts
         longest = max(clip.count for clip in layout.clips)  # ranks exchange alike, so all do as the longest must
-        return self.memory.texts_at_once(longest, spec.width * spec.height, texts)
+        scope = spec.scope
+        context = min(spec.frame_count - longest, scope.local_window_frames + scope.global_frames)
+        return self.memory.texts_at_once(longest, spec.width * spec.height, texts, context_frames=context)
 
     def text(self, spec: GenerationSpec, clip: Clip) -> torch.Tensor:
         """Encode what a clip's frames see: ``[B, f or 1, tokens, dim]`` as `denoise` takes it."""
@@ -187,6 +204,8 @@ class Generator:
         clips: tuple[Clip, ...] | None = None,
         checkpoints: CheckpointStore | None = None,
         resume_step: int = 0,
+        texts_at_once: int = 0,
+        first_frame: int = 0,
     ) -> None:
         """Make the video; every rank calls it with the same arguments, and returns when its frames are delivered.
 
@@ -197,15 +216,24 @@ class Generator:
             open_sink: makes the sink for this rank's frames.
             agree: with the other ranks.
             clips: see `plan`.
-            checkpoints, resume_step: see `latents`.
+            checkpoints, resume_step, texts_at_once: see `latents`.
+            first_frame: see `decode_video`.
 
         Raises:
-            GenerationCancelledError, NonFiniteLatentsError, InvalidSpecError: on every rank alike; the group can go on.
+            GenerationCancelledError, OutputInvalidError, InvalidSpecError: on every rank alike; the group can go on.
         """
         layout = self.plan(spec, clips)
-        observer.started(generation_id, layout.clips)
+        texts_at_once = self.texts_at_once(spec, layout, texts_at_once)
+        observer.started(generation_id, layout.clips, texts_at_once)
         latents = self.latents(
-            generation_id, spec, layout, observer, agree, checkpoints=checkpoints, resume_step=resume_step
+            generation_id,
+            spec,
+            layout,
+            observer,
+            agree,
+            checkpoints=checkpoints,
+            resume_step=resume_step,
+            texts_at_once=texts_at_once,
         )
         observer.progress(generation_id, Stage.DECODE, spec.step_count, 0.0)
         sink = open_sink(generation_id)
@@ -221,8 +249,9 @@ class Generator:
                 agree=agree,
                 sink=sink,
                 on_frames=self._count_frames,
+                first_frame=first_frame,
             )
-        except GenerationCancelledError:
+        except (GenerationCancelledError, OutputInvalidError):
             sink.abandon()
             raise
         self._clock.settle()
@@ -256,7 +285,8 @@ class Generator:
         self._context.begin_generation(layout)
         try:
             self._context.begin_step(0.0)
-            text = model.encode_text([""])[None]
+            # One a frame, as a story has it: the dearest kind.
+            text = model.encode_text([""])[None].repeat(1, clip_frames, 1, 1)
             model.predict(torch.zeros(clip_frames, *shape, device=model.device, dtype=model.dtype), 0.0, text)
         finally:
             self._context.end_generation()
@@ -265,7 +295,7 @@ class Generator:
     def probe_decode(self) -> None:
         """Decode one slice."""
         shape = self.model.latent_shape(self.model.limits.default_width, self.model.limits.default_height)
-        self.model.decode(torch.zeros(SLICE_FRAMES, *shape, device=self.model.device))
+        to_levels(self.model.decode(torch.zeros(SLICE_FRAMES, *shape, device=self.model.device)))
 
     def settle(self) -> None:
         """Wait until the device has done what it was asked to."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CONTEXT_SHARE = 0.5
+"""A frame of another rank is held by one module at a time: at most this share of what all modules hold of one's own."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryModel:
     """Predicts what the worst rank holds, so that what does not fit is never started; the same on every rank.
 
-    A generation of F frames of W x H pixels fits when `denoise_bytes` of ``ceil(F * largest_clip_share)`` frames, one
-    text at a time, and `decode_bytes` are at most ``budget_bytes``.
+    A generation of F frames of W x H pixels fits when `denoise_bytes` of ``ceil(F * largest_clip_share)`` frames and of
+    the context that they see, one text at a time, and `decode_bytes` are at most ``budget_bytes``.
     """
 
     budget_bytes: int
@@ -26,15 +29,23 @@ class MemoryModel:
     largest_clip_share: float
     """Share of the frames in the longest clip, 1 / N on N equal ranks."""
 
-    def denoise_bytes(self, clip_frames: int, pixels: int, texts: int = 1) -> int:
-        """Predict a rank's peak while denoising ``clip_frames`` frames of ``pixels`` each, ``texts`` at once."""
-        return round(self.fixed_bytes + self.bytes_per_frame_pixel * clip_frames * pixels * texts)
+    def denoise_bytes(self, clip_frames: int, pixels: int, texts: int = 1, *, context_frames: int = 0) -> int:
+        """Predict a rank's peak while denoising ``clip_frames`` frames of ``pixels`` each, ``texts`` at once.
+
+        Args:
+            clip_frames: of the longest clip.
+            pixels: of the picture.
+            texts: computed together.
+            context_frames: frames of other ranks that it sees.
+        """
+        frames = clip_frames + CONTEXT_SHARE * context_frames
+        return round(self.fixed_bytes + self.bytes_per_frame_pixel * frames * pixels * texts)
 
     def decode_bytes(self, pixels: int) -> int:
         """Predict a rank's peak while decoding."""
         return round(self.decode_fixed_bytes + self.decode_bytes_per_pixel * pixels)
 
-    def texts_at_once(self, clip_frames: int, pixels: int, texts: int) -> int:
+    def texts_at_once(self, clip_frames: int, pixels: int, texts: int, *, context_frames: int = 0) -> int:
         """Say whether all texts of a step fit into the budget together, else 1: one after the other, slower."""
-        fits = self.denoise_bytes(clip_frames, pixels, texts) <= self.budget_bytes
+        fits = self.denoise_bytes(clip_frames, pixels, texts, context_frames=context_frames) <= self.budget_bytes
         return texts if fits else 1

@@ -13,8 +13,8 @@ from vinf_core.engine.balance import RankWeights, choose_clips
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.generator import Generator
 from vinf_core.engine.probe import peak_memory, reset_peak_memory
-from vinf_core.errors import GenerationCancelledError, InvalidSpecError, NonFiniteLatentsError
-from vinf_core.events import FrameSink, Observer
+from vinf_core.errors import GenerationCancelledError, InvalidSpecError, OutputInvalidError
+from vinf_core.events import Boundary, FrameSink, Observer, StopWish, Verdict
 from vinf_core.types import Clip, Stage
 
 IDLE_BEAT_SECONDS = 1.0
@@ -35,8 +35,8 @@ class Coordinator(Observer, Protocol):
     def next_order(self, timeout: float) -> Command | None:
         """Wait up to ``timeout`` seconds for the next order."""
 
-    def cancel_requested(self, generation_id: str) -> bool:
-        """Whether the generation in hand shall stop."""
+    def stop_wish(self, generation_id: str) -> StopWish:
+        """Whether the generation in hand shall stop, and how."""
 
     def finished(
         self, generation_id: str, outcome: Outcome, reason: str, message: str, peak_memory_bytes: list[int]
@@ -47,7 +47,7 @@ class Coordinator(Observer, Protocol):
 class _Silent:
     """The observer of ranks other than 0."""
 
-    def started(self, generation_id: str, clips: tuple[Clip, ...]) -> None: ...
+    def started(self, generation_id: str, clips: tuple[Clip, ...], texts_at_once: int) -> None: ...
 
     def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None: ...
 
@@ -96,22 +96,29 @@ class Worker:
     def _generate(self, command: Generate) -> None:
         outcome, reason, message = Outcome.SUCCEEDED, "", ""
         reset_peak_memory(self._generator.topology.device)
+
+        def agree(
+            ready: bool = True, *, save: bool = False, invalid: bool = False, boundary: Boundary = Boundary.DECODE
+        ) -> Verdict:
+            stop = self._coordinator.stop_wish(command.generation_id) if self._coordinator else StopWish.NONE
+            return self._control.agree(ready, save=save, invalid=invalid, boundary=boundary, stop=stop)
+
         try:
             self._generator.generate(
                 command.generation_id,
                 command.spec,
                 observer=self._observer,
                 open_sink=self._open_sink,
-                agree=lambda ready=True, *, save=False: self._control.agree(
-                    ready, save=save, cancel=self._cancelled(command.generation_id)
-                ),
+                agree=agree,
                 clips=self._clips(command),
                 checkpoints=self._open_checkpoints(command.generation_id) if self._open_checkpoints else None,
                 resume_step=command.resume_step,
+                texts_at_once=command.texts_at_once,
+                first_frame=command.first_frame,
             )
         except GenerationCancelledError:
             outcome = Outcome.CANCELLED
-        except NonFiniteLatentsError as error:
+        except OutputInvalidError as error:
             outcome, reason, message = Outcome.FAILED, "OUTPUT_INVALID", str(error)
         except InvalidSpecError as error:
             # Raised while planning, on every rank from the same numbers.
@@ -127,6 +134,3 @@ class Worker:
         return choose_clips(
             self._rank_weights, command.spec.frame_count, speed=self._generator.speed, control=self._control
         )
-
-    def _cancelled(self, generation_id: str) -> bool:
-        return self._coordinator is not None and self._coordinator.cancel_requested(generation_id)

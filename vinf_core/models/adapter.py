@@ -71,4 +71,4 @@ class VideoModel(Protocol):
         """
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode ``[n, C, h, w]`` to uint8 RGB ``[n, H, W, 3]``, in any memory layout."""
+        """Decode ``[n, C, h, w]`` to RGB ``[n, H, W, 3]``, float32, black 0, white 1, not clamped, in any layout."""

@@ -8,6 +8,35 @@ import torch
 import torch.nn.functional as F
 
 
+def is_plain(attention: Any) -> bool:
+    """Whether an ``Attention`` module does nothing but project, attend and project again, as `SharedTextAttention`."""
+    extras = ("norm_q", "norm_k", "norm_cross", "group_norm", "spatial_norm", "added_kv_proj_dim", "fused_projections")
+    return (
+        not any(getattr(attention, name, None) for name in extras)
+        and not attention.residual_connection
+        and attention.rescale_output_factor == 1
+        and attention.to_k is not None
+        and attention.to_k.out_features == attention.inner_dim
+    )
+
+
+class RepeatedText:
+    """Gives a text that frames share to a processor that wants one a frame; for modules that are not plain."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def __call__(
+        self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, **more: Any
+    ) -> torch.Tensor:
+        """Attend from ``[B * f, positions, C]`` to ``[B, tokens, D]`` or ``[B * f, tokens, D]``."""
+        if encoder_hidden_states is not None:
+            frames = hidden_states.shape[0] // encoder_hidden_states.shape[0]
+            encoder_hidden_states = encoder_hidden_states.repeat_interleave(frames, dim=0)
+        out: torch.Tensor = self._processor(attn, hidden_states, encoder_hidden_states, **more)
+        return out
+
+
 class SharedTextAttention:
     """An attention processor for diffusers' ``Attention`` modules that look at the prompt."""
 

@@ -103,12 +103,11 @@ class TextToVideoModel:
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode ``[n, C, h, w]`` to uint8 RGB ``[n, H, W, 3]``, rounded, not truncated."""
+        """Decode ``[n, C, h, w]`` to RGB ``[n, H, W, 3]``, float32, black 0, white 1, not clamped."""
         scaled = latents.to(self.dtype) / self._vae.config.scaling_factor
         pictures = self._vae.decode(scaled, return_dict=False)[0]
-        levels = (pictures.float() * 0.5 + 0.5).clamp(0, 1) * 255
         # Put in order by whoever copies it to the host.
-        rgb: torch.Tensor = levels.round().to(torch.uint8).permute(0, 2, 3, 1)
+        rgb: torch.Tensor = (pictures.float() * 0.5 + 0.5).permute(0, 2, 3, 1)
         return rgb
 
 

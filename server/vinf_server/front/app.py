@@ -24,6 +24,7 @@ from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.drain import finish_or_save
 from vinf_server.front.engine.group import Group, Loss
+from vinf_server.front.engine.host_link import describe, make_hosts, start_host_link_server, with_token
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.status import EngineStatus
@@ -40,7 +41,7 @@ from vinf_server.front.metrics import Metrics
 from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.health import HealthService
 from vinf_server.front.rpc.restored import restored_failure
-from vinf_server.front.rpc.server import AddressInUseError, start_public_server
+from vinf_server.front.rpc.server import AddressInUseError, check_free, start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
 from vinf_server.front.rpc.video_generation import VideoGenerationService
 
@@ -89,7 +90,8 @@ class Front:
         self._dispatcher = Dispatcher(self._generations, frame_timeout_s=config.frame_timeout_s)
         self._worker_metrics = WorkerMetrics(self._metrics)
         self._health = HealthService()
-        self._supervisor = Supervisor(config, self._data_dir, self._status, self, self._metrics)
+        self._hosts = make_hosts(config)
+        self._supervisor = Supervisor(config, self._data_dir, self._status, self, self._metrics, self._hosts)
         self._stop_by = math.inf
         self._listen = config.listen
         self._metrics_address = config.metrics
@@ -116,6 +118,7 @@ class Front:
             )
             link_server = await start_link_server(link, f"unix:{self._data_dir.socket}")
             stack.push_async_callback(link_server.stop, None)
+            await self._start_host_link(stack, link)
             public_server = await self._start_public_server()
             stack.push_async_callback(self._stop_ranks)
             stack.push_async_callback(self._end_service, public_server)
@@ -229,6 +232,20 @@ class Front:
             raise AddressInUseError(f"cannot serve metrics on {wanted}: {error.strerror or error}") from error
         self._metrics_address = wanted.with_port(server.server_port)
         stack.callback(_stop_http_server, server, thread)
+
+    async def _start_host_link(self, stack: AsyncExitStack, link: EngineLink) -> None:
+        """Let other hosts join, where the group has any."""
+        wanted = self._config.hosts
+        if wanted is None or self._hosts is None:
+            return
+        security = with_token(wanted.security, self._data_dir.root / "join-token")
+        try:
+            check_free(wanted.link)
+            server = await start_host_link_server(wanted.link, link, self._hosts, security)
+        except OSError as error:
+            raise AddressInUseError(f"cannot listen on {wanted.link} for hosts: {error.strerror or error}") from error
+        stack.push_async_callback(server.stop, None)
+        _log.info("hosts join at %s, %s", self._hosts.link, describe(security))
 
     async def _start_public_server(self) -> grpc.aio.Server:
         server, self._listen = await start_public_server(

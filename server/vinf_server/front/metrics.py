@@ -170,6 +170,12 @@ class Metrics:
         self.worker_memory_total = Gauge(
             "vinf_worker_memory_total_bytes", "Memory the rank's device or host has.", worker, registry=registry
         )
+        self.link_frame_bytes = Counter(
+            "vinf_link_frame_bytes_total",
+            "Frame bytes that ranks sent to the front: over the unix socket, or from this address of another host.",
+            ("peer",),
+            registry=registry,
+        )
         self.worker_restarts = Counter(
             "vinf_worker_restarts_total", "Relaunches of the group.", ("cause",), registry=registry
         )
@@ -189,6 +195,7 @@ class Metrics:
         for method in ("StreamFrames", "PullFrames"):
             self.left_out_frames.labels(method, "SKIPPED")
         self.left_out_frames.labels("StreamFrames", "FRAME_EVICTED")
+        self.link_frame_bytes.labels("unix")
         for method in ("StreamFrames", "WatchGeneration"):
             self.active_streams.labels(method)
 

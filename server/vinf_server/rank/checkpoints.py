@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import grpc
@@ -48,6 +49,12 @@ class LinkCheckpoints:
         self._idle = threading.Event()
         self._idle.set()
         self._error: grpc.RpcError | None = None
+        self._seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds that writing and sending took so far, of the threads that do it."""
+        return self._seconds
 
     @property
     def has_room(self) -> bool:
@@ -58,6 +65,7 @@ class LinkCheckpoints:
         """Send a checkpoint off; nothing when it has no frames. There must be room."""
         if checkpoint.frame_count:
             self._idle.clear()
+            self._error = None
             threading.Thread(target=self._send, args=(checkpoint,), name="vinf-checkpoint", daemon=True).start()
 
     def wait_until_stored(self, timeout: float) -> bool:
@@ -99,7 +107,9 @@ class LinkCheckpoints:
 
     def _send(self, checkpoint: Checkpoint) -> None:
         try:
-            answer = self._link.stub.SendCheckpoint(self._messages(checkpoint), metadata=self._link.metadata)
+            answer = self._link.stub.SendCheckpoint(
+                self._timed(self._messages(checkpoint)), metadata=self._link.metadata
+            )
             if not answer.stored:
                 numbers = (self._generation_id, checkpoint.completed_steps)
                 logger.warning("generation %s: the checkpoint of step %d was not stored", *numbers)
@@ -109,6 +119,15 @@ class LinkCheckpoints:
             self._error = error
         finally:
             self._idle.set()
+
+    def _timed(self, messages: Iterable[pb.SendCheckpointRequest]) -> Iterator[pb.SendCheckpointRequest]:
+        """Count what the thread that draws the messages, one of gRPC's, spends on making and sending them."""
+        mark = time.thread_time()
+        for message in messages:
+            yield message
+            now = time.thread_time()
+            self._seconds += now - mark
+            mark = now
 
     def _messages(self, checkpoint: Checkpoint) -> Iterator[pb.SendCheckpointRequest]:
         part = pb.CheckpointPart(

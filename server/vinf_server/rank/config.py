@@ -12,6 +12,7 @@ import torch
 from vinf_core.engine.balance import AskedWeights
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
+from vinf_server.link_security import LinkSecurity
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,6 +27,8 @@ class RankConfig:
     local_world_size: int
     link: str
     """gRPC address of the front's engine link, for example ``unix:/run/vinf/link``."""
+    link_security: LinkSecurity
+    """What it shows there, when that is on another host."""
     epoch: int
     """The launch this rank belongs to; the front drops what comes from an earlier one."""
     model: str
@@ -61,6 +64,7 @@ class RankConfig:
                 local_rank=int(environment["LOCAL_RANK"]),
                 local_world_size=int(environment["LOCAL_WORLD_SIZE"]),
                 link=environment["VINF_LINK"],
+                link_security=LinkSecurity.from_environment(environment),
                 epoch=int(environment["VINF_EPOCH"]),
                 model=environment["VINF_MODEL"],
                 device=environment.get("VINF_DEVICE", "auto"),

@@ -54,6 +54,8 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
         ),
         clip_frame_counts=tuple(wanted.clip_frame_counts),
         resume_step=wanted.resume_step,
+        texts_at_once=wanted.texts_at_once,
+        first_frame=wanted.first_frame_index,
     )
 
 

@@ -11,6 +11,7 @@ import grpc
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Command
 from vinf_core.engine.worker import Outcome
+from vinf_core.events import StopWish
 from vinf_core.types import Clip, Stage
 from vinf_server.rank.convert import OUTCOMES, STAGES, command_from_order
 from vinf_server.rank.link import Link
@@ -26,7 +27,7 @@ class LinkCoordinator:
         self._link = link
         self._orders: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[pb.AttachRequest | None] = queue.SimpleQueue()
-        self._cancelled = ""
+        self._wish = ("", StopWish.NONE)
         self._thread = threading.Thread(target=self._receive, name="vinf-orders", daemon=True)
 
     def attach(self, ready: pb.ReadyReport) -> None:
@@ -46,14 +47,17 @@ class LinkCoordinator:
         except queue.Empty:
             return None
 
-    def cancel_requested(self, generation_id: str) -> bool:
-        """Whether the front wants this generation to stop."""
-        return self._cancelled == generation_id
+    def stop_wish(self, generation_id: str) -> StopWish:
+        """Whether the front wants this generation to stop, and how."""
+        stopped, wish = self._wish
+        return wish if stopped == generation_id else StopWish.NONE
 
-    def started(self, generation_id: str, clips: tuple[Clip, ...]) -> None:
-        """Report the clips."""
+    def started(self, generation_id: str, clips: tuple[Clip, ...], texts_at_once: int) -> None:
+        """Report the clips and the texts at once."""
         counts = [clip.count for clip in clips]
-        self._report(started=pb.StartedReport(generation_id=generation_id, clip_frame_counts=counts))
+        self._report(
+            started=pb.StartedReport(generation_id=generation_id, clip_frame_counts=counts, texts_at_once=texts_at_once)
+        )
 
     def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None:
         """Report a stage or a step."""
@@ -93,13 +97,21 @@ class LinkCoordinator:
         try:
             for order in self._link.stub.Attach(self._outgoing(), metadata=self._link.metadata):
                 if order.HasField("cancel"):
-                    self._cancelled = order.cancel.generation_id
+                    self._stop(order.cancel)
                 self._take(order)
             self._link.lost("orders", None)
         except grpc.RpcError as error:
             self._link.lost("orders", error)
 
+    def _stop(self, cancel: pb.CancelOrder) -> None:
+        # One for good is not taken back by one that saves first.
+        if cancel.save and self.stop_wish(cancel.generation_id) == StopWish.CANCEL:
+            return
+        self._wish = (cancel.generation_id, StopWish.SUSPEND if cancel.save else StopWish.CANCEL)
+
     def _take(self, order: pb.AttachResponse) -> None:
+        if order.HasField("generate") and order.generate.generation_id == self._wish[0]:
+            self._wish = ("", StopWish.NONE)  # one that was suspended goes on
         try:
             command = command_from_order(order)
         except ValueError as error:

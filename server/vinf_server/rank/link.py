@@ -9,6 +9,7 @@ import threading
 import grpc
 
 from vinf.engine.v1.engine_link_service_pb2_grpc import EngineLinkServiceStub
+from vinf_server.link_security import UNIX_SOCKET, LinkSecurity, open_channel
 
 logger = logging.getLogger(__name__)
 
@@ -16,11 +17,10 @@ logger = logging.getLogger(__name__)
 class Link:
     """Channel, stub and metadata that every call to the front carries."""
 
-    def __init__(self, address: str, epoch: int) -> None:
-        options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
-        self._channel = grpc.insecure_channel(address, options=options)
+    def __init__(self, address: str, epoch: int, security: LinkSecurity = UNIX_SOCKET) -> None:
+        self._channel = open_channel(address, security)
         self.stub = EngineLinkServiceStub(self._channel)
-        self.metadata = (("vinf-epoch", str(epoch)),)
+        self.metadata = (("vinf-epoch", str(epoch)), *security.metadata())
         self._stopping = threading.Event()
 
     def leave(self) -> None:

@@ -66,7 +66,7 @@ def main() -> None:
 
 def run(config: RankConfig) -> int:
     """Serve until the front says stop; return the exit code."""
-    link = Link(config.link, config.epoch)
+    link = Link(config.link, config.epoch, config.link_security)
     heart = Heart(link, config.rank)
     heart.start()
     try:
@@ -81,7 +81,14 @@ def run(config: RankConfig) -> int:
     with process_groups(topology) as groups:
         exchange = Exchange(topology, groups.data, clock)
         control = ControlPlane(topology, groups.control)
-        generator = Generator(model, topology, exchange, clock, skip_negligible=config.skip_negligible)
+        generator = Generator(
+            model,
+            topology,
+            exchange,
+            clock,
+            skip_negligible=config.skip_negligible,
+            deterministic=config.deterministic,
+        )
         generator.warm_up()
         rank_weights = settle_weights(config.rank_weights, device_name=device_name(device), control=control)
         try:

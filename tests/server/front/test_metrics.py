@@ -32,6 +32,7 @@ def test_known_series_start_at_zero(metrics):
         'vinf_worker_prompt_cache_misses_total{gpu="cuda:1",rank="1"} 0.0',
         'vinf_worker_busy_seconds_total{gpu="cuda:1",rank="1",stage="communicate"} 0.0',
         'vinf_worker_restarts_total{cause="signal"} 0.0',
+        'vinf_link_frame_bytes_total{peer="unix"} 0.0',
     ):
         assert f"\n{line}\n" in page, line
     assert 'vinf_build_info{api_version="v1",version="' in page
@@ -41,4 +42,4 @@ def test_labels_have_few_values(metrics):
     metrics.model_is_known("sprites", world_size=2, dtype="float32")
     names = {label for family in metrics.registry.collect() for s in family.samples for label in s.labels}
     allowed = {"model_name", "finished_reason", "reason", "cause", "method", "encoding", "le", "version"}
-    assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage"}
+    assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage", "peer"}

@@ -95,10 +95,13 @@ def test_orders_become_commands() -> None:
         ],
         clip_frame_counts=[2000, 304],
         resume_step=12,
+        texts_at_once=1,
+        first_frame_index=48,
     )
     command = command_from_order(pb.AttachResponse(generate=order))
     assert isinstance(command, Generate)
     assert (command.clip_frame_counts, command.resume_step) == ((2000, 304), 12)
+    assert (command.texts_at_once, command.first_frame) == (1, 48)
     spec = command.spec
     assert (spec.prompt, spec.negative_prompt, spec.width, spec.height) == ("p", "n", 64, 32)
     assert (spec.frame_count, spec.seed, spec.step_count) == (2304, 2**63 - 1, 30)

@@ -9,8 +9,9 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,25 @@ _AGENT_LOG = "agent.log"
 _TAIL_LINES = 20
 _VERDICT_POLL_S = 0.05
 
+SHARED_VARIABLES = (
+    *("VINF_EPOCH", "VINF_MODEL", "VINF_DTYPE", "VINF_RANK_WEIGHTS", "VINF_MEMORY_BUDGET", "VINF_KNOWN_MEMORY"),
+    *("VINF_SKIP_NEGLIGIBLE", "VINF_DETERMINISTIC"),
+)
+"""What ranks are told wherever they run; the rest is each host's own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendezvous:
+    """Where the agents of several hosts meet."""
+
+    id: str
+    endpoint: str
+    host_count: int
+    local_addr: str
+    """Address of this host for the ranks of the others."""
+    is_host: bool
+    """Whether the endpoint is on this host."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchPlan:
@@ -34,6 +54,10 @@ class LaunchPlan:
     failure_file: Path
     memory: link_pb2.MemoryModel | None = None
     """What the ranks of an earlier launch measured."""
+    rendezvous: Rendezvous | None = None
+    """None: the group is on this host alone."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What the ranks are told besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +76,24 @@ def agent_command(config: ServeConfig, plan: LaunchPlan) -> list[str]:
 def torchrun_arguments(config: ServeConfig, plan: LaunchPlan) -> list[str]:
     """What torchrun is told about the group."""
     return [
-        *("--standalone", "--nnodes", "1", "--nproc-per-node", str(config.ranks), "--max-restarts", "0"),
+        *_meeting_arguments(plan.rendezvous),
+        *("--nproc-per-node", str(config.ranks), "--max-restarts", "0"),
         *("--log-dir", str(plan.log_folder), "--redirects", "3"),
         *("-m", config.rank_module),
     ]
+
+
+def _meeting_arguments(rendezvous: Rendezvous | None) -> tuple[str, ...]:
+    if rendezvous is None:
+        return ("--standalone", "--nnodes", "1")
+    # The front ends every agent when one is lost, so agents need not watch each other: they are patient with a slow
+    # start, and with clocks that differ by less than a minute, which they compare to tell who is alive.
+    conf = f"is_host={int(rendezvous.is_host)},join_timeout=3600,read_timeout=60"
+    conf += ",keep_alive_interval=5,keep_alive_max_attempt=12"
+    return (
+        *("--nnodes", str(rendezvous.host_count), "--rdzv-backend", "c10d", "--rdzv-id", rendezvous.id),
+        *("--rdzv-endpoint", rendezvous.endpoint, "--rdzv-conf", conf, "--local-addr", rendezvous.local_addr),
+    )
 
 
 def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
@@ -80,6 +118,7 @@ def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
         "VINF_DETERMINISTIC": str(int(config.deterministic)),
         "VINF_FRONT_PID": str(os.getpid()),
         "VINF_FAILURE_FILE": str(plan.failure_file),
+        **plan.environment,
     }
 
 

@@ -11,6 +11,7 @@ import grpc
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.engine.v1 import engine_link_service_pb2_grpc as link_grpc
+from vinf_server.addresses import peer_host
 from vinf_server.front.checkpoints import PartError
 from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
@@ -23,7 +24,7 @@ from vinf_server.front.grpc_types import Context
 
 _log = logging.getLogger(__name__)
 
-_RECEIVE_LIMIT_BYTES = 4 << 20
+RECEIVE_LIMIT_BYTES = 4 << 20
 """Slices are at most 1 MiB."""
 
 
@@ -85,7 +86,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         """Frames of one rank and one generation, into the spool."""
         group = await self._check_epoch(context)
         sent: set[int] = set()
-        generation_id = ""
+        generation_id, peer = "", peer_host(context.peer())
         try:
             async for request in request_iterator:
                 if group.lost.done():
@@ -93,6 +94,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
                     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"epoch {group.epoch} is over")
                 generation_id = request.generation_id
                 if request.WhichOneof("payload") == "frame":
+                    self._worker_metrics.take_frame_bytes(peer, len(request.frame.data))
                     if await self._intake.store(generation_id, request.frame):
                         sent.add(request.frame.frame_index)
                 elif request.complete.frame_count != len(sent):
@@ -159,7 +161,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
 
 async def start_link_server(link: EngineLink, address: str) -> grpc.aio.Server:
     """Serve the link on a unix socket, which only this user may connect to."""
-    server = grpc.aio.server(options=(("grpc.max_receive_message_length", _RECEIVE_LIMIT_BYTES),))
+    server = grpc.aio.server(options=(("grpc.max_receive_message_length", RECEIVE_LIMIT_BYTES),))
     link_grpc.add_EngineLinkServiceServicer_to_server(link, server)
     server.add_insecure_port(address)
     os.chmod(address.removeprefix("unix:"), 0o600)

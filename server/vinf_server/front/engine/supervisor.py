@@ -18,6 +18,7 @@ from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.config import ServeConfig
 from vinf_server.front.data_dir import DataDir
 from vinf_server.front.engine.group import CHECK_S, Group, Loss
+from vinf_server.front.engine.hosts import Host, HostAgents, Hosts
 from vinf_server.front.engine.launch import Agent, LaunchPlan
 from vinf_server.front.engine.spare import SpareAgent
 from vinf_server.front.engine.status import EngineStatus
@@ -61,17 +62,37 @@ class Supervisor:
     """Keeps one group running."""
 
     def __init__(
-        self, config: ServeConfig, data_dir: DataDir, status: EngineStatus, listener: GroupListener, metrics: Metrics
+        self,
+        config: ServeConfig,
+        data_dir: DataDir,
+        status: EngineStatus,
+        listener: GroupListener,
+        metrics: Metrics,
+        hosts: Hosts | None = None,
     ) -> None:
+        """Make it; nothing is launched yet.
+
+        Args:
+            config: of the whole server.
+            data_dir: where the ranks' logs go.
+            status: shows the group of the moment to the rest of the front.
+            listener: hears of its beginning and its end.
+            metrics: counts relaunches.
+            hosts: the other hosts of the group; None when there are none.
+        """
         self._config = config
         self._data_dir = data_dir
         self._status = status
         self._listener = listener
         self._metrics = metrics
-        self._agent: Agent | None = None
+        self._hosts = hosts
+        self._agent: Agent | HostAgents | None = None
         self._spare: SpareAgent | None = None
         self._limits = HangLimits(beat_s=config.beat_timeout_s, work_s=config.hang_timeout_s)
         self._pace = Pace()
+        self._launched_on: list[str] = []
+        self._measured_on: list[str] = []
+        """The other hosts of the last launch, and of the last one that was ready."""
         self._epoch = 0
         self._spare_epoch = 0
         """The launch under which the last spare agent was started."""
@@ -126,26 +147,44 @@ class Supervisor:
         if self._agent is not None:
             self._agent.kill_now()
 
-    async def _launch(self) -> tuple[Agent, Group]:
+    async def _launch(self) -> tuple[Agent | HostAgents, Group]:
+        hosts, world_size = await self._gather_hosts()
         self._epoch += 1
         plan = LaunchPlan(
             epoch=self._epoch,
             link_address=f"unix:{self._data_dir.socket}",
             log_folder=self._data_dir.new_log_folder(self._epoch),
             failure_file=self._data_dir.private / "failure.json",
-            memory=self._known_memory(),
+            memory=self._known_memory(hosts),
         )
-        group = Group(self._epoch, self._config.ranks, limits=self._limits, pace=self._pace)
+        group = Group(self._epoch, world_size, limits=self._limits, pace=self._pace)
         self._status.group = group
+        spare, self._spare = self._spare, None
+        agent: Agent | HostAgents
         try:
-            spare, self._spare = self._spare, None
-            self._agent = agent = await Agent.start(self._config, plan, spare)
+            if self._hosts is None:
+                agent = await Agent.start(self._config, plan, spare)
+            else:
+                agent = await self._hosts.launch(hosts, self._config, plan, spare)
         except OSError as error:
             raise GroupFailedError(f"cannot start the ranks: {error}") from error
-        _log.info("launched %d ranks, epoch %d, logs in %s", self._config.ranks, self._epoch, plan.log_folder)
+        self._agent = agent
+        _log.info("launched %d ranks, epoch %d, logs in %s", world_size, self._epoch, plan.log_folder)
         return agent, group
 
-    async def _watch(self, agent: Agent, group: Group) -> Loss:
+    async def _gather_hosts(self) -> tuple[list[Host], int]:
+        """Wait until all hosts are there; return the other ones, and the ranks of all of them."""
+        if self._hosts is None:
+            return [], self._config.ranks
+        hosts = await self._hosts.complete()
+        world_size = self._config.ranks + sum(host.rank_count for host in hosts)
+        weights = self._config.rank_weights
+        if weights.source == "given" and len(weights.given) != world_size:
+            message = f"--rank-weights: {len(weights.given)} numbers for {world_size} ranks; give one a rank"
+            raise GroupConfigurationError(message)
+        return hosts, world_size
+
+    async def _watch(self, agent: Agent | HostAgents, group: Group) -> Loss:
         """Wait until the group is lost, tell the listener what happened on the way."""
         announced = False
         while not group.lost.done():
@@ -160,16 +199,19 @@ class Supervisor:
             if group.is_ready and not announced:
                 announced = True
                 self._status.known_report = group.ready_report
+                self._measured_on = self._launched_on
                 agent.note_descendants()
                 self._listener.group_ready(group)
         loss = group.lost.result()
+        if isinstance(agent, HostAgents) and loss.cause == "connection":
+            await agent.wait_for_report()
         failure = agent.read_rank_failure()
         if failure is not None and failure.reason == OUT_OF_MEMORY:
             loss = replace(loss, reason=OUT_OF_MEMORY, message=f"a rank ran out of memory: {failure.message}")
         self._listener.group_lost(loss)
         return loss
 
-    async def _clean_up(self, agent: Agent, loss: Loss) -> str:
+    async def _clean_up(self, agent: Agent | HostAgents, loss: Loss) -> str:
         """End what is left of the group, say why it was lost, and return the last words of the rank at fault."""
         agent.note_descendants()
         if loss.cause == "hang":
@@ -192,9 +234,10 @@ class Supervisor:
         _log.error("%s", agent.log_tail(loss.rank))
         return agent.last_words(loss.rank)
 
-    def _known_memory(self) -> link_pb2.MemoryModel | None:
-        """What an earlier group has measured; the devices are the same."""
-        report = self._status.known_report
+    def _known_memory(self, hosts: list[Host]) -> link_pb2.MemoryModel | None:
+        """What an earlier group has measured on the same devices."""
+        self._launched_on = [host.host_id for host in hosts]
+        report = self._status.known_report if self._measured_on == self._launched_on else None
         return report.memory if report is not None and report.HasField("memory") else None
 
     async def _prepare_spare(self, group: Group) -> None:

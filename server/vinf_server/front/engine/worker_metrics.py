@@ -45,6 +45,10 @@ class WorkerMetrics:
         metrics.worker_up.labels(*labels).set(1)
         self._last[epoch, beat.rank] = beat
 
+    def take_frame_bytes(self, peer: str, size: int) -> None:
+        """Count what a rank has sent: over the unix socket, or from the address of another host."""
+        self._metrics.link_frame_bytes.labels(peer).inc(size)
+
     def group_lost(self) -> None:
         """Show every rank as down and forget the counts of its process."""
         for rank, gpu in self._gpus.items():

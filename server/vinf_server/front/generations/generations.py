@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -22,7 +21,6 @@ from vinf_server.front.errors import (
     ServerDrainingError,
     WrongStateError,
 )
-from vinf_server.front.frames.layout import frame_size_bytes
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.estimate import Estimate
 from vinf_server.front.generations.generation import (
@@ -36,25 +34,24 @@ from vinf_server.front.generations.generation import (
     SUCCEEDED,
     SUSPENDED,
     TERMINAL,
+    Event,
     Failure,
     Generation,
-    IdSource,
     Stage,
     State,
     Terms,
 )
-from vinf_server.front.generations.leases import Leases
+from vinf_server.front.generations.keeping import DISK_RETRY_S, Keeper
+from vinf_server.front.generations.leases import JOB_DEADLINE, Leases
 from vinf_server.front.generations.limits import ClientLimits
+from vinf_server.front.generations.making import GenerationMaker
 from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationMetrics
 from vinf_server.front.generations.queue import GenerationQueue
-from vinf_server.front.generations.retention import Retention, missing_bytes, stored_bytes
-from vinf_server.front.generations.schema import SavedGeneration
+from vinf_server.front.generations.retention import Retention
 from vinf_server.front.generations.store import GenerationStore, StoreError
 from vinf_server.front.metrics import Metrics
 
 _log = logging.getLogger(__name__)
-
-MAX_SEED = 2**63 - 1
 
 MAX_IDLE_LOSSES = 3
 """Groups a generation may lose without getting anywhere before it is held to be the cause."""
@@ -69,10 +66,6 @@ RESUME_SHARE = 0.8
 stop again after every frame."""
 
 SERVER_RESTARTED = "SERVER_RESTARTED"
-
-_DISK_RETRY_S = 60.0
-"""When to try again, where no generation is known to be forgotten earlier; also the least that is promised."""
-_MIN_DISK_RETRY_S, _MAX_DISK_RETRY_S = 5.0, 3600.0
 
 _DEFAULT_TERMS = Terms()
 
@@ -112,10 +105,9 @@ class Generations:
         self.leases = Leases(self.end_early)
         self._spool = spool
         self._checkpoints = checkpoints
-        self._disk = disk
-        self._retention = retention
+        self.keeper = Keeper(store, spool, disk, retention)
         self._observe = GenerationMetrics(metrics, queue_capacity=queue.capacity)
-        self._ids = IdSource()
+        self._maker = GenerationMaker(spool, checkpoints)
         self._listener: GenerationListener | None = None
         self._in_work: Generation | None = None
         self._unverified: list[Generation] = []
@@ -135,9 +127,8 @@ class Generations:
         starts before `verify` is done.
         """
         for saved in self._store.saved:
-            generation = self._restored(saved)
+            generation = self._maker.revived(saved)
             self._store.add(generation, is_saved=True)
-            self._ids.not_before(generation.generation_id)
         known = [generation.generation_id for generation in self._store.all()]
         await asyncio.gather(self._spool.remove_others(known), self._checkpoints.remove_others(known))
         await asyncio.gather(*(self._take_up(generation) for generation in self._store.all()))
@@ -216,8 +207,8 @@ class Generations:
         self._queue.check_room()
         if terms.owner:
             self.limits.check_waiting(self._queue.count_of(terms.owner), retry_s=self._estimate.remaining_s())
-        generation = self._new_generation(normalised_spec, terms, request_id=request_id)
-        self._check_disk(generation)
+        generation = self._maker.new(normalised_spec, terms, request_id=request_id)
+        self.keeper.check_room(generation)
         if validate_only:
             generation.generation_id = ""
             return generation, False
@@ -230,6 +221,10 @@ class Generations:
         if self._listener is not None:
             self._listener.generation_queued()
         return generation, False
+
+    def has_request(self, request_id: str, *, owner: str = "") -> bool:
+        """Whether a generation of this owner was created with this request id."""
+        return bool(request_id) and self._store.find_request(owner, request_id) is not None
 
     async def settle(self, generation: Generation) -> None:
         """Wait until a generation that was just created outlives the server, or take it back.
@@ -246,13 +241,8 @@ class Generations:
             self._unsettled.discard(generation.generation_id)
             self._withdraw(generation)
             raise DiskFullError(
-                f"the server could not store the generation: {error}", retry_s=_DISK_RETRY_S, cause=str(error)
+                f"the server could not store the generation: {error}", retry_s=DISK_RETRY_S, cause=str(error)
             ) from error
-
-    async def look_at_disk(self) -> None:
-        """See how much room there is now, and make some by forgetting what has expired."""
-        await self._forget_expired()
-        await self._disk.measure()
 
     def check_accepting(self) -> None:
         """Raise `ServerDrainingError` when the server takes nothing new any more."""
@@ -300,7 +290,7 @@ class Generations:
         elif generation.state == RUNNING:
             _log.info("generation %s is being cancelled: %s", generation.generation_id, failure.reason)
             generation.ending = failure
-            generation.move_to(CANCELLING, failure.reason)
+            generation.move_to(CANCELLING, failure.reason, failure.message)
             self._store.save(generation)
             if self._listener is not None:
                 self._listener.cancel_requested(generation)
@@ -320,7 +310,7 @@ class Generations:
                 generationId=generation_id,
                 state=state,
             )
-        await self._forget([generation])
+        await self.keeper.forget([generation])
 
     def release_before(self, generation: Generation, frame_index: int) -> None:
         """Nobody needs the frames before this one; where only so many are kept, they are dropped."""
@@ -333,10 +323,6 @@ class Generations:
         waits_for_readers = generation.state == SUSPENDED and generation.state_reason == CONSUMER_SLOW
         if waits_for_readers and frames.next_missing - frames.first_available <= RESUME_SHARE * most:
             self._resume(generation, "its readers have released frames")
-
-    def expire_time_ns(self, generation: Generation) -> int:
-        """When a generation is forgotten, on the wall clock; 0: not known, or never."""
-        return self._retention.expire_time_ns(generation)
 
     def queue_position(self, generation: Generation) -> int:
         """Generations in front of one that waits, the running one included."""
@@ -433,10 +419,10 @@ class Generations:
         """Forget what has expired, and let generations go on that waited for room on the disk."""
         with suppress(StoreError):
             await self._store.flush()  # what a full disk refused is tried again
-        await self.look_at_disk()
+        await self.keeper.look()
         for generation in self._store.all():
             is_waiting = generation.state == SUSPENDED and generation.state_reason == DISK_FULL
-            if is_waiting and not self._unverified and self._room_bytes() >= 0:
+            if is_waiting and not self._unverified and self.keeper.room_bytes() >= 0:
                 self._resume(generation, "there is room on the disk again")
 
     def in_work(self, generation_id: str) -> Generation | None:
@@ -494,61 +480,11 @@ class Generations:
 
     # ---- inside ----
 
-    def _new_generation(
-        self, normalised: generation_pb2.GenerationSpec, terms: Terms, *, request_id: str
-    ) -> Generation:
-        resolved = generation_pb2.GenerationSpec()
-        resolved.CopyFrom(normalised)
-        if resolved.seed == 0:
-            resolved.seed = random.SystemRandom().randint(1, MAX_SEED)
-        generation_id = self._ids.next()
-        return Generation(
-            generation_id=generation_id,
-            request_id=request_id,
-            normalised_spec=normalised,
-            resolved_spec=resolved,
-            frames=self._spool.file(
-                generation_id, frame_count=resolved.frame_count, frame_size=frame_size_bytes(resolved)
-            ),
-            checkpoints=self._checkpoints.folder(generation_id, frame_count=resolved.frame_count),
-            create_time_ns=time.time_ns(),
-            terms=terms,
-        )
-
-    def _restored(self, saved: SavedGeneration) -> Generation:
-        spec = saved.resolved_spec
-        generation_id = saved.generation_id
-        return Generation(
-            generation_id=generation_id,
-            request_id=saved.request_id,
-            normalised_spec=saved.normalised_spec,
-            resolved_spec=spec,
-            frames=self._spool.file(generation_id, frame_count=spec.frame_count, frame_size=frame_size_bytes(spec)),
-            checkpoints=self._checkpoints.folder(generation_id, frame_count=spec.frame_count),
-            create_time_ns=saved.create_time_ns,
-            terms=saved.terms,
-            state=saved.state,
-            state_reason=saved.state_reason,
-            events=list(saved.events),
-            stage=(
-                generation_pb2.GENERATION_STAGE_UNSPECIFIED
-                if saved.state in TERMINAL
-                else generation_pb2.GENERATION_STAGE_QUEUED
-            ),
-            completed_steps=saved.completed_steps,
-            failure=saved.failure,
-            clip_frame_counts=saved.clip_frame_counts,
-            texts_at_once=saved.texts_at_once,
-            peak_memory_bytes=saved.peak_memory_bytes,
-            start_time_ns=saved.start_time_ns,
-            first_frame_time_ns=saved.first_frame_time_ns,
-            end_time_ns=saved.end_time_ns,
-        )
-
     async def _take_up(self, generation: Generation) -> None:
         """Bring one back to where it can go on from, or leave it as it ended."""
         if generation.state == CANCELLING:
-            self._finish(generation, CANCELLED, _CANCEL_REQUESTED)
+            failure = _failure_of(generation.events[-1])
+            self._finish(generation, _end_state(failure), failure)
         if generation.is_terminal:
             generation.checkpoints.remove()
             try:
@@ -591,26 +527,6 @@ class Generations:
         self._observe.interrupted(generation)
         self._queue_moved(generation.resolved_spec.model)
 
-    def _room_bytes(self) -> int:
-        """What may be promised to generations besides those that are known."""
-        known = tuple(self._store.all())
-        return self._disk.room_bytes(stored=sum(map(stored_bytes, known)), promised=sum(map(missing_bytes, known)))
-
-    def _check_disk(self, generation: Generation) -> None:
-        """Refuse what the disk has no room for once everything that was promised is there."""
-        needed, room = missing_bytes(generation), self._room_bytes()
-        if needed <= room:
-            return
-        expiries = [time_ns for known in self._store.all() if (time_ns := self.expire_time_ns(known))]
-        retry_s = min(expiries, default=time.time_ns() + int(_DISK_RETRY_S * 1e9)) / 1e9 - time.time()
-        raise DiskFullError(
-            f"the generation needs {needed} bytes of the server's disk, {max(0, room)} are free; "
-            "delete generations or try again later",
-            retry_s=min(max(retry_s, _MIN_DISK_RETRY_S), _MAX_DISK_RETRY_S),
-            neededBytes=str(needed),
-            freeBytes=str(max(0, room)),
-        )
-
     def _withdraw(self, generation: Generation) -> None:
         """Take back what no client was told about."""
         if generation.is_forgotten:
@@ -622,26 +538,6 @@ class Generations:
             self._queue_moved(generation.resolved_spec.model)
         else:
             self.cancel(generation.generation_id)
-
-    async def _forget_expired(self) -> None:
-        ended = (generation for generation in self._store.all() if generation.is_terminal)
-        await self._forget(self._retention.expired(ended, time.time_ns()))
-
-    async def _forget(self, generations: Sequence[Generation]) -> None:
-        """The rows first: a server that ends in between removes frames that belong to nothing."""
-        for generation in generations:
-            _log.info("generation %s is forgotten", generation.generation_id)
-            generation.is_forgotten = True
-            self._store.forget(generation)
-            generation.changed.notify()
-        if not generations:
-            return
-        try:
-            await self._store.flush()
-        except StoreError:
-            _log.warning("frames are removed before the database has noted it")
-        for generation in generations:
-            await self._spool.remove(generation.generation_id)
 
     def _queue_moved(self, model: str) -> None:
         """Everyone's place in the queue has changed."""
@@ -671,3 +567,11 @@ class Generations:
 
 def _end_state(failure: Failure) -> State:
     return CANCELLED if failure.code == code_pb2.CANCELLED else FAILED
+
+
+def _failure_of(cancelling: Event) -> Failure:
+    """Why a generation was being cancelled, as its event tells."""
+    if cancelling.state_reason == JOB_DEADLINE:
+        return Failure(code_pb2.DEADLINE_EXCEEDED, JOB_DEADLINE, cancelling.message)
+    reason = cancelling.state_reason or _CANCEL_REQUESTED.reason
+    return Failure(code_pb2.CANCELLED, reason, cancelling.message or _CANCEL_REQUESTED.message)

@@ -78,7 +78,7 @@ def generation_message(generation: Generation, generations: Generations) -> gene
         detached=generation.terms.lease_s is None,
         deadline=timestamp(generation.terms.deadline_ns),
         sequence=len(generation.events),
-        expire_time=timestamp(generations.expire_time_ns(generation)),
+        expire_time=timestamp(generations.keeper.expire_time_ns(generation)),
         first_available_frame_index=generation.frames.first_available,
         next_frame_index=generation.frames.next_missing,
         retention_frame_count=generation.terms.retention_frame_count,
@@ -134,7 +134,11 @@ def model_message(limits: link_pb2.ModelLimits, memory: link_pb2.MemoryModel) ->
         max_prompt_words=limits.max_prompt_words,
         vocabulary=limits.vocabulary,
         max_frame_count_at_default_size=largest_frame_count(
-            memory, limits, limits.default_width, limits.default_height
+            memory,
+            limits,
+            limits.default_width,
+            limits.default_height,
+            scope.local_window_frames + scope.global_frames,
         ),
     )
 

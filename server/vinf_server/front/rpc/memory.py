@@ -9,23 +9,41 @@ from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.errors import SpecTooLargeError, Violation
 
+CONTEXT_SHARE = 0.5
+"""What a frame of another rank takes that a rank attends to, of what a frame of its own clip takes."""
 
-def predicted_bytes(memory: link_pb2.MemoryModel, frame_count: int, width: int, height: int) -> int:
-    """What the rank with the longest clip holds at most, denoising or decoding; in bytes, rounded up."""
+
+def predicted_bytes(
+    memory: link_pb2.MemoryModel, frame_count: int, width: int, height: int, context_frames: int = 0
+) -> int:
+    """What the rank with the longest clip holds at most, denoising or decoding; in bytes, rounded up.
+
+    Args:
+        memory: of the worst rank.
+        frame_count: of the video.
+        width: in pixels.
+        height: in pixels.
+        context_frames: that a query sees besides itself, local and global ones.
+    """
     clip_frames = math.ceil(frame_count * memory.largest_clip_share)
-    denoising = memory.fixed_bytes + memory.bytes_per_frame_pixel * clip_frames * width * height
+    held = clip_frames + CONTEXT_SHARE * min(frame_count - clip_frames, context_frames)
+    denoising = memory.fixed_bytes + memory.bytes_per_frame_pixel * held * width * height
     decoding = memory.decode_fixed_bytes + memory.decode_bytes_per_pixel * width * height
     return math.ceil(max(denoising, decoding))
 
 
-def largest_frame_count(memory: link_pb2.MemoryModel, limits: link_pb2.ModelLimits, width: int, height: int) -> int:
+def largest_frame_count(
+    memory: link_pb2.MemoryModel, limits: link_pb2.ModelLimits, width: int, height: int, context_frames: int = 0
+) -> int:
     """The most frames that model and memory allow at this size; 0: not even one, or the memory is not known."""
     if not memory.budget_bytes:
         return 0
     frame_counts = range(1, limits.max_frame_count + 1)
     # The prediction never falls as frames are added. Searched and not solved for: it fits exactly when it is accepted.
     return bisect_right(
-        frame_counts, memory.budget_bytes, key=lambda frame_count: predicted_bytes(memory, frame_count, width, height)
+        frame_counts,
+        memory.budget_bytes,
+        key=lambda frame_count: predicted_bytes(memory, frame_count, width, height, context_frames),
     )
 
 
@@ -45,17 +63,18 @@ def check_memory(
     width, height, budget = spec.width, spec.height, memory.budget_bytes
     if not budget:
         return
-    needed = predicted_bytes(memory, spec.frame_count, width, height)
+    context_frames = spec.temporal_scope.local_window_frames + spec.temporal_scope.global_frames
+    needed = predicted_bytes(memory, spec.frame_count, width, height, context_frames)
     if needed <= budget:
         return
-    most = largest_frame_count(memory, limits, width, height)
+    most = largest_frame_count(memory, limits, width, height, context_frames)
     if most:
         field = "frame_count"
         problem = f"must be in [1, {most}] frames at {width} x {height} pixels, got {spec.frame_count}"
     else:
         field = "width" if width >= height else "height"
         problem = f"must be smaller: not even one frame of {width} x {height} pixels fits"
-        needed = predicted_bytes(memory, 1, width, height)
+        needed = predicted_bytes(memory, 1, width, height, context_frames)
     raise SpecTooLargeError(
         Violation(f"spec.{field}", f"{problem}; a rank would need {_compare(needed, budget)}"),
         max_frame_count=most,

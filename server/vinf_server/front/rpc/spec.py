@@ -8,13 +8,13 @@ import re
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.errors import Violation
+from vinf_server.front.generations.making import MAX_SEED
 
 MAX_STEP_COUNT = 200
 MAX_GUIDANCE_SCALE = 50.0
 MAX_GLOBAL_FRAMES = 256
 MAX_PHASE_TIMESTEP = 1000
 MAX_PHASE_BIAS = 100.0
-MAX_SEED = 2**63 - 1
 MAX_SEGMENTS = 64
 MAX_RATE_NUM, MAX_RATE_DEN, MAX_RATE = 240_000, 1001, 240
 

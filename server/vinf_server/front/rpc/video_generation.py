@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1 import video_generation_service_pb2_grpc as service_grpc
@@ -48,7 +49,7 @@ _REJECTION_REASONS: dict[type[VinfError], str] = {
 }
 
 
-_REPLY_S = 0.05
+_REPLY_S = 0.1
 """Before a call's deadline, for a reply to get home."""
 
 
@@ -71,8 +72,11 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             report = self._status.report
             owner = principal_of(context)
             self._generations.limits.creates.take(owner or _host(context))
-            normalised, terms = check_create(request, report.model, report.memory, owner=owner)
-            await self._generations.look_at_disk()
+            # What was admitted once stays admitted, whatever these ranks have room for.
+            is_retry = self._generations.has_request(request.request_id, owner=owner)
+            memory = link_pb2.MemoryModel() if is_retry else report.memory
+            normalised, terms = check_create(request, report.model, memory, owner=owner)
+            await self._generations.keeper.look()
             generation, deduplicated = self._generations.create(
                 normalised, terms, request_id=request.request_id, validate_only=request.validate_only
             )

@@ -555,7 +555,7 @@ def test_full_disk_suspends_the_generation_until_there_is_room(generations, monk
         assert following.state == RUNNING
         engine.order()
 
-        monkeypatch.setattr(generations._disk, "room_bytes", lambda **_: -1)
+        monkeypatch.setattr(generations.keeper._disk, "room_bytes", lambda **_: -1)
         await generations.tidy()
         assert generation.state == SUSPENDED
         monkeypatch.undo()

@@ -47,7 +47,7 @@ def reopen(tmp_path, store, spool, checkpoints, metrics, generations):
             queue=GenerationQueue(capacity),
             spool=spool,
             checkpoints=checkpoints,
-            disk=generations._disk,
+            disk=generations.keeper._disk,
             retention=Retention(),
             metrics=metrics,
         )
@@ -254,7 +254,7 @@ def test_only_what_has_ended_expires_and_the_oldest_first(generations):
         assert by_age.expired(made, 12 * 10**9) == [made[1], made[2]]
         assert by_age.expire_time_ns(made[0]) == 13 * 10**9
         assert by_age.expire_time_ns(running) == 0
-        generations._retention = by_age
+        generations.keeper._retention = by_age
         await generations.tidy()
         assert generations.page(before_id="", states=(), limit=9) == [running]
         assert all(generation.is_forgotten for generation in made)
@@ -266,7 +266,7 @@ def test_what_was_promised_to_others_is_not_promised_again(generations, tmp_path
     size = 64 * 64 * 3 + 64 * 64 * 4
 
     async def scenario():
-        generations._disk.budget_bytes = 40 * size
+        generations.keeper._disk.budget_bytes = 40 * size
         first = create(generations, frame_count=16)
         create(generations, frame_count=16)
         with pytest.raises(DiskFullError) as caught:

@@ -93,3 +93,15 @@ def test_unknown_memory_refuses_nothing():
 
 def test_tiny_budget_refuses_everything():
     assert refused(memory_model(budget_bytes=1), 1, 32, 32).metadata["maxFrameCount"] == "0"
+
+
+def test_frames_of_other_ranks_count_by_half():
+    memory = memory_model(largest_clip_share=0.25)
+    assert predicted_bytes(memory, 64, 64, 64) == (32 + 16) * MIB
+    assert predicted_bytes(memory, 64, 64, 64, context_frames=24) == (32 + 16 + 12) * MIB
+    assert predicted_bytes(memory, 64, 64, 64, context_frames=1000) == (32 + 16 + 24) * MIB
+    assert predicted_bytes(memory_model(), 64, 64, 64, context_frames=1000) == (32 + 64) * MIB, "one rank holds all"
+    spec = generation_pb2.GenerationSpec(frame_count=64, width=64, height=64)
+    spec.temporal_scope.local_window_frames = 200
+    with pytest.raises(SpecTooLargeError):
+        check_memory(spec, room_for(30, largest_clip_share=0.25), model_limits())

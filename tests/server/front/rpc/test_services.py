@@ -237,6 +237,25 @@ def test_fifty_calls_with_one_request_id_make_one_generation(serving):
     run(scenario())
 
 
+def test_retry_is_not_refused_for_its_size(serving):
+    """Other ranks may have less room than those that the generation was admitted for."""
+
+    async def scenario():
+        async with serving(memory=room_for(20)) as server:
+            request = create_request(frame_count=20)
+            request.request_id = "123e4567-e89b-12d3-a456-426614174000"
+            first = await server.video.CreateGeneration(request)
+            server.status.known_report = link_pb2.ReadyReport(world_size=1, model=model_limits(), memory=room_for(19))
+            again = await server.video.CreateGeneration(request)
+            assert again.deduplicated
+            assert again.generation.generation_id == first.generation.generation_id
+            request.request_id = ""
+            code = await failure(server.video.CreateGeneration(request))
+            assert code[1] == "SPEC_TOO_LARGE"
+
+    run(scenario())
+
+
 def test_bug_is_internal_and_tells_nothing(serving, monkeypatch, caplog):
     async def scenario():
         async with serving() as server:
