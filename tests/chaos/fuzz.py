@@ -42,7 +42,7 @@ _WARM_PART = 4
 MAX_GROWTH_BYTES = 16 << 20
 """Of the front's resident memory in the second half of the requests, cached frames left out.
 
-gRPC itself loses about 300 bytes for every stream that a client cuts off, and allocators keep what they once had."""
+A hundred thousand requests make it grow by 8 MiB, not all of which is explained: see docs/reliability.md."""
 
 KEPT_GENERATIONS = 64
 """That requests made by chance: the older ones are deleted, since a server remembers what it is not told to forget."""
