@@ -16,7 +16,7 @@ PYTEST := $(PY) -m pytest -q
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast process gpu check stubs clean
+.PHONY: help setup demo test fast process gpu chaos fuzz soak check stubs clean
 
 help: ## list the targets
 	@echo "Targets of vinf:"
@@ -56,6 +56,18 @@ process: $(STAMP) ## run the tests that start ranks, servers or tools
 gpu: $(STAMP) ## run the tests that need a CUDA device
 	@echo "gpu: tests that need a CUDA device"
 	@$(PYTEST) -m gpu
+
+chaos: $(STAMP) ## random faults under load, then a check of every frame (CHAOS_MINUTES=5, CHAOS_SEED)
+	@echo "chaos: a server under random faults, and what must hold afterwards"
+	@$(PY) -m tests.chaos.run --minutes $(or $(CHAOS_MINUTES),5) $(CHAOS_SEED:%=--seed %) --json out/chaos.json
+
+fuzz: $(STAMP) ## mutated requests over every RPC (FUZZ_REQUESTS=100000, FUZZ_SEED)
+	@echo "fuzz: mutated requests over every public RPC"
+	@$(PY) -m tests.chaos.fuzz --requests $(or $(FUZZ_REQUESTS),100000) $(FUZZ_SEED:%=--seed %) --json out/fuzz.json
+
+soak: $(STAMP) ## resident memory over an hour of work (SOAK_MINUTES=60)
+	@echo "soak: short generations back to back, and what the processes grow by"
+	@$(PY) -m tests.chaos.soak --minutes $(or $(SOAK_MINUTES),60)
 
 check: $(STAMP) ## lint, format, types, import contracts, stubs, protos
 	@echo "check: ruff, mypy, import-linter, stubs, buf"
