@@ -216,8 +216,6 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), EXIT_USAGE)
     configure_logs()
     os.umask(0o077)  # prompts and frames are for nobody else on this machine, whatever folder they are put into
-    # Otherwise gRPC writes a line for every stranger that knocks without a proper handshake.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         return asyncio.run(_serve(config))
     except KeyboardInterrupt:

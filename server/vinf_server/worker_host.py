@@ -92,9 +92,11 @@ class WorkerHost:
             await self._end_agent(grace_s=_STOP_GRACE_S)
             stopping.cancel()
             joining.cancel()
-            with suppress(asyncio.CancelledError):
-                await joining
-            shutil.rmtree(self._folder, ignore_errors=True)
+            try:
+                with suppress(asyncio.CancelledError):
+                    await joining
+            finally:
+                shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _join_again_and_again(self) -> None:
         delay = _FIRST_RETRY_S

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import secrets
-from datetime import datetime
+from datetime import UTC, datetime
 
 from vinf_client.cli.common import Parser, print_json
 
@@ -21,9 +21,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"NAME: {arguments.name!r} is not allowed; allowed: 1 to 64 characters from [A-Za-z0-9._@-]")
     if arguments.expires is not None:
         try:
-            datetime.strptime(arguments.expires, "%Y-%m-%d")
+            last_day = datetime.strptime(arguments.expires, "%Y-%m-%d").date()
         except ValueError:
             parser.error(f"--expires: {arguments.expires!r} is not a date such as 2027-01-31")
+        if last_day < datetime.now(UTC).date():
+            parser.error(f"--expires: {arguments.expires} is over already")
     token = f"vinf_{secrets.token_urlsafe(32)}"
     words = [arguments.name, hashlib.sha256(token.encode()).hexdigest(), arguments.expires or ""]
     line = " ".join(words).rstrip()

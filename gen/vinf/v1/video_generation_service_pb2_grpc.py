@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class VideoGenerationServiceStub:
     """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
-    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND. Where tokens are wanted, every call may end with
+    UNAUTHENTICATED / TOKEN_MISSING, TOKEN_INVALID or TOKEN_EXPIRED.
     """
 
     def __init__(self, channel):
@@ -80,7 +81,8 @@ class VideoGenerationServiceStub:
 
 class VideoGenerationServiceServicer:
     """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
-    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND. Where tokens are wanted, every call may end with
+    UNAUTHENTICATED / TOKEN_MISSING, TOKEN_INVALID or TOKEN_EXPIRED.
     """
 
     def CreateGeneration(self, request, context):
@@ -148,7 +150,8 @@ class VideoGenerationServiceServicer:
         complete frame + 1. Closing a stream never cancels the generation. Any number of readers, each from any index.
         Where frames are dropped (OVERFLOW_POLICY_DROP_OLDEST) or left out (LATEST), a gap stands in their place.
         Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED when
-        start_frame_index is no longer kept (metadata firstAvailableFrameIndex).
+        start_frame_index is no longer kept (metadata firstAvailableFrameIndex), DATA_LOSS / FRAME_DAMAGED when a frame is not
+        what was stored (the frames behind it can be read).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,7 +161,8 @@ class VideoGenerationServiceServicer:
         """PullFrames returns the frames that are there from an index on, and waits for the first one if it must: the request
         is the credit. Idempotent: the same request gives the same frames, so a lost reply is pulled again. It never waits
         beyond the deadline of the call: a reply without frames comes first.
-        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED,
+        DATA_LOSS / FRAME_DAMAGED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,7 +221,8 @@ def add_VideoGenerationServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class VideoGenerationService:
     """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
-    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND. Where tokens are wanted, every call may end with
+    UNAUTHENTICATED / TOKEN_MISSING, TOKEN_INVALID or TOKEN_EXPIRED.
     """
 
     @staticmethod

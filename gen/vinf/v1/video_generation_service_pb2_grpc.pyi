@@ -31,7 +31,8 @@ GRPC_VERSION: str
 
 class VideoGenerationServiceStub:
     """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
-    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND. Where tokens are wanted, every call may end with
+    UNAUTHENTICATED / TOKEN_MISSING, TOKEN_INVALID or TOKEN_EXPIRED.
     """
 
     @_typing.overload
@@ -77,19 +78,22 @@ class VideoGenerationServiceStub:
     complete frame + 1. Closing a stream never cancels the generation. Any number of readers, each from any index.
     Where frames are dropped (OVERFLOW_POLICY_DROP_OLDEST) or left out (LATEST), a gap stands in their place.
     Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED when
-    start_frame_index is no longer kept (metadata firstAvailableFrameIndex).
+    start_frame_index is no longer kept (metadata firstAvailableFrameIndex), DATA_LOSS / FRAME_DAMAGED when a frame is not
+    what was stored (the frames behind it can be read).
     """
     PullFrames: _grpc.UnaryUnaryMultiCallable[_video_generation_service_pb2.PullFramesRequest, _video_generation_service_pb2.PullFramesResponse]
     """PullFrames returns the frames that are there from an index on, and waits for the first one if it must: the request
     is the credit. Idempotent: the same request gives the same frames, so a lost reply is pulled again. It never waits
     beyond the deadline of the call: a reply without frames comes first.
-    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED,
+    DATA_LOSS / FRAME_DAMAGED.
     """
 
 @_typing.type_check_only
 class VideoGenerationServiceAsyncStub(VideoGenerationServiceStub):
     """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
-    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND. Where tokens are wanted, every call may end with
+    UNAUTHENTICATED / TOKEN_MISSING, TOKEN_INVALID or TOKEN_EXPIRED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -132,18 +136,21 @@ class VideoGenerationServiceAsyncStub(VideoGenerationServiceStub):
     complete frame + 1. Closing a stream never cancels the generation. Any number of readers, each from any index.
     Where frames are dropped (OVERFLOW_POLICY_DROP_OLDEST) or left out (LATEST), a gap stands in their place.
     Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED when
-    start_frame_index is no longer kept (metadata firstAvailableFrameIndex).
+    start_frame_index is no longer kept (metadata firstAvailableFrameIndex), DATA_LOSS / FRAME_DAMAGED when a frame is not
+    what was stored (the frames behind it can be read).
     """
     PullFrames: _aio.UnaryUnaryMultiCallable[_video_generation_service_pb2.PullFramesRequest, _video_generation_service_pb2.PullFramesResponse]  # type: ignore[assignment]
     """PullFrames returns the frames that are there from an index on, and waits for the first one if it must: the request
     is the credit. Idempotent: the same request gives the same frames, so a lost reply is pulled again. It never waits
     beyond the deadline of the call: a reply without frames comes first.
-    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED.
+    Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED,
+    DATA_LOSS / FRAME_DAMAGED.
     """
 
 class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creates, follows, reads, cancels and deletes generations. Where tokens or certificates tell clients apart, each sees its
-    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND.
+    own generations only; those of others are NOT_FOUND / GENERATION_NOT_FOUND. Where tokens are wanted, every call may end with
+    UNAUTHENTICATED / TOKEN_MISSING, TOKEN_INVALID or TOKEN_EXPIRED.
     """
 
     @_abc_1.abstractmethod
@@ -226,7 +233,8 @@ class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         complete frame + 1. Closing a stream never cancels the generation. Any number of readers, each from any index.
         Where frames are dropped (OVERFLOW_POLICY_DROP_OLDEST) or left out (LATEST), a gap stands in their place.
         Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED when
-        start_frame_index is no longer kept (metadata firstAvailableFrameIndex).
+        start_frame_index is no longer kept (metadata firstAvailableFrameIndex), DATA_LOSS / FRAME_DAMAGED when a frame is not
+        what was stored (the frames behind it can be read).
         """
 
     @_abc_1.abstractmethod
@@ -238,7 +246,8 @@ class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """PullFrames returns the frames that are there from an index on, and waits for the first one if it must: the request
         is the credit. Idempotent: the same request gives the same frames, so a lost reply is pulled again. It never waits
         beyond the deadline of the call: a reply without frames comes first.
-        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED.
+        Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED,
+        DATA_LOSS / FRAME_DAMAGED.
         """
 
 def add_VideoGenerationServiceServicer_to_server(servicer: VideoGenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

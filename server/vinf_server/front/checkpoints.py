@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
+from vinf_server.front.folders import remove_other_folders
+
 _Result = TypeVar("_Result")
 
 _LENGTH_BYTES = 4
@@ -73,7 +75,7 @@ class CheckpointStore:
     async def remove_others(self, known: Collection[str]) -> None:
         """Remove what belongs to no generation that is known."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, _remove_others, self._root, frozenset(known))
+        await loop.run_in_executor(self._thread, remove_other_folders, self._root, frozenset(known))
 
     def close(self) -> None:
         """Finish what is under way."""
@@ -242,12 +244,6 @@ def _finished_parts(folder: Path) -> set[Part]:
         else:
             parts.add(part)
     return parts
-
-
-def _remove_others(root: Path, known: Collection[str]) -> None:
-    for folder in root.iterdir() if root.is_dir() else ():
-        if folder.name not in known:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _span(path: Path, first: int, last: int) -> tuple[int, int]:

@@ -185,9 +185,10 @@ def test_another_server_goes_on_from_the_newest_complete_step(checkpoints, files
 
 def test_checkpoints_of_nobody_are_removed(checkpoints, files):
     async def scenario():
-        for name in ("kept", "other"):
+        known, unknown = "0123456789ab-0123456789abcdef0123", "0123456789ab-0123456789abcdef0124"
+        for name in (known, unknown):
             await put(checkpoints.folder(name, frame_count=4), 1, 0, 4)
-        await checkpoints.remove_others(["kept"])
+        await checkpoints.remove_others([known])
         assert len(files()) == 1
 
     run(scenario())

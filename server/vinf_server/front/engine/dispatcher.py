@@ -17,7 +17,13 @@ from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.generations.generation import CANCELLING, RUNNING, Failure, Generation
-from vinf_server.front.generations.generations import CONSUMER_SLOW, DISK_FULL, MAX_IDLE_LOSSES, Generations
+from vinf_server.front.generations.generations import (
+    CONSUMER_SLOW,
+    DISK_FULL,
+    MAX_IDLE_LOSSES,
+    SERVER_RESTARTED,
+    Generations,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +205,8 @@ class Dispatcher:
         elif report.outcome == link_pb2.OUTCOME_CANCELLED and generation.state == CANCELLING:
             self._end(None)
         elif report.outcome == link_pb2.OUTCOME_CANCELLED and generation is self._preempted:
-            self._set_back(generation, "PREEMPTED")
+            # While the server stops, it is the next one that goes on with it.
+            self._set_back(generation, SERVER_RESTARTED if self._is_holding else "PREEMPTED")
         elif self._may_retry(generation, report):
             _log.warning(
                 "generation %s is tried once more after step %d: %s",

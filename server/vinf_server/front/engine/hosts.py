@@ -167,8 +167,9 @@ class Hosts:
         """Wait until all hosts are there; the same order for the same hosts."""
         while self.joined_count < self._config.count:
             _log.info(
-                "waiting for hosts: %d of %d are there; the others join with: vinf worker --join %s",
+                "waiting for hosts: %d of %d are there; the others join with: vinf worker --join %s%s",
                 *(self.joined_count, self._config.count, self.link),
+                "" if self._config.security.tls else " --join-token-file FILE",
             )
             await self._changed.wait(timeout_s=_WAITING_LOG_S)
         return sorted(self._present(), key=lambda host: host.host_id)

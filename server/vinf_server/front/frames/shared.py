@@ -7,6 +7,7 @@ the first one, up to a number of bytes: a reader far behind makes it anew, so th
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _RUN_BYTES = 1 << 20
 
 _THREADS = 2
 """Frames that are made at the same time; more would take the cores that the event loop needs."""
+
+_log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -125,11 +128,12 @@ class SharedFrames:
                 pixels = await video.frames.read(descriptor, first, count)
             finally:
                 os.close(descriptor)
-        except FrameDamagedError:
+        except FrameDamagedError as error:
             if video.is_forgotten:
                 raise GenerationNotFoundError(
                     f"generation {video.generation_id} was deleted", generationId=video.generation_id
                 ) from None
+            _log.error("generation %s: %s", video.generation_id, error)
             raise
         # Dropped while it was read: its place may hold something else.
         video.frames.check_available(first)

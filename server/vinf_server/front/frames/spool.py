@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import threading
 import time
 from array import array
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vinf_server.front.errors import FrameDamagedError, FrameEvictedError
+from vinf_server.front.folders import remove_folder, remove_other_folders
 from vinf_server.front.frames.checksum import crc32c
 from vinf_server.front.frames.frame_index import FrameIndexWriter, FrameRecord, read_index, write_all
 from vinf_server.front.frames.hole import punch_hole
@@ -336,19 +336,6 @@ class SpoolFile:
 
 
 _INDEX_NAME = "frames.index"
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder and what is in it, if it is there."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_other_folders(root: Path, known: Collection[str]) -> None:
-    """Remove every folder of `root` whose name is not among the known ones."""
-    for folder in root.iterdir():
-        if folder.name not in known:
-            _log.info("%s belongs to no generation and is removed", folder)
-            remove_folder(folder)
 
 
 def _read_exactly(descriptor: int, length: int, position: int) -> bytes:

@@ -22,10 +22,17 @@ class Estimate:
         self._running: Generation | None = None
         self._since = 0.0
         self._first_step = 0
+        self._first_step_ended: float | None = None
 
     def started(self, generation: Generation) -> None:
         """The ranks have begun with this one, or go on with it."""
         self._running, self._since, self._first_step = generation, self._clock(), generation.completed_steps
+        self._first_step_ended = None
+
+    def step_ended(self) -> None:
+        """One more step of it is done; the first one had the text to wait for, and is no measure of the others."""
+        if self._first_step_ended is None:
+            self._first_step_ended = self._clock()
 
     def stopped(self, *, completed: bool) -> None:
         """The ranks are free; `completed`: it ran to its end, so that its speed counts."""
@@ -50,8 +57,8 @@ class Estimate:
         if self._seconds_per_work:
             whole = self._seconds_per_work * _work_of_a_step(generation) * (steps_done + steps_left)
             seconds = max(whole - elapsed, _MIN_S)
-        elif steps_done > 0:
-            seconds = elapsed / steps_done * steps_left
+        elif steps_done > 1 and self._first_step_ended is not None:
+            seconds = (self._clock() - self._first_step_ended) / (steps_done - 1) * steps_left
         else:
             seconds = _DEFAULT_S
         return min(max(seconds, _MIN_S), _MAX_S)

@@ -442,6 +442,7 @@ class Generations:
         generation.stage = stage
         generation.completed_steps = completed_steps
         if step_seconds > 0:
+            self._estimate.step_ended()
             self._observe.step_ended(generation, step_seconds)
         generation.changed.notify()
 

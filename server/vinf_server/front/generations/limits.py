@@ -46,7 +46,8 @@ class CreateRate:
         bucket.time = now
         if bucket.tokens < 1:
             raise ClientLimitError(
-                f"a client may create {self.per_minute} generations a minute; try again later",
+                f"a client may call CreateGeneration {self.per_minute} times a minute, validate_only included; "
+                "try again later",
                 retry_s=(1 - bucket.tokens) / per_second,
                 limit="max_creates_per_minute",
                 maxCreatesPerMinute=str(self.per_minute),

@@ -85,6 +85,9 @@ class SqliteStore:
         self._refused: list[Statement] = []
         self._connection: sqlite3.Connection | None = None
         try:
+            # Prompts are nobody else's business; SQLite gives the files beside it the same mode.
+            path.touch(mode=0o600)
+            path.chmod(0o600)
             # Used by the thread alone from here on.
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             schema.prepare(self._connection)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from google.protobuf import duration_pb2
@@ -24,6 +23,7 @@ from vinf_server.front.frames.formats import (
     video_format,
 )
 from vinf_server.front.frames.pulling import Pull
+from vinf_server.front.rpc.durations import seconds
 from vinf_server.front.rpc.spec import range_text
 
 MIN_DATA_BYTES, MAX_DATA_BYTES = 65_536, 67_108_864
@@ -123,11 +123,11 @@ class _Fields:
         return value or default
 
     def seconds(self, name: str, value: duration_pb2.Duration, low: float, high: float, default: float) -> float:
-        seconds = _seconds(value)
-        if not low <= seconds <= high:
-            allowed = range_text(seconds, low, high, unit="seconds")
+        found = seconds(value)
+        if not low <= found <= high:
+            allowed = range_text(found, low, high, unit="seconds")
             self._violations.append(Violation(name, f"{allowed} (unset = {default:g} seconds)"))
-        return seconds
+        return found
 
     def wants_latest(self, value: video_generation_service_pb2.Delivery.ValueType) -> bool:
         self._check_known("delivery", value, video_generation_service_pb2.Delivery)
@@ -176,11 +176,3 @@ class _Fields:
             self._violations.append(
                 Violation(name, f"must be a {kind.DESCRIPTOR.name} in [0, {max(known)}], got {value}")
             )
-
-
-def _seconds(duration: duration_pb2.Duration) -> float:
-    """Seconds of a duration; NaN, which is in no range, when its parts contradict each other."""
-    seconds, nanos = duration.seconds, duration.nanos
-    if abs(nanos) > 999_999_999 or seconds * nanos < 0:
-        return math.nan
-    return seconds + nanos / 1e9

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, SpecTooLargeError, Violation
+from vinf_server.front.folders import GENERATION_ID
 from vinf_server.front.generations.generation import Terms
 from vinf_server.front.rpc.memory import check_memory
 from vinf_server.front.rpc.spec import SpecValidator, range_text
@@ -25,7 +26,6 @@ _SIZE_FIELDS = {"spec.frame_count", "spec.width", "spec.height"}
 """What a generation takes of the ranks' memory follows from these."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_GENERATION_ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{20}")
 
 
 def check_create(
@@ -109,7 +109,7 @@ def _read_page_token(token: str, violations: list[Violation]) -> str:
     except (binascii.Error, ValueError):
         text = ""
     version, _, last_id = text.partition(":")
-    if version == "1" and _GENERATION_ID.fullmatch(last_id):
+    if version == "1" and GENERATION_ID.fullmatch(last_id):
         return last_id
     violations.append(
         Violation("page_token", f"must be next_page_token of an earlier reply or empty, got {token[:40]!r}")

@@ -266,7 +266,11 @@ def test_preempted_generation_waits_and_goes_on_from_its_checkpoint(generations)
         assert generation.state == RUNNING
         await save_checkpoint(generation, 2)
         engine.finish(generation, pb.OUTCOME_CANCELLED)
-        assert (generation.state, generation.state_reason, generation.completed_steps) == (PENDING, "PREEMPTED", 2)
+        assert (generation.state, generation.state_reason, generation.completed_steps) == (
+            PENDING,
+            "SERVER_RESTARTED",
+            2,
+        )
         assert engine.order() is None, "handed out although held"
         lose(engine)
         engine = Engine(generations).ready()

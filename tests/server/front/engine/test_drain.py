@@ -61,7 +61,7 @@ def test_generation_that_cannot_end_saves_a_checkpoint_at_once(generations):
         await save_checkpoint(generation, 2)
         engine.finish(generation, pb.OUTCOME_CANCELLED)
         await draining
-        assert (generation.state, generation.state_reason) == (PENDING, "PREEMPTED")
+        assert (generation.state, generation.state_reason) == (PENDING, "SERVER_RESTARTED")
 
     run(scenario())
 

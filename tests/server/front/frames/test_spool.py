@@ -254,12 +254,15 @@ def test_a_disk_without_room_for_the_record_loses_nothing(spool, monkeypatch):
 
 def test_what_belongs_to_nobody_is_removed(spool, tmp_path):
     async def scenario():
-        file, other = await written(spool, name="one"), await written(spool, name="other")
-        await spool.remove_others(["one"])
+        known, unknown = "0123456789ab-0123456789abcdef0123", "0123456789ab-0123456789abcdef0124"
+        file, other = await written(spool, name=known), await written(spool, name=unknown)
+        mine = tmp_path / "spool" / "mine"
+        mine.mkdir()
+        await spool.remove_others([known])
         assert file.path.exists()
         assert not other.path.parent.exists()
-        await spool.remove("one")
-        assert not list((tmp_path / "spool").iterdir())
+        await spool.remove(known)
+        assert list((tmp_path / "spool").iterdir()) == [mine]
 
     asyncio.run(scenario())
 

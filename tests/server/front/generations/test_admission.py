@@ -123,9 +123,11 @@ def test_a_full_queue_names_the_time_until_the_ranks_are_free(generations):
     running = create(generations)
     generations.start_next()
     now[0] = 130.0
+    generations.progressed(running, running.stage, 1, 10.0)
+    now[0] = 150.0
     generations.progressed(running, running.stage, 3, 10.0)
     for _ in range(3):
         create(generations)
     with pytest.raises(QueueFullError) as caught:
         create(generations)
-    assert caught.value.retry_s == pytest.approx(10.0), "three of four steps took 30 s"
+    assert caught.value.retry_s == pytest.approx(10.0), "two of four steps took 20 s, and one is left"

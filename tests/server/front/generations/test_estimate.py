@@ -21,7 +21,11 @@ def test_from_the_steps_of_the_running_one_when_nothing_else_is_known():
     running = Running(inference_step_count=10)
     estimate.started(running)
     assert estimate.remaining_s() == 5.0
-    now[0], running.completed_steps = 8.0, 4
+    now[0], running.completed_steps = 50.0, 1  # with the text before it
+    estimate.step_ended()
+    assert estimate.remaining_s() == 5.0, "one step is no measure"
+    now[0], running.completed_steps = 56.0, 4
+    estimate.step_ended()
     assert estimate.remaining_s() == pytest.approx(12.0)
 
 
@@ -42,9 +46,11 @@ def test_from_earlier_ones_in_proportion_to_the_work():
 def test_a_resumed_one_has_only_the_rest_to_do():
     now = [0.0]
     estimate = Estimate(clock=lambda: now[0])
-    running = Running(inference_step_count=10, completed_steps=8)
+    running = Running(inference_step_count=10, completed_steps=6)
     estimate.started(running)
-    now[0], running.completed_steps = 3.0, 9
+    now[0], running.completed_steps = 20.0, 7
+    estimate.step_ended()
+    now[0], running.completed_steps = 26.0, 9
     assert estimate.remaining_s() == pytest.approx(3.0)
 
 
