@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +16,27 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from tests.cases.conftest import PROMPT, TIMEOUT_S, Api, refusal
+from tests.cases.conftest import (
+    CANCELLED,
+    NEVER_DONE,
+    PENDING,
+    PROMPT,
+    RUNNING,
+    SUCCEEDED,
+    SUSPENDED,
+    TIMEOUT_S,
+    Api,
+    cancel,
+    open_streams,
+    pull,
+    refusal,
+    state_of,
+    until,
+)
 from vinf.v1 import frame_pb2, generation_pb2
 from vinf.v1 import video_generation_service_pb2 as v1
 
 pytestmark = pytest.mark.process
-
-PENDING, RUNNING = generation_pb2.GENERATION_STATE_PENDING, generation_pb2.GENERATION_STATE_RUNNING
-SUSPENDED = generation_pb2.GENERATION_STATE_SUSPENDED
-SUCCEEDED, CANCELLED = generation_pb2.GENERATION_STATE_SUCCEEDED, generation_pb2.GENERATION_STATE_CANCELLED
-NEVER_DONE = {"frame_count": 64, "inference_step_count": 200}
-"""It takes longer than any of these tests."""
 
 READER = """
 import sys, time
@@ -41,40 +49,6 @@ next(stream)
 print("reading", flush=True)
 time.sleep(600)
 """
-
-
-def state_of(api: Api, generation_id: str) -> generation_pb2.Generation:
-    return api.video.GetGeneration(v1.GetGenerationRequest(generation_id=generation_id), timeout=TIMEOUT_S).generation
-
-
-def until(condition: object, *, seconds: float, what: str) -> None:
-    """Wait for something in another process: nothing to wait on but the clock."""
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
-def open_streams(api: Api, method: str) -> float:
-    text = urllib.request.urlopen(api.server.metrics_url, timeout=10).read().decode()
-    wanted = f'vinf_active_streams{{method="{method}"}}'
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(wanted))
-
-
-def cancel(api: Api, generation_id: str) -> generation_pb2.Generation:
-    return api.video.CancelGeneration(
-        v1.CancelGenerationRequest(generation_id=generation_id), timeout=TIMEOUT_S
-    ).generation
-
-
-@pytest.fixture(scope="module")
-def finished(api: Api) -> tuple[str, list[bytes]]:
-    """A generation of 24 frames that has ended, and its frames."""
-    generation_id = api.create(spec={"frame_count": 24, "inference_step_count": 2}, detached=True).generation_id
-    assert api.finish(generation_id).state == SUCCEEDED
-    frames = api.frames(generation_id)
-    assert len(frames) == 24
-    return generation_id, frames
 
 
 @pytest.fixture
@@ -124,11 +98,6 @@ def test_case_27_a_client_that_stands_still_costs_nobody_else_anything(
     assert api.frames(finished[0]) == finished[1]
     assert api.create(validate_only=True).resolved_spec.frame_count == 8
     process.send_signal(signal.SIGCONT)
-
-
-def pull(api: Api, generation_id: str, start: int, **fields: object) -> v1.PullFramesResponse:
-    request = v1.PullFramesRequest(generation_id=generation_id, start_frame_index=start, **fields)
-    return api.video.PullFrames(request, timeout=TIMEOUT_S)
 
 
 def test_case_28_a_slow_reader_suspends_its_generation_and_loses_nothing(api: Api) -> None:
@@ -214,6 +183,56 @@ def test_case_33_100_cancelled_at_once(api: Api) -> None:
     assert {api.finish(generation_id).state for generation_id in ids} == {CANCELLED}
     canary = api.create(spec={"inference_step_count": 1}, detached=True).generation_id
     assert api.finish(canary).state == SUCCEEDED
+
+
+ABANDONS = """
+import asyncio, sys
+import grpc
+from vinf.v1 import video_generation_service_pb2 as v1
+from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
+
+async def forget(stub):
+    async for message in stub.StreamFrames(v1.StreamFramesRequest(generation_id=sys.argv[2])):
+        if message.WhichOneof("payload") == "frame":
+            return
+
+async def main():
+    channel = grpc.aio.insecure_channel(sys.argv[1])
+    await forget(VideoGenerationServiceStub(channel))
+    print("forgotten", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+"""Leaves the loop over a stream and neither cancels it nor closes its channel: grpc.aio keeps such a call alive."""
+
+
+def test_case_34_a_forgotten_stream_does_not_outlive_the_lease(api: Api) -> None:
+    generation_id = api.create(
+        spec={"frame_count": 256, "inference_step_count": 1, "width": 128, "height": 128},
+        lease_duration=Duration(seconds=5),
+        retention_frame_count=128,
+    ).generation_id
+    process = subprocess.Popen(
+        [sys.executable, "-c", ABANDONS, api.server.address, generation_id], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "forgotten\n"
+        # Frames are released by pulls alone: it is suspended, and nobody would ever ask for it again.
+        listed = v1.ListGenerationsRequest(page_size=1)
+
+        def newest() -> generation_pb2.Generation:
+            return api.video.ListGenerations(listed, timeout=TIMEOUT_S).generations[0]
+
+        until(lambda: newest().state == CANCELLED, seconds=40, what="the lease of a forgotten stream ends")
+        assert (newest().generation_id, newest().error.reason) == (generation_id, "LEASE_EXPIRED")
+    finally:
+        process.kill()
+        process.wait(10)
+        assert process.stdout is not None
+        process.stdout.close()
+    until(lambda: open_streams(api, "StreamFrames") == 0, seconds=5, what="its stream is closed")
 
 
 def test_case_35_the_same_request_50_times_in_parallel_is_one_generation(api: Api) -> None:

@@ -2,8 +2,8 @@
 
 A generation without `detached` lives as long as somebody cares: as long as a stream of it is open whose client takes
 what it is sent, or somebody has asked for it within its lease. A client that forgot a stream looks like one that reads
-slowly, so only one that has taken nothing for the length of the lease counts as gone. Time is monotonic for leases; a deadline is a moment of the wall clock, as its client
-gave it.
+slowly, so only one that has taken nothing for the length of the lease counts as gone. Time is monotonic for leases; a
+deadline is a moment of the wall clock, as its client gave it.
 """
 
 from __future__ import annotations
