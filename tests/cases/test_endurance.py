@@ -8,7 +8,7 @@ import pytest
 from tests.cases.conftest import SUCCEEDED, Api
 
 SHORT = {"frame_count": 8, "inference_step_count": 1, "width": 32, "height": 32}
-WARM_UP = 10
+WARM_UP = 5
 
 ROOM_BYTES = 48 << 20
 """That the front may have grown by: up to 1000 ended generations are kept, and the allocator keeps pages."""
@@ -17,7 +17,7 @@ ROOM_BYTES = 48 << 20
 @pytest.mark.parametrize(
     "count",
     [
-        pytest.param(50, marks=pytest.mark.process),
+        pytest.param(25, marks=pytest.mark.process),
         pytest.param(10_000, marks=(pytest.mark.soak, pytest.mark.timeout(4 * 3600))),
     ],
 )

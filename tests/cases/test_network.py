@@ -21,6 +21,8 @@ IMPATIENT = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.keepalive_time_ms", 1_000),
     ("grpc.keepalive_timeout_ms", 1_000),
+    # While frames flow gRPC pings to measure the line, and sends no other ping before that one is answered.
+    ("grpc.http2.ping_timeout_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
 )

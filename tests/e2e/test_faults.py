@@ -8,6 +8,7 @@ to the last bit, and nothing is left behind.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -40,8 +41,8 @@ MAX_SILENCE_S = 6.0
 """From a rank's silence to readiness red: four seconds of it, the pace of beats, and of looking at them."""
 
 
-MAX_STUCK_S = 12.0
-"""From the last progress to readiness red: five seconds or ten steps, which a busy machine makes longer."""
+MAX_STUCK_S = 60.0
+"""From the last progress to readiness red; the limit proper depends on what a step usually takes."""
 
 
 class Faults:
@@ -162,8 +163,11 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert not alive
 
 
-def endure(faults: Faults, strike: Callable[[list[psutil.Process]], None], *, step: int, red_s: float) -> None:
-    """Strike when a generation has done so many steps, or with the first frames for its last step; see it through."""
+def endure(faults: Faults, strike: Callable[[list[psutil.Process]], None], *, step: int, red_s: float) -> float:
+    """Strike when a generation has done so many steps, or with the first frames for its last step; see it through.
+
+    Returns the seconds from there to readiness red.
+    """
     handle = faults.client.submit(PROMPT, **WANTED)
     reader = Reader(handle)
     if step < WANTED["steps"]:
@@ -173,10 +177,12 @@ def endure(faults: Faults, strike: Callable[[list[psutil.Process]], None], *, st
     ranks = faults.ranks()
     struck = time.monotonic()
     strike(ranks)
-    assert faults.red_after(struck) < red_s
+    red = faults.red_after(struck)
+    assert red < red_s
     np.testing.assert_array_equal(reader.all(), faults.undisturbed)
     faults.green_after(struck)
     assert_gone(ranks)
+    return red
 
 
 def test_case_46_first_rank_is_killed_while_denoising(faults: Faults) -> None:
@@ -247,7 +253,9 @@ def test_case_50_stopped_rank_is_replaced_and_cannot_come_back(faults: Faults) -
 
 
 def test_case_51_rank_that_stands_still_in_a_step_is_replaced(faults: Faults) -> None:
-    endure(faults, lambda _: faults.order(1, faulty_rank.STUCK), step=3, red_s=MAX_STUCK_S)
+    red = endure(faults, lambda _: faults.order(1, faulty_rank.STUCK), step=3, red_s=MAX_STUCK_S)
+    (usual,) = set(re.findall(r"the ranks hang: .*, a step usually takes (\d+\.\d+) s", faults.server.log.read_text()))
+    assert red < max(5.0, 10 * float(usual)) + 3
 
 
 def test_case_52_rank_fails_after_good_steps(faults: Faults) -> None:
