@@ -211,9 +211,10 @@ asyncio.run(main())
 
 def test_case_34_a_forgotten_stream_does_not_outlive_the_lease(api: Api) -> None:
     generation_id = api.create(
-        spec={"frame_count": 128, "inference_step_count": 1},
+        # More than any window of the transport.
+        spec={"frame_count": 144, "inference_step_count": 1, "width": 128, "height": 128},
         lease_duration=Duration(seconds=5),
-        retention_frame_count=64,
+        retention_frame_count=128,
     ).generation_id
     process = subprocess.Popen(
         [sys.executable, "-c", ABANDONS, api.server.address, generation_id], stdout=subprocess.PIPE, text=True
