@@ -19,15 +19,18 @@ pytestmark = pytest.mark.process
 
 
 def test_case_63_hardly_any_shared_memory(api: Api, has_small_shm: bool) -> None:
-    """Neither vinf nor torch's Gloo group uses any: the server of all these cases has 64 KiB of it."""
+    """Neither vinf nor torch's Gloo group keeps data there: the server of all these cases has 64 KiB of it."""
     if not has_small_shm:
         pytest.skip("a private /dev/shm needs root and mount namespaces")
     ranks = api.info.GetServerInfo(GetServerInfoRequest(), timeout=TIMEOUT_S).server_info.ranks
     assert len(ranks) == 2
     for pid in (api.server.process.pid, *(rank.pid for rank in ranks)):
-        room = os.statvfs(f"/proc/{pid}/root/dev/shm")
+        folder = f"/proc/{pid}/root/dev/shm"
+        room = os.statvfs(folder)
         assert room.f_blocks * room.f_frsize == 64 << 10
-        assert room.f_bfree == room.f_blocks, "something lies in it"
+        assert not os.listdir(folder)
+        # torchrun holds semaphores, a page each.
+        assert room.f_blocks - room.f_bfree <= 4
     assert api.video_of(CANARY) == api.canary
 
 
