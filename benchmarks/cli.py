@@ -116,6 +116,7 @@ def _add_delivery(parser: argparse.ArgumentParser) -> None:
         ("readers", "of large frames, as fast as they can"),
         ("small-readers", "of small frames, 24 a second each"),
         ("watchers", "of a generation that does not change"),
+        ("creators", "clients that ask for five generations a second each"),
         ("repeats", "turns that count"),
     ):
         add(f"--{flag}", type=int, default=getattr(defaults, flag.replace("-", "_")), metavar="N", help=what)

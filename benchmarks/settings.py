@@ -68,12 +68,14 @@ class DeliverySettings:
     """Of large frames."""
     small_readers: int = 50
     watchers: int = 1000
+    creators: int = 200
+    """Clients that ask for generations far too often."""
     seconds: float = 5.0
     """Of each load in a turn."""
     repeats: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("frames", "width", "height", "readers", "small_readers", "watchers", "repeats"):
+        for name in ("frames", "width", "height", "readers", "small_readers", "watchers", "creators", "repeats"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than 1")
         if not 0.1 <= self.seconds <= 600:

@@ -25,13 +25,14 @@ from benchmarks.serving.server import Served, Size, serve
 from benchmarks.settings import DeliverySettings
 from benchmarks.timing import Spread, ratio
 from benchmarks.worlds import RankFailedError
+from vinf.v1.generation_pb2 import GenerationSpec
 
 SMALL: Size = (64, 64, 480)
 """Twenty seconds of the embedded model's pictures."""
 
 FRAMES_PER_SECOND = 24.0
 
-TARGETS = {"large frames": 5.0, "watchers": 2.0, "small frames": 2.0}
+TARGETS = {"large frames": 5.0, "watchers": 2.0, "creators": 2.0, "small frames": 2.0}
 """How many times longer the slowest hundredth of the checks may take, at most, by load."""
 
 ALONE = "alone"
@@ -57,6 +58,7 @@ def run(settings: DeliverySettings) -> list[Report]:
             ALONE: Load(),
             "large frames": Load(readers=settings.readers, video=served.videos[0]),
             "watchers": Load(watchers=settings.watchers, waiting=served.waiting),
+            "creators": Load(creators=settings.creators, wanted=GenerationSpec(prompt="noise")),
             "small frames": Load(
                 readers=settings.small_readers, video=served.videos[1], frames_per_second=FRAMES_PER_SECOND
             ),
@@ -131,7 +133,7 @@ def _report(settings: DeliverySettings, loads: dict[str, Load], measured: dict[s
         this = measured[name]
         row: dict[str, Value] = {
             "load": name,
-            "clients": load.readers + load.watchers,
+            "clients": load.readers + load.watchers + load.creators,
             "p50 ms": _percentile(this.all_seconds(), 50) * 1e3,
             "p99 ms": _percentile(this.all_seconds(), 99) * 1e3,
             "p99 ratio": ratio(this.p99s(), alone.p99s()) if name != ALONE else None,

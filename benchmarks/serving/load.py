@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 import grpc
 
+from vinf.v1 import generation_pb2
 from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 
@@ -36,6 +37,13 @@ class Load:
     waiting: str = ""
     """What they watch."""
 
+    creators: int = 0
+    """Clients that ask for generations."""
+    wanted: generation_pb2.GenerationSpec = field(default_factory=generation_pb2.GenerationSpec)
+    """What they ask for."""
+    creates_per_second: float = 5.0
+    """Of each of them, whatever the answer."""
+
 
 def put_load(pipe: Connection, address: str) -> None:
     """Take a `Load` from the pipe, answer when it is on, keep it up until the next; None ends the process.
@@ -55,6 +63,7 @@ async def _put_load(pipe: Connection, address: str) -> None:
         clients = _Clients(load)
         tasks = [asyncio.create_task(clients.read(stubs[n % _CHANNELS], n)) for n in range(load.readers)]
         tasks += [asyncio.create_task(clients.watch(stubs[n % _CHANNELS])) for n in range(load.watchers)]
+        tasks += [asyncio.create_task(clients.create(stubs[n % _CHANNELS], n)) for n in range(load.creators)]
         await clients.all_connected()
         pipe.send(None)
         await loop.run_in_executor(None, pipe.recv)
@@ -71,7 +80,7 @@ async def _put_load(pipe: Connection, address: str) -> None:
 class _Clients:
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._missing = load.readers + load.watchers
+        self._missing = load.readers + load.watchers + load.creators
         self._connected = asyncio.Event()
         self.received_bytes = 0
         if not self._missing:
@@ -98,6 +107,22 @@ class _Clients:
     async def watch(self, stub: VideoGenerationServiceAsyncStub) -> None:
         async for _ in stub.WatchGeneration(service_pb2.WatchGenerationRequest(generation_id=self._load.waiting)):
             self._note_connected()
+
+    async def create(self, stub: VideoGenerationServiceAsyncStub, number: int) -> None:
+        request = service_pb2.CreateGenerationRequest(spec=self._load.wanted)
+        interval = 1 / self._load.creates_per_second
+        due, is_first = time.monotonic() + number * interval / self._load.creators, True
+        while True:
+            try:
+                await stub.CreateGeneration(request)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+            if is_first:
+                self._note_connected()
+                is_first = False
+            due = max(due + interval, time.monotonic() - interval)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     def _note_connected(self) -> None:
         self._missing -= 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.config import Address
 from vinf_server.front.checkpoints import CheckpointStore
@@ -18,6 +19,7 @@ from vinf_server.front.disk import DiskSpace
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.retention import Retention
 from vinf_server.front.generations.store import SqliteStore
@@ -27,7 +29,10 @@ from vinf_server.front.rpc.server import start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
 from vinf_server.front.rpc.video_generation import VideoGenerationService
 
+_MODEL = "synthetic"
 _QUEUE = 4
+_CREATES_PER_MINUTE = 600
+"""As a server has it unless told otherwise."""
 
 Size = tuple[int, int, int]
 """Width, height and frames of a video."""
@@ -52,6 +57,7 @@ def serve(pipe: Connection, folder: str, sizes: tuple[Size, ...]) -> None:
 
 async def _serve(pipe: Connection, folder: Path, sizes: tuple[Size, ...]) -> None:
     metrics, status, health = Metrics(CollectorRegistry()), EngineStatus(), HealthService()
+    status.known_report = _report(sizes[0])
     (folder / "spool").mkdir()
     generations = Generations(
         store=SqliteStore(folder / "vinf.sqlite"),
@@ -61,6 +67,7 @@ async def _serve(pipe: Connection, folder: Path, sizes: tuple[Size, ...]) -> Non
         disk=DiskSpace(folder),
         retention=Retention(),
         metrics=metrics,
+        limits=ClientLimits(creates_per_minute=_CREATES_PER_MINUTE),
     )
     videos = [await _fill(generations, size) for size in sizes]
     waiting = generations.create(_spec(sizes[0]), request_id="", validate_only=False)[0].generation_id
@@ -75,6 +82,33 @@ async def _serve(pipe: Connection, folder: Path, sizes: tuple[Size, ...]) -> Non
     asyncio.get_running_loop().add_reader(pipe.fileno(), ended.set)
     await ended.wait()
     await server.stop(None)
+
+
+def _report(size: Size) -> link_pb2.ReadyReport:
+    """What ranks would say about a model that makes such videos."""
+    width, height, frame_count = size
+    limits = link_pb2.ModelLimits(
+        name=_MODEL,
+        default_width=width,
+        min_width=width,
+        max_width=width,
+        default_height=height,
+        min_height=height,
+        max_height=height,
+        default_frame_count=frame_count,
+        max_frame_count=frame_count,
+        trained_frame_count=frame_count,
+        size_multiple=1,
+        default_frame_rate_num=24,
+        default_frame_rate_den=1,
+        default_step_count=1,
+        default_guidance_scale=1.0,
+        default_solver="ddim",
+        default_temporal_scope=link_pb2.Scope(local_window_frames=16, global_frames=8),
+        max_prompt_chars=200,
+        max_prompt_words=14,
+    )
+    return link_pb2.ReadyReport(world_size=1, model=limits)
 
 
 async def _fill(generations: Generations, size: Size) -> str:
@@ -93,7 +127,7 @@ async def _fill(generations: Generations, size: Size) -> str:
 def _spec(size: Size) -> generation_pb2.GenerationSpec:
     width, height, frame_count = size
     return generation_pb2.GenerationSpec(
-        model="synthetic",
+        model=_MODEL,
         prompt="noise",
         width=width,
         height=height,

@@ -10,6 +10,11 @@ import sys
 _UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Leave out what gRPC logs as an error, with a traceback, when a client dies while a message is sent to it."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core by servicer method")
+
+
 class SafeFormatter(logging.Formatter):
     """Escapes what could mislead a reader, and indents every line but the first of a record."""
 
@@ -26,5 +31,6 @@ def escape(text: str) -> str:
 def configure_logs() -> None:
     """Send records of level INFO and above to standard error."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(is_worth_a_line)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s front: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

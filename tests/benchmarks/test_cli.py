@@ -137,18 +137,32 @@ def test_decode(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.process
 def test_delivery(capsys: pytest.CaptureFixture[str]) -> None:
     size = ("--width", "320", "--height", "320", "--frames", "4")
-    clients = ("--readers", "2", "--small-readers", "3", "--watchers", "20", "--seconds", "0.5", "--repeats", "1")
+    clients = (
+        "--readers",
+        "2",
+        "--small-readers",
+        "3",
+        "--watchers",
+        "20",
+        "--creators",
+        "9",
+        "--seconds",
+        "0.5",
+        "--repeats",
+        "1",
+    )
     rows = bench(capsys, "delivery", *size, *clients)[0]["rows"]
     assert [(row["load"], row["clients"]) for row in rows] == [
         ("alone", 0),
         ("large frames", 2),
         ("watchers", 20),
+        ("creators", 9),
         ("small frames", 3),
     ]
     for row in rows:
         assert 0 < row["p50 ms"] <= row["p99 ms"]
         assert row["server MB"] > 10
-    assert all(rows[place]["frames MB/s"]["median"] > 0 for place in (1, 3))
+    assert all(rows[place]["frames MB/s"]["median"] > 0 for place in (1, 4))
 
 
 @pytest.mark.process

@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +16,27 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from tests.cases.conftest import PROMPT, TIMEOUT_S, Api, refusal
+from tests.cases.conftest import (
+    CANCELLED,
+    NEVER_DONE,
+    PENDING,
+    PROMPT,
+    RUNNING,
+    SUCCEEDED,
+    SUSPENDED,
+    TIMEOUT_S,
+    Api,
+    cancel,
+    open_streams,
+    pull,
+    refusal,
+    state_of,
+    until,
+)
 from vinf.v1 import frame_pb2, generation_pb2
 from vinf.v1 import video_generation_service_pb2 as v1
 
 pytestmark = pytest.mark.process
-
-PENDING, RUNNING = generation_pb2.GENERATION_STATE_PENDING, generation_pb2.GENERATION_STATE_RUNNING
-SUSPENDED = generation_pb2.GENERATION_STATE_SUSPENDED
-SUCCEEDED, CANCELLED = generation_pb2.GENERATION_STATE_SUCCEEDED, generation_pb2.GENERATION_STATE_CANCELLED
-NEVER_DONE = {"frame_count": 64, "inference_step_count": 200}
-"""It takes longer than any of these tests."""
 
 READER = """
 import sys, time
@@ -41,40 +49,6 @@ next(stream)
 print("reading", flush=True)
 time.sleep(600)
 """
-
-
-def state_of(api: Api, generation_id: str) -> generation_pb2.Generation:
-    return api.video.GetGeneration(v1.GetGenerationRequest(generation_id=generation_id), timeout=TIMEOUT_S).generation
-
-
-def until(condition: object, *, seconds: float, what: str) -> None:
-    """Wait for something in another process: nothing to wait on but the clock."""
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
-def open_streams(api: Api, method: str) -> float:
-    text = urllib.request.urlopen(api.server.metrics_url, timeout=10).read().decode()
-    wanted = f'vinf_active_streams{{method="{method}"}}'
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(wanted))
-
-
-def cancel(api: Api, generation_id: str) -> generation_pb2.Generation:
-    return api.video.CancelGeneration(
-        v1.CancelGenerationRequest(generation_id=generation_id), timeout=TIMEOUT_S
-    ).generation
-
-
-@pytest.fixture(scope="module")
-def finished(api: Api) -> tuple[str, list[bytes]]:
-    """A generation of 24 frames that has ended, and its frames."""
-    generation_id = api.create(spec={"frame_count": 24, "inference_step_count": 2}, detached=True).generation_id
-    assert api.finish(generation_id).state == SUCCEEDED
-    frames = api.frames(generation_id)
-    assert len(frames) == 24
-    return generation_id, frames
 
 
 @pytest.fixture
@@ -126,13 +100,8 @@ def test_case_27_a_client_that_stands_still_costs_nobody_else_anything(
     process.send_signal(signal.SIGCONT)
 
 
-def pull(api: Api, generation_id: str, start: int, **fields: object) -> v1.PullFramesResponse:
-    request = v1.PullFramesRequest(generation_id=generation_id, start_frame_index=start, **fields)
-    return api.video.PullFrames(request, timeout=TIMEOUT_S)
-
-
 def test_case_28_a_slow_reader_suspends_its_generation_and_loses_nothing(api: Api) -> None:
-    spec = {"frame_count": 256, "inference_step_count": 2, "seed": 5}
+    spec = {"frame_count": 128, "inference_step_count": 2, "seed": 5}
     undisturbed = api.create(spec=spec, detached=True).generation_id
     assert api.finish(undisturbed).state == SUCCEEDED
     slow = api.create(spec=spec, detached=True, retention_frame_count=64).generation_id
@@ -156,7 +125,7 @@ def test_case_28_a_slow_reader_suspends_its_generation_and_loses_nothing(api: Ap
 
 def test_case_29_for_a_live_viewer_the_oldest_frames_are_dropped(api: Api) -> None:
     generation_id = api.create(
-        spec={"frame_count": 256, "inference_step_count": 1},
+        spec={"frame_count": 128, "inference_step_count": 1},
         detached=True,
         retention_frame_count=64,
         overflow_policy=generation_pb2.OVERFLOW_POLICY_DROP_OLDEST,
@@ -164,8 +133,8 @@ def test_case_29_for_a_live_viewer_the_oldest_frames_are_dropped(api: Api) -> No
     # Nobody reads, and yet it runs to its end.
     ended = api.finish(generation_id)
     assert ended.state == SUCCEEDED
-    assert (ended.first_available_frame_index, ended.next_frame_index) == (192, 256)
-    assert len(api.frames(generation_id, 192)) == 64
+    assert (ended.first_available_frame_index, ended.next_frame_index) == (64, 128)
+    assert len(api.frames(generation_id, 64)) == 64
 
 
 def test_case_30_a_stream_opened_again_100_times_gives_the_same_bytes(
@@ -216,17 +185,74 @@ def test_case_33_100_cancelled_at_once(api: Api) -> None:
     assert api.finish(canary).state == SUCCEEDED
 
 
+QUICK = {"inference_step_count": 1}
+
+ABANDONS = """
+import asyncio, sys
+import grpc
+from vinf.v1 import frame_pb2
+from vinf.v1 import video_generation_service_pb2 as v1
+from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
+
+async def forget(stub):
+    # Small pictures, and more bytes of them than any window of the transport.
+    wide = frame_pb2.OutputFormat(row_alignment_bytes=256)
+    async for message in stub.StreamFrames(v1.StreamFramesRequest(generation_id=sys.argv[2], output_format=wide)):
+        if message.WhichOneof("payload") == "frame":
+            return
+
+async def main():
+    channel = grpc.aio.insecure_channel(sys.argv[1])
+    await forget(VideoGenerationServiceStub(channel))
+    print("forgotten", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+"""Leaves the loop over a stream and neither cancels it nor closes its channel: grpc.aio keeps such a call alive."""
+
+
+def test_case_34_a_forgotten_stream_does_not_outlive_the_lease(api: Api) -> None:
+    generation_id = api.create(
+        spec={"frame_count": 208, "inference_step_count": 1, "width": 32, "height": 128},
+        lease_duration=Duration(seconds=5),
+        retention_frame_count=192,
+    ).generation_id
+    process = subprocess.Popen(
+        [sys.executable, "-c", ABANDONS, api.server.address, generation_id], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "forgotten\n"
+        # Frames are released by pulls alone: it is suspended, and nobody would ever ask for it again.
+        listed = v1.ListGenerationsRequest(page_size=1)
+
+        def newest() -> generation_pb2.Generation:
+            return api.video.ListGenerations(listed, timeout=TIMEOUT_S).generations[0]
+
+        until(lambda: newest().state == CANCELLED, seconds=90, what="the lease of a forgotten stream ends")
+        assert (newest().generation_id, newest().error.reason) == (generation_id, "LEASE_EXPIRED")
+    finally:
+        process.kill()
+        process.wait(10)
+        assert process.stdout is not None
+        process.stdout.close()
+    until(lambda: open_streams(api, "StreamFrames") == 0, seconds=5, what="its stream is closed")
+
+
 def test_case_35_the_same_request_50_times_in_parallel_is_one_generation(api: Api) -> None:
     request_id = str(uuid.uuid4())
     with ThreadPoolExecutor(50) as pool:
-        made = list(pool.map(lambda _: api.create(request_id=request_id, detached=True).generation_id, range(50)))
+        made = list(
+            pool.map(lambda _: api.create(request_id=request_id, detached=True, spec=QUICK).generation_id, range(50))
+        )
     assert len(set(made)) == 1
     api.finish(made[0])
 
 
 def test_case_36_a_request_id_with_another_specification(api: Api) -> None:
     request_id = str(uuid.uuid4())
-    made = api.create(request_id=request_id, detached=True)
+    made = api.create(request_id=request_id, detached=True, spec=QUICK)
     seen = api.refused(request_id=request_id, spec={"seed": 99})
     assert (seen.code, seen.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
     assert seen.metadata["generationId"] == made.generation_id
@@ -336,7 +362,7 @@ def test_case_42_cancel_in_every_state(api: Api, finished: tuple[str, list[bytes
         cancel(api, "0" * 12 + "-" + "0" * 20)
     assert refusal(caught.value).reason == "GENERATION_NOT_FOUND"
     suspended = api.create(
-        spec={"frame_count": 256, "inference_step_count": 1}, detached=True, retention_frame_count=64
+        spec={"frame_count": 128, "inference_step_count": 1}, detached=True, retention_frame_count=64
     ).generation_id
     until(lambda: state_of(api, suspended).state == SUSPENDED, seconds=60, what="it waits for its reader")
     assert cancel(api, suspended).state == CANCELLED

@@ -13,8 +13,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from tests.cases.conftest import PROMPT, TIMEOUT_S, Api, refusal
-from vinf.v1 import generation_pb2
+from tests.cases.conftest import PROMPT, TIMEOUT_S, Api, pull, refusal
+from vinf.v1 import frame_pb2, generation_pb2
 from vinf.v1 import video_generation_service_pb2 as v1
 
 pytestmark = pytest.mark.process
@@ -128,6 +128,28 @@ def test_case_11_seeds(api: Api) -> None:
 def test_case_12_unknown_enum_numbers(api: Api) -> None:
     assert "got 99" in refused_field(api, "spec.solver", spec={"solver": 99})
     assert "got 99" in refused_field(api, "overflow_policy", overflow_policy=99)
+
+
+def test_case_13_a_pixel_format_that_contradicts_the_encoding(api: Api, finished: tuple[str, list[bytes]]) -> None:
+    nv12_as_png = frame_pb2.OutputFormat(
+        encoding=frame_pb2.FRAME_ENCODING_PNG, pixel_format=frame_pb2.PIXEL_FORMAT_NV12
+    )
+    fields = {"generation_id": finished[0], "output_format": nv12_as_png}
+    with pytest.raises(grpc.RpcError) as streamed:
+        list(api.video.StreamFrames(v1.StreamFramesRequest(**fields), timeout=TIMEOUT_S))
+    with pytest.raises(grpc.RpcError) as pulled:
+        api.video.PullFrames(v1.PullFramesRequest(**fields), timeout=TIMEOUT_S)
+    for caught in (streamed, pulled):
+        seen = refusal(caught.value)
+        assert (seen.code, seen.reason) == (INVALID, "INVALID_FIELD")
+        assert list(seen.violations) == ["output_format.pixel_format"]
+
+
+def test_case_14_sizes_are_even_and_nv12_takes_them(api: Api, finished: tuple[str, list[bytes]]) -> None:
+    """No model here makes odd sizes; the refusal of NV12 for them is tested where the request is checked."""
+    assert "got 65" in refused_field(api, "spec.width", spec={"width": 65})
+    nv12 = frame_pb2.OutputFormat(pixel_format=frame_pb2.PIXEL_FORMAT_NV12)
+    assert len(pull(api, finished[0], 0, output_format=nv12).frames[0].data) == 64 * 64 * 3 // 2
 
 
 def test_case_17_prompt_segments_out_of_order(api: Api) -> None:

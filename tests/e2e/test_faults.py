@@ -8,6 +8,7 @@ to the last bit, and nothing is left behind.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -21,9 +22,10 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support import faulty_rank
 from tests.support.remains import remains_of, shared_memory
 from tests.support.server import Server
-from vinf_client import Client, GenerationCancelledError, GenerationHandle, Progress
+from vinf_client import Client, GenerationCancelledError, GenerationFailedError, GenerationHandle, Progress
 
 pytestmark = pytest.mark.process
 
@@ -39,11 +41,16 @@ MAX_SILENCE_S = 6.0
 """From a rank's silence to readiness red: four seconds of it, the pace of beats, and of looking at them."""
 
 
+MAX_STUCK_S = 60.0
+"""From the last progress to readiness red; the limit proper depends on what a step usually takes."""
+
+
 class Faults:
     """A server whose health is watched, and the video it makes when nothing happens."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, orders: Path) -> None:
         self.server = server
+        self._orders = orders
         self.client = Client(server.address)
         self._channel = grpc.insecure_channel(server.address)
         self._changes: list[tuple[float, int]] = []
@@ -59,6 +66,12 @@ class Faults:
 
     def video(self) -> np.ndarray:
         return np.stack(list(self.client.submit(PROMPT, **WANTED).frames()))
+
+    def order(self, rank: int, fault: str) -> None:
+        """Have the next call of a rank's model fail; see `tests.support.faulty_rank`."""
+        unfinished = self._orders / f"{rank}.part"
+        unfinished.write_text(fault)
+        unfinished.rename(self._orders / str(rank))
 
     def ranks(self) -> list[psutil.Process]:
         return [psutil.Process(rank.pid) for rank in self.client.info().ranks]
@@ -94,12 +107,14 @@ class Faults:
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     """The same server for every fault; the limit of five losses is raised."""
     before = shared_memory()
-    folder, temporary = tmp_path_factory.mktemp("faults"), tmp_path_factory.mktemp("tmp")
+    folder, temporary, orders = (tmp_path_factory.mktemp(name) for name in ("faults", "tmp", "orders"))
+    arguments = ("--ranks", "2", "--rank-weights", "even", "--max-losses", "1000")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
-        server = Server(folder, "--ranks", "2", "--rank-weights", "even", "--max-losses", "1000")
+        patch.setenv(faulty_rank.ENVIRONMENT, str(orders))
+        server = Server(folder, *arguments, "--rank-module", faulty_rank.__name__)
     with server:
-        faults = Faults(server)
+        faults = Faults(server, orders)
         try:
             yield faults
         finally:
@@ -148,8 +163,11 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert not alive
 
 
-def endure(faults: Faults, strike: Callable[[list[psutil.Process]], None], *, step: int, red_s: float) -> None:
-    """Strike when a generation has done so many steps, or with the first frames for its last step; see it through."""
+def endure(faults: Faults, strike: Callable[[list[psutil.Process]], None], *, step: int, red_s: float) -> float:
+    """Strike when a generation has done so many steps, or with the first frames for its last step; see it through.
+
+    Returns the seconds from there to readiness red.
+    """
     handle = faults.client.submit(PROMPT, **WANTED)
     reader = Reader(handle)
     if step < WANTED["steps"]:
@@ -159,10 +177,12 @@ def endure(faults: Faults, strike: Callable[[list[psutil.Process]], None], *, st
     ranks = faults.ranks()
     struck = time.monotonic()
     strike(ranks)
-    assert faults.red_after(struck) < red_s
+    red = faults.red_after(struck)
+    assert red < red_s
     np.testing.assert_array_equal(reader.all(), faults.undisturbed)
     faults.green_after(struck)
     assert_gone(ranks)
+    return red
 
 
 def test_case_46_first_rank_is_killed_while_denoising(faults: Faults) -> None:
@@ -215,7 +235,7 @@ def young_rank(faults: Faults, old_logs: set[Path]) -> psutil.Process:
         for folder in set(faults.server.logs()) - old_logs:
             if any("Loading weights" in log.read_text() for log in folder.glob("*/attempt_0/1/stderr.log")):
                 family = psutil.Process(faults.server.process.pid).children(recursive=True)
-                ranks = [process for process in family if "vinf_server.rank" in process.cmdline()]
+                ranks = [process for process in family if faulty_rank.__name__ in process.cmdline()]
                 assert not faults.client.info().ready
                 return ranks[-1]
         assert time.monotonic() < deadline, "no rank of the next group"
@@ -230,6 +250,38 @@ def test_case_50_stopped_rank_is_replaced_and_cannot_come_back(faults: Faults) -
         going_on.start()
 
     endure(faults, stop_and_go_on, step=3, red_s=MAX_SILENCE_S)
+
+
+def test_case_51_rank_that_stands_still_in_a_step_is_replaced(faults: Faults) -> None:
+    red = endure(faults, lambda _: faults.order(1, faulty_rank.STUCK), step=3, red_s=MAX_STUCK_S)
+    (usual,) = set(re.findall(r"the ranks hang: .*, a step usually takes (\d+\.\d+) s", faults.server.log.read_text()))
+    assert red < max(5.0, 10 * float(usual)) + 3
+
+
+def test_case_52_rank_fails_after_good_steps(faults: Faults) -> None:
+    endure(faults, lambda _: faults.order(1, faulty_rank.RAISE), step=3, red_s=MAX_RED_S)
+
+
+def test_case_53_rank_runs_out_of_memory(faults: Faults) -> None:
+    """The generation fails, and the next one has a group that is as good as new."""
+    struck = time.monotonic()
+    faults.order(0, faulty_rank.OUT_OF_MEMORY)
+    handle = faults.client.submit(PROMPT, **WANTED)
+    with pytest.raises(GenerationFailedError) as caught:
+        handle.wait()
+    assert caught.value.reason == "GPU_OUT_OF_MEMORY"
+    faults.green_after(struck + faults.red_after(struck))
+    np.testing.assert_array_equal(faults.video(), faults.undisturbed)
+
+
+def test_case_54_output_that_is_no_number_is_made_once_more(faults: Faults) -> None:
+    ranks, handle = faults.ranks(), faults.client.submit(PROMPT, **WANTED)
+    reader = Reader(handle)
+    wait_for(handle, lambda progress: progress.completed_step_count >= 3)
+    faults.order(1, faulty_rank.NAN)
+    np.testing.assert_array_equal(reader.all(), faults.undisturbed)
+    assert "is tried once more" in faults.server.log.read_text()
+    assert faults.ranks() == ranks, "the group stays"
 
 
 def test_case_62_rank_is_ended_by_an_operator(faults: Faults) -> None:

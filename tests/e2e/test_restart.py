@@ -24,7 +24,7 @@ def restart(folder: Path) -> Server:
 
 
 @pytest.mark.timeout(400)  # three servers start, one after the other
-def test_a_killed_server_costs_time_and_no_bit(tmp_path: Path) -> None:
+def test_case_58_a_killed_server_costs_time_and_no_bit(tmp_path: Path) -> None:
     """Killed while it denoises, and again while frames leave, it goes on from checkpoint and spool to the same bits."""
     server = Server(tmp_path, *SERVER)
     with Client(server.address) as client:

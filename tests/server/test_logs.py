@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from vinf_server.logs import SafeFormatter, escape
+from vinf_server.logs import SafeFormatter, escape, is_worth_a_line
 
 pytestmark = pytest.mark.fast
 
@@ -39,3 +39,12 @@ def test_case_4_no_text_looks_like_a_line_of_ours():
     assert lines[0] == r"INFO front: it said a\r"
     assert all(line.startswith("  ") for line in lines[1:])
     assert "  ERROR front: forged" in lines
+
+
+def test_case_26_a_client_that_dies_leaves_no_traceback():
+    def record(message, *arguments):
+        return logging.LogRecord("x", logging.ERROR, "file", 1, message, arguments, None)
+
+    rpc = "/vinf.v1.VideoGenerationService/StreamFrames"
+    assert not is_worth_a_line(record(f"ExecuteBatchError raised in core by servicer method [{rpc}]"))
+    assert is_worth_a_line(record("Unexpected [%s] raised by servicer method [%s]", "ValueError", rpc))

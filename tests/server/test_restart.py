@@ -11,6 +11,7 @@ import uuid
 import grpc
 import pytest
 
+import vinf_client
 from tests.server.conftest import QUICK_AGENT, wait_until
 from tests.server.fakes import frame_bytes
 from tests.server.test_serve import Client, assert_is_video
@@ -46,7 +47,7 @@ def read_until(stream, frames):
     return [next(stream) for _ in range(1 + frames)][1:]
 
 
-def test_killed_front_loses_nothing(front_process):
+def test_case_58_killed_front_loses_nothing(front_process):
     front = front_process(*QUICK_AGENT)
     client = Client(front.wait_ready())
     boot_id = client.info().boot_id
@@ -85,6 +86,30 @@ def test_killed_front_loses_nothing(front_process):
     assert_is_video(list(client.stream(done)), seed=1, start=0, stop=16)
     assert client.get(done).HasField("expire_time")
     assert client.get(cancelled).error.reason == "CANCEL_REQUESTED"
+    client.channel.close()
+
+
+def test_case_68_killed_while_streaming_and_started_on_another_folder(front_process):
+    """Ids live as long as their folder: on a new one the client learns that this is another server."""
+    front = front_process(*QUICK_AGENT)
+    ready = front.wait_ready()
+    client = Client(ready)
+    boot_id = client.info().boot_id
+    running = client.create("a hang red circle", seed=2)
+    stream = client.stream(running)
+    read_until(stream, 1)
+    kill(front)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stream)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    client = Client(front_process(*QUICK_AGENT, "--listen", ready["listen"], name="another").wait_ready())
+    with pytest.raises(grpc.RpcError) as caught:
+        client.get(running)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert client.info().boot_id not in ("", boot_id)
+    with vinf_client.Client(ready["listen"]) as sdk, pytest.raises(vinf_client.GenerationNotFoundError):
+        sdk.attach(running)
     client.channel.close()
 
 
@@ -238,7 +263,7 @@ def fill(path):
         os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
 
 
-def test_full_disk_suspends_what_runs_and_corrupts_nothing(front_process, small_disk):
+def test_case_64_full_disk_suspends_what_runs_and_corrupts_nothing(front_process, small_disk):
     front = front_process(*QUICK_AGENT, "--data-dir", str(small_disk / "data"))
     client = Client(front.wait_ready())
     # The rank waits after the first frame; told to stop, it has made no other one.
@@ -261,3 +286,29 @@ def test_full_disk_suspends_what_runs_and_corrupts_nothing(front_process, small_
     assert_is_video(list(client.stream(running)), seed=2, start=0, stop=64)
     client.channel.close()
     front.stop()
+
+
+def test_case_64_no_room_for_logs(front_process, small_disk):
+    """Neither the front nor torchrun nor a rank needs a line of its log to be written."""
+    front = front_process("--data-dir", str(small_disk / "data"))
+    client = Client(front.wait_ready())
+    assert client.watch(client.create(seed=1))[-1].state == pb.GENERATION_STATE_SUCCEEDED
+    fill(small_disk / "filler")
+    lost = client.info().ranks[1].pid
+    os.kill(lost, signal.SIGKILL)
+    wait_until(lambda: client.info().ready and client.info().ranks[1].pid != lost, what="another group")
+    (small_disk / "filler").unlink()
+    made = wait_until(lambda: created(client, seed=2), what="room for a generation")
+    assert_is_video(list(client.stream(made)), seed=2, start=0, stop=16)
+    client.channel.close()
+    front.stop()
+
+
+def created(client, **fields):
+    """The id of a new generation; None while the disk is thought to be full."""
+    try:
+        return client.create(**fields)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise
+        return None

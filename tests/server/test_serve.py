@@ -129,7 +129,7 @@ def test_created_watched_streamed(front):
     assert generation.progress.completed_step_count == 4
 
 
-def test_memory_budget_decides_what_is_admitted(front_process):
+def test_case_66_memory_budget_decides_what_is_admitted(front_process):
     client = Client(front_process(*QUICK_AGENT, "--memory-budget", "64MiB").wait_ready())
     info = client.info()
     assert info.limits.rank_memory_budget_bytes == 64 << 20
@@ -362,7 +362,7 @@ def test_killed_agent_takes_its_ranks_along_and_is_replaced(front_process):
     client.channel.close()
 
 
-def test_generation_that_does_not_fit_fails_by_name_and_is_not_held_against_the_group(front_process):
+def test_case_53_generation_that_does_not_fit_fails_by_name_and_is_not_held_against_the_group(front_process):
     front = front_process(*QUICK_AGENT)
     client = Client(front.wait_ready())
     for _ in range(6):  # more than the losses that end a server

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+ROOT = Path(__file__).parents[2]
+
 START_TIMEOUT = 120.0
 """Seconds until the group must be ready; a loaded two-core machine needs about 15."""
 
@@ -20,13 +22,21 @@ class Server:
     """`vinf serve` on free ports; stop it with `stop`, which checks that no process is left behind."""
 
     def __init__(self, folder: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+        """Start it and wait until it is ready.
+
+        Args:
+            folder: for its data, its log and its ready file.
+            arguments: of `vinf serve`.
+            prefix: a command that runs another one in its place, such as ``nice``.
+        """
         self.folder = folder
         self.log = folder / "serve.log"
         ready_file = folder / "ready.json"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    *(*prefix, sys.executable, "-m", "vinf_client.cli", "serve"),
+                    *prefix,
+                    *(sys.executable, "-m", "vinf_client.cli", "serve"),
                     *("--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
                     *("--data-dir", str(folder / "data"), "--ready-file", str(ready_file)),
                     *arguments,
@@ -34,6 +44,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                cwd=ROOT,
             )
         self._family: list[psutil.Process] = []
         deadline = time.monotonic() + START_TIMEOUT

@@ -110,7 +110,7 @@ class CreateGenerationRequest(_message.Message):
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
         """The generation is cancelled with LEASE_EXPIRED when its client has not called Get, Watch, Stream or Pull for so long
-        and has no stream of it open.
+        and has no stream of it open from which it takes what is sent.
         Default: unset or 0 = 60 s | Range: [5 s, 1 h] | Unit: seconds
         Violation: INVALID_ARGUMENT / INVALID_FIELD.
         """

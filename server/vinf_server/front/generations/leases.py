@@ -1,8 +1,9 @@
 """Who has to be asked for: leases and deadlines of generations that have not ended.
 
-A generation without `detached` lives as long as somebody cares: as long as a stream of it is open, or somebody has
-asked for it within its lease. Time is monotonic for leases; a deadline is a moment of the wall clock, as its client
-gave it.
+A generation without `detached` lives as long as somebody cares: as long as a stream of it is open whose client takes
+what it is sent, or somebody has asked for it within its lease. A client that forgot a stream looks like one that reads
+slowly, so only one that has taken nothing for the length of the lease counts as gone. Time is monotonic for leases; a
+deadline is a moment of the wall clock, as its client gave it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.rpc import code_pb2
 
@@ -25,11 +26,32 @@ LEASE_EXPIRED = "LEASE_EXPIRED"
 JOB_DEADLINE = "JOB_DEADLINE"
 
 
+class OpenStream:
+    """A stream that holds a lease."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._giving_since: float | None = None
+
+    @contextmanager
+    def giving(self) -> Iterator[None]:
+        """While the client is to take a message; the transport holds the handler there when it does not."""
+        self._giving_since = self._clock()
+        try:
+            yield
+        finally:
+            self._giving_since = None
+
+    def stalled_s(self, now: float) -> float:
+        """Seconds that the client has not taken what it was to take."""
+        return 0.0 if self._giving_since is None else now - self._giving_since
+
+
 @dataclass(slots=True)
 class _Lease:
     generation: Generation
     asked_at: float
-    open_streams: int = 0
+    streams: set[OpenStream] = field(default_factory=set)
 
 
 class Leases:
@@ -64,17 +86,17 @@ class Leases:
             lease.asked_at = self._clock()
 
     @contextmanager
-    def holding(self, generation_id: str) -> Iterator[None]:
-        """Hold it for as long as a stream is open."""
-        lease = self._leases.get(generation_id)
+    def holding(self, generation_id: str) -> Iterator[OpenStream]:
+        """Hold it for as long as a stream is open and its client takes what it is sent."""
+        lease, stream = self._leases.get(generation_id), OpenStream(self._clock)
         if lease is None:
-            yield
+            yield stream
             return
-        lease.open_streams += 1
+        lease.streams.add(stream)
         try:
-            yield
+            yield stream
         finally:
-            lease.open_streams -= 1
+            lease.streams.discard(stream)
             lease.asked_at = self._clock()
 
     def check(self) -> None:
@@ -96,8 +118,8 @@ class Leases:
         terms = lease.generation.terms
         if terms.deadline_ns and self._wall_clock_ns() >= terms.deadline_ns:
             return Failure(code_pb2.DEADLINE_EXCEEDED, JOB_DEADLINE, "it had not ended by its deadline")
-        silence = self._clock() - lease.asked_at
-        if lease.open_streams or silence < (math.inf if terms.lease_s is None else terms.lease_s):
+        now, lease_s = self._clock(), math.inf if terms.lease_s is None else terms.lease_s
+        if now - lease.asked_at < lease_s or any(stream.stalled_s(now) < lease_s for stream in lease.streams):
             return None
         return Failure(
             code_pb2.CANCELLED,

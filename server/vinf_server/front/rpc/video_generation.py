@@ -133,12 +133,13 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         generation = self._generations.get(request.generation_id, owner=principal_of(context))
         sequence = check_watch(request)
         sent = None
-        with self._counted("WatchGeneration"), self._generations.leases.holding(generation.generation_id):
+        with self._counted("WatchGeneration"), self._generations.leases.holding(generation.generation_id) as held:
             while True:
                 snapshot = generation_message(generation, self._generations)
                 if snapshot != sent:
                     events = [event_message(event) for event in generation.events[sequence:]]
-                    yield service_pb2.WatchGenerationResponse(generation=snapshot, events=events)
+                    with held.giving():
+                        yield service_pb2.WatchGenerationResponse(generation=snapshot, events=events)
                     sent, sequence = snapshot, max(sequence, snapshot.sequence)
                 elif generation.is_terminal:
                     return
@@ -163,11 +164,12 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             progress=lambda: progress_message(generation, self._generations),
             release=lambda index: self._generations.release_before(generation, index),
         )
-        with self._counted("StreamFrames"), self._generations.leases.holding(generation.generation_id):
+        with self._counted("StreamFrames"), self._generations.leases.holding(generation.generation_id) as held:
             yield service_pb2.StreamFramesResponse(header=rendition.header)
             async with aclosing(reader.responses()) as responses:
                 async for response in responses:
-                    yield response
+                    with held.giving():
+                        yield response
             if generation.is_forgotten and reader.next_index < window.stop:
                 self._generations.get(request.generation_id)  # tells that it is gone
             yield service_pb2.StreamFramesResponse(

@@ -57,6 +57,21 @@ def test_an_open_stream_holds_it_and_its_end_begins_a_new_lease():
     assert setting.after(2) == ["LEASE_EXPIRED"]
 
 
+def test_case_34_a_stream_whose_client_takes_nothing_is_no_reason_to_go_on():
+    setting = Setting(lease_s=10.0)
+    with setting.leases.holding("g") as stream:
+        for _ in range(5):
+            with stream.giving():
+                assert setting.after(9) == []
+        with setting.leases.holding("g") as other, stream.giving():
+            assert setting.after(100) == [], "somebody else reads"
+            with other.giving():
+                assert setting.after(9) == []
+        assert setting.after(100) == [], "there is nothing to take"
+        with stream.giving():
+            assert setting.after(11) == ["LEASE_EXPIRED"]
+
+
 def test_a_detached_one_needs_nobody():
     assert Setting(lease_s=None).after(10**6) == []
 

@@ -130,7 +130,7 @@ def test_format_outside_its_ranges(fields, field):
 
 
 @pytest.mark.parametrize(("width", "height"), [(63, 64), (64, 33)])
-def test_nv12_of_odd_sizes_is_refused(width, height):
+def test_case_14_nv12_of_odd_sizes_is_refused(width, height):
     request = Stream(output_format=Output(pixel_format=NV12))
     texts = violated(check_stream, request, spec(width, height))
     expected = f"NV12 wants an even width and height, these frames have {width} x {height} pixels"

@@ -177,7 +177,7 @@ def test_why_no_frame_comes(serving):  # noqa: F811
     run(scenario())
 
 
-def test_a_frame_above_four_mebibytes_reaches_a_client_with_the_usual_limit(serving):  # noqa: F811
+def test_case_41_a_frame_above_four_mebibytes_reaches_a_client_with_the_usual_limit(serving):  # noqa: F811
     async def scenario():
         async with serving() as server:
             generation_id = await start(server, frame_count=1)
