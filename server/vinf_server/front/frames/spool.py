@@ -81,8 +81,9 @@ class SpoolFile:
         self.first_available = 0
         """The first frame that is still kept; those before it were complete once."""
         self._threads = threads
-        self._complete_time_us = array("q", [0]) * frame_count
-        self._crc32c = array("I", [0]) * frame_count
+        # As long as the frames that came, not as the video: most of what waits or was cancelled has none.
+        self._complete_time_us = array("q")
+        self._crc32c = array("I")
         self._partial: dict[int, list[tuple[int, int]]] = {}
         self._sealing: set[int] = set()
         self._descriptor: int | None = None
@@ -93,11 +94,11 @@ class SpoolFile:
 
     def is_complete(self, frame_index: int) -> bool:
         """True when every byte of the frame is on disk."""
-        return self._complete_time_us[frame_index] != 0
+        return self.complete_time_us(frame_index) != 0
 
     def complete_time_us(self, frame_index: int) -> int:
         """When the frame became complete, in microseconds since the Unix epoch; 0 = not yet."""
-        return self._complete_time_us[frame_index]
+        return self._complete_time_us[frame_index] if frame_index < len(self._complete_time_us) else 0
 
     def crc32c(self, frame_index: int) -> int:
         """CRC-32C of a complete frame's bytes as they are here: RGB24, rows from top to bottom without padding."""
@@ -105,7 +106,7 @@ class SpoolFile:
 
     def complete_run(self, start: int, stop: int) -> int:
         """How many frames from `start` on, before `stop`, are complete without a gap."""
-        index = start
+        index, stop = start, min(stop, len(self._complete_time_us))
         while index < stop and self._complete_time_us[index]:
             index += 1
         return index - start
@@ -243,6 +244,10 @@ class SpoolFile:
         return True
 
     def _count(self, record: FrameRecord) -> None:
+        missing = record.frame_index + 1 - len(self._complete_time_us)
+        if missing > 0:
+            self._complete_time_us.frombytes(bytes(missing * self._complete_time_us.itemsize))
+            self._crc32c.frombytes(bytes(missing * self._crc32c.itemsize))
         self._complete_time_us[record.frame_index] = record.complete_time_us
         self._crc32c[record.frame_index] = record.crc32c
         self.completed_count += 1

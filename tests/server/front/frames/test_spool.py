@@ -310,3 +310,20 @@ def test_only_complete_frames_are_dropped(spool):
         file.close()
 
     asyncio.run(scenario())
+
+
+def test_memory_goes_by_the_frames_that_came(spool):
+    """A thousand long videos that wait, or were cancelled before they began, are kept for days."""
+
+    async def scenario():
+        file = spool.file("one", frame_count=65_536, frame_size=SIZE)
+        assert (file.is_complete(65_535), file.complete_run(0, 65_536), file.complete_time_us(7)) == (False, 0, 0)
+        assert sum(len(kept) for kept in (file._complete_time_us, file._crc32c)) == 0
+        await file.write(9, 0, frame_bytes(1, 9, SIZE), frame_size=SIZE)
+        await file.write(2, 0, frame_bytes(1, 2, SIZE), frame_size=SIZE)
+        assert [index for index in range(20) if file.is_complete(index)] == [2, 9]
+        assert (file.complete_run(2, 65_536), file.next_missing) == (1, 0)
+        assert len(file._complete_time_us) == 10
+        file.close()
+
+    asyncio.run(scenario())
