@@ -7,6 +7,7 @@
     │   ├── ModelNotFoundError       the server does not serve this model
     │   └── GenerationNotFoundError  the server does not know this generation (any more)
     ├── WrongStateError              the generation is in a state that does not allow it: delete one that has not ended
+    ├── FrameDamagedError            the server's disk lost this frame, .frame_index; those behind it can be read
     ├── FrameEvictedError            the server no longer keeps this frame; .first_available_frame_index is the oldest
     ├── AuthenticationError          the server wants a token, or another one
     ├── QueueFullError               too many generations wait; .retry_after says when to come back
@@ -147,6 +148,16 @@ class GenerationNotFoundError(NotFoundError):
 
 class WrongStateError(VinfError):
     """The state of the generation does not allow it; one that has not ended must be cancelled before it is deleted."""
+
+
+class FrameDamagedError(VinfError):
+    """What the server's disk gives back is not the frame that was stored; the frames behind it can be read."""
+
+    @property
+    def frame_index(self) -> int | None:
+        """The frame that is lost; None when the server did not say."""
+        text = self.metadata.get("frameIndex", "")
+        return int(text) if text.isascii() and text.isdigit() else None
 
 
 class FrameEvictedError(VinfError):

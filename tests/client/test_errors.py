@@ -29,6 +29,7 @@ CASES = [
     ("RESOURCE_EXHAUSTED", "DISK_FULL", _errors.DiskFullError),
     ("RESOURCE_EXHAUSTED", "", _errors.ServerError),
     ("FAILED_PRECONDITION", "WRONG_STATE", _errors.WrongStateError),
+    ("DATA_LOSS", "FRAME_DAMAGED", _errors.FrameDamagedError),
     ("OUT_OF_RANGE", "FRAME_EVICTED", _errors.FrameEvictedError),
     ("UNAVAILABLE", "WORKERS_NOT_READY", _errors.ServerNotReadyError),
     ("UNAVAILABLE", "SERVER_DRAINING", _errors.ServerDrainingError),

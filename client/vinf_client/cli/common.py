@@ -16,6 +16,7 @@ from vinf_client._errors import (
     AuthenticationError,
     ClientLimitError,
     DiskFullError,
+    FrameDamagedError,
     FrameEvictedError,
     GenerationCancelledError,
     GenerationFailedError,
@@ -44,6 +45,7 @@ _EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
     (AuthenticationError, 2),
     (OutputError, 2),
     (FrameEvictedError, 2),
+    (FrameDamagedError, 4),
     (TransportError, 3),
     (LocalServerError, 3),
     (ProtocolError, 3),
@@ -63,7 +65,7 @@ exit codes:
   1    the server failed in an unexpected way
   2    an option, the request, the output, the token, or the id of a generation is not valid
   3    no server there, the connection broke, or the local server died
-  4    the generation failed or was cancelled by somebody else
+  4    the generation failed, was cancelled by somebody else, or a frame of it is damaged
   5    the server is not ready, its queue or its disk is full, or a limit of this client is reached
   6    the generation has not ended yet
   130  interrupted by Ctrl-C, a second one quits at once

@@ -63,5 +63,7 @@ def _model_lines(model: Model, limits: Limits, *, default: bool) -> list[str]:
 
 
 def _rank_line(rank: Rank) -> str:
+    if not rank.device:
+        return f"rank {rank.rank}  starting on {rank.host}, pid {rank.pid}"
     memory = f"{rank.memory_used_bytes / 2**30:.1f} of {rank.memory_total_bytes / 2**30:.1f} GiB"
     return f"rank {rank.rank}  {rank.device} ({rank.device_name}) on {rank.host}, pid {rank.pid}, {memory}"

@@ -98,6 +98,10 @@ class Front:
 
     async def run(self) -> None:
         """Serve until a signal comes; raises what made serving impossible."""
+        await self._run()
+        _log.info("vinf has stopped")
+
+    async def _run(self) -> None:
         async with AsyncExitStack() as stack:
             # Undone in the opposite order.
             stack.callback(self._data_dir.close)

@@ -106,7 +106,7 @@ class FrameDamagedError(VinfError):
 
     def __init__(self, frame_index: int, problem: str) -> None:
         super().__init__(
-            f"frame {frame_index} cannot be read: {problem}; create the generation again",
+            f"frame {frame_index} cannot be read: {problem}; those behind it can, from frame {frame_index + 1} on",
             frameIndex=str(frame_index),
         )
 
