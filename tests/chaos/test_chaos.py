@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.run import ChaosPlan, run_chaos
 from tests.chaos.specs import QUICK
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 
 def test_nothing_is_lost_in_a_minute_of_chaos():

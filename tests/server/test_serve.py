@@ -133,9 +133,9 @@ def test_case_66_memory_budget_decides_what_is_admitted(front_process):
     client = Client(front_process(*QUICK_AGENT, "--memory-budget", "64MiB").wait_ready())
     info = client.info()
     assert info.limits.rank_memory_budget_bytes == 64 << 20
-    assert info.models[0].max_frame_count_at_default_size == 64
-    assert client.watch(client.create(frame_count=64))[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
-    command = (sys.executable, "-m", "vinf_client.cli", "generate", "a red circle", "-o", "x.npy", "--frames", "65")
+    assert info.models[0].max_frame_count_at_default_size == 42
+    assert client.watch(client.create(frame_count=42))[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    command = (sys.executable, "-m", "vinf_client.cli", "generate", "a red circle", "-o", "x.npy", "--frames", "43")
     done = subprocess.run(
         [*command, "--server", client.ready["listen"]],
         cwd=ROOT,
@@ -146,7 +146,7 @@ def test_case_66_memory_budget_decides_what_is_admitted(front_process):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        "vinf generate: --frames: must be in [1, 64] frames at 64 x 64 pixels, got 65; "
+        "vinf generate: --frames: must be in [1, 42] frames at 64 x 64 pixels, got 43; "
         "a rank would need 65.00 MiB of memory and has 64.00 MiB"
     ]
     client.channel.close()

@@ -68,5 +68,5 @@ def test_case_73_no_client_gets_more_calls_or_fewer(jump):
         rate.take("somebody")
     jump()
     rate.take("somebody")
-    with pytest.raises(Exception, match="60 generations a minute"):
+    with pytest.raises(Exception, match="60 times a minute"):
         rate.take("somebody")
