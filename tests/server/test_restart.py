@@ -15,8 +15,8 @@ import pytest
 import vinf_client
 from tests.server.conftest import QUICK_AGENT, wait_until
 from tests.server.fakes import frame_bytes
-from tests.server.test_serve import Client, assert_is_video
-from vinf.v1 import generation_pb2, video_generation_service_pb2
+from tests.server.test_serve import RPC_TIMEOUT_S, Client, assert_is_video
+from vinf.v1 import frame_pb2, generation_pb2, video_generation_service_pb2
 
 NOBODY = "0123456789ab-0123456789abcdef0123"
 """Named as generations are."""
@@ -162,8 +162,13 @@ def test_half_written_and_damaged_frames_are_made_again(front_process):
     with open(folder / "frames.rgb24", "r+b") as file:
         file.seek(3 * FRAME_BYTES)
         file.write(b"rubbish")
+    # In a format that nobody has read yet: what was read is kept for others, and is right.
+    bgra = frame_pb2.OutputFormat(pixel_format=frame_pb2.PIXEL_FORMAT_BGRA8)
+    request = video_generation_service_pb2.StreamFramesRequest(
+        generation_id=running, start_frame_index=2, output_format=bgra
+    )
     with pytest.raises(grpc.RpcError) as caught:
-        list(client.stream(running, 2))
+        list(client.video.StreamFrames(request, timeout=RPC_TIMEOUT_S))
     assert caught.value.code() is grpc.StatusCode.DATA_LOSS
     assert "frame 3 cannot be read" in caught.value.details()
     client.channel.close()

@@ -147,7 +147,7 @@ def test_case_66_memory_budget_decides_what_is_admitted(front_process):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "vinf generate: --frames: must be in [1, 42] frames at 64 x 64 pixels, got 43; "
-        "a rank would need 65.00 MiB of memory and has 64.00 MiB"
+        "a rank would need 64.50 MiB of memory and has 64.00 MiB"
     ]
     client.channel.close()
 
