@@ -443,7 +443,9 @@ class GenerationProgress(_message.Message):
     step_count: _builtins.int
     """Denoising steps in all. Unit: steps"""
     completed_frame_count: _builtins.int
-    """Frames in the spool, readable now. Range: [0, frame_count] | Unit: frames"""
+    """Frames made so far; where only some are kept, first_available_frame_index says from which on they can be read.
+    Range: [0, frame_count] | Unit: frames
+    """
     frame_count: _builtins.int
     """Frames in all. Unit: frames"""
     queue_position: _builtins.int
@@ -641,8 +643,9 @@ class Generation(_message.Message):
     state: Global___GenerationState.ValueType
     """Where it stands."""
     state_reason: _builtins.str
-    """Why it is in its state, UPPER_SNAKE_CASE: QUEUED, PREEMPTED, WORKER_LOST or SERVER_RESTARTED while PENDING,
-    CONSUMER_SLOW or DISK_FULL while SUSPENDED, the error's reason at the end; empty otherwise.
+    """Why it is in its state, UPPER_SNAKE_CASE: QUEUED, PREEMPTED, WORKER_LOST, OUTPUT_INVALID (it is tried once
+    more) or SERVER_RESTARTED while PENDING, CONSUMER_SLOW or DISK_FULL while SUSPENDED, the error's reason at the end;
+    empty otherwise.
     """
     priority: _builtins.int
     """As it was created. Range: [0, 9]"""
