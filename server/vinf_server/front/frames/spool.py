@@ -167,6 +167,8 @@ class SpoolFile:
             FrameEvictedError: the first of them is kept no longer.
             FrameDamagedError: they are not what was stored.
         """
+        # Dropped is dropped, also while another thread has yet to give the room back.
+        self.check_available(start)
         try:
             return await self._in_thread(self._read_checked, descriptor, start, self._crc32c[start : start + count])
         except FrameDamagedError:
