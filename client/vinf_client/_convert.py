@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import server_info_service_pb2 as info_pb
+from vinf.v1 import video_generation_service_pb2 as service_pb
 from vinf_client._translate import code_name
 from vinf_client._types import (
     Clip,
@@ -19,6 +20,7 @@ from vinf_client._types import (
     GenerationState,
     Limits,
     Model,
+    Preview,
     Progress,
     PromptSegment,
     Rank,
@@ -93,6 +95,17 @@ def event(message: pb.GenerationEvent) -> GenerationEvent:
         state=state(message.state),
         state_reason=message.state_reason,
         message=message.message,
+    )
+
+
+def preview(message: service_pb.Preview) -> Preview:
+    """Read a preview."""
+    return Preview(
+        frame_index=message.frame_index,
+        completed_step_count=message.completed_step_count,
+        width=message.width,
+        height=message.height,
+        jpeg=message.jpeg_data,
     )
 
 

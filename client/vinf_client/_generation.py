@@ -68,12 +68,13 @@ class GenerationHandle:
         return ProgressThread(self._transport, self.generation_id, backoff=self._backoff, callback=on_progress)
 
     def updates(
-        self, after_sequence: int = 0, *, on_wait: Callable[[VinfError], None] | None = None
+        self, after_sequence: int = 0, *, previews: bool = False, on_wait: Callable[[VinfError], None] | None = None
     ) -> Iterator[Update]:
         """Iterate over snapshots and changes of state until it has ended; resumes across restarts of the server.
 
         Args:
             after_sequence: events up to this one are left out; 0 brings all since it was created.
+            previews: whether to bring previews, too; there are some when they were asked for with `preview_every`.
             on_wait: called with each break before the next try.
 
         Raises:
@@ -81,7 +82,12 @@ class GenerationHandle:
             TransportError: the stream broke more often in a row than the client allows.
         """
         watch = Watch(
-            self._transport, self.generation_id, backoff=self._backoff, after_sequence=after_sequence, on_wait=on_wait
+            self._transport,
+            self.generation_id,
+            backoff=self._backoff,
+            after_sequence=after_sequence,
+            previews=previews,
+            on_wait=on_wait,
         )
         for update in watch:
             self.generation = update.generation

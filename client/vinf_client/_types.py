@@ -167,11 +167,23 @@ class GenerationEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """What a frame looks like while it is denoised: small, and blurred while much noise is left."""
+
+    frame_index: int
+    completed_step_count: int
+    width: int
+    height: int
+    jpeg: bytes  # a picture file
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
-    """A snapshot, and the changes of state since the one before."""
+    """A snapshot, and the changes of state and the previews since the one before."""
 
     generation: Generation
     events: tuple[GenerationEvent, ...]
+    previews: tuple[Preview, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class Watch:
         generation_id: whose updates.
         backoff: how often in a row a broken stream is opened again.
         after_sequence: events up to this one are known already.
+        previews: whether to bring previews, too.
         on_wait: called with each break before the next try.
     """
 
@@ -42,11 +43,13 @@ class Watch:
         *,
         backoff: Backoff,
         after_sequence: int = 0,
+        previews: bool = False,
         on_wait: Callable[[VinfError], None] | None = None,
     ) -> None:
         self._transport = transport
         self._generation_id = generation_id
         self._sequence = after_sequence
+        self._previews = previews
         self._backoff = backoff
         self._on_wait = on_wait
         self._closed = threading.Event()
@@ -57,7 +60,7 @@ class Watch:
         attempts = Attempts(self._backoff, sleep=self._closed.wait, on_failure=self._on_wait)
         while not self._closed.is_set():
             request = service_pb.WatchGenerationRequest(
-                generation_id=self._generation_id, after_sequence=self._sequence
+                generation_id=self._generation_id, after_sequence=self._sequence, with_previews=self._previews
             )
             try:
                 self._stream = self._transport.stream(self._transport.generations.WatchGeneration, request)
@@ -81,7 +84,8 @@ class Watch:
         events = tuple(_convert.event(event) for event in message.events if event.sequence > self._sequence)
         if events:
             self._sequence = events[-1].sequence
-        return Update(_convert.generation(message.generation), events)
+        previews = tuple(_convert.preview(preview) for preview in message.previews)
+        return Update(_convert.generation(message.generation), events, previews)
 
     def close(self) -> None:
         """End the iteration soon."""

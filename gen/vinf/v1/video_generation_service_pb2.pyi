@@ -85,6 +85,7 @@ class CreateGenerationRequest(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PREVIEW_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes the call idempotent. The Python SDK always sets it.
     Default: empty = not idempotent | Range: a UUID in its 36-character form
@@ -102,6 +103,12 @@ class CreateGenerationRequest(_message.Message):
     overflow_policy: _generation_pb2.OverflowPolicy.ValueType
     """Default: UNSPECIFIED = BLOCK. An unknown number, or DROP_OLDEST without retention_frame_count:
     INVALID_ARGUMENT / INVALID_FIELD.
+    """
+    preview_interval_steps: _builtins.int
+    """Every so many denoising steps, show what a few frames of every clip look like so far: WatchGeneration brings the
+    pictures to those who ask for them. It changes nothing of the video.
+    Default: 0 = never | Range: [0, 1000] | Unit: steps
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
     @_builtins.property
     def spec(self) -> _generation_pb2.GenerationSpec:
@@ -150,10 +157,11 @@ class CreateGenerationRequest(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         priority: _wrappers_pb2.Int32Value | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        preview_interval_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "lease_duration", b"lease_duration", "priority", b"priority", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "detached", b"detached", "labels", b"labels", "lease_duration", b"lease_duration", "overflow_policy", b"overflow_policy", "priority", b"priority", "request_id", b"request_id", "retention_frame_count", b"retention_frame_count", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "detached", b"detached", "labels", b"labels", "lease_duration", b"lease_duration", "overflow_policy", b"overflow_policy", "preview_interval_steps", b"preview_interval_steps", "priority", b"priority", "request_id", b"request_id", "retention_frame_count", b"retention_frame_count", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,6 +380,7 @@ class WatchGenerationRequest(_message.Message):
 
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    WITH_PREVIEWS_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """Required. Range: an id from CreateGeneration. Violation: NOT_FOUND / GENERATION_NOT_FOUND."""
     after_sequence: _builtins.int
@@ -379,15 +388,18 @@ class WatchGenerationRequest(_message.Message):
     Default: 0 = all events | Range: [0, 2^63 - 1]
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
+    with_previews: _builtins.bool
+    """Bring previews, too, where preview_interval_steps asked for them. Default: false"""
     def __init__(
         self,
         *,
         generation_id: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
+        with_previews: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "generation_id", b"generation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "generation_id", b"generation_id", "with_previews", b"with_previews"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -399,6 +411,7 @@ class WatchGenerationResponse(_message.Message):
 
     GENERATION_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    PREVIEWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def generation(self) -> _generation_pb2.Generation:
         """A full snapshot, never a difference."""
@@ -407,19 +420,64 @@ class WatchGenerationResponse(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.GenerationEvent]:
         """Changes of state since the message before (in the first one: since after_sequence), by ascending sequence."""
 
+    @_builtins.property
+    def previews(self) -> _containers.RepeatedCompositeFieldContainer[Global___Preview]:
+        """The newest preview of each frame that has one and changed since the message before; only with_previews."""
+
     def __init__(
         self,
         *,
         generation: _generation_pb2.Generation | None = ...,
         events: _abc.Iterable[_generation_pb2.GenerationEvent] | None = ...,
+        previews: _abc.Iterable[Global___Preview] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "generation", b"generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "generation", b"generation", "previews", b"previews"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchGenerationResponse: _TypeAlias = WatchGenerationResponse  # noqa: Y015
+
+@_typing.final
+class Preview(_message.Message):
+    """What a frame looks like while it is denoised: an estimate from its latent, small, without the decoder, and blurred
+    while much noise is left.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    COMPLETED_STEP_COUNT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    JPEG_DATA_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """Unit: frames"""
+    completed_step_count: _builtins.int
+    """Denoising steps done. Unit: steps"""
+    width: _builtins.int
+    """Unit: pixels"""
+    height: _builtins.int
+    """Unit: pixels"""
+    jpeg_data: _builtins.bytes
+    """A JPEG picture, sRGB."""
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+        completed_step_count: _builtins.int = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        jpeg_data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_step_count", b"completed_step_count", "frame_index", b"frame_index", "height", b"height", "jpeg_data", b"jpeg_data", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preview: _TypeAlias = Preview  # noqa: Y015
 
 @_typing.final
 class StreamFramesRequest(_message.Message):

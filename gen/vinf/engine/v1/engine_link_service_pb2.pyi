@@ -400,6 +400,7 @@ class GenerateOrder(_message.Message):
     RESUME_STEP_FIELD_NUMBER: _builtins.int
     TEXTS_AT_ONCE_FIELD_NUMBER: _builtins.int
     FIRST_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    PREVIEW_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     prompt: _builtins.str
     negative_prompt: _builtins.str
@@ -421,6 +422,8 @@ class GenerateOrder(_message.Message):
     """
     first_frame_index: _builtins.int
     """Frames before this one need not be decoded: the front has them."""
+    preview_interval_steps: _builtins.int
+    """Previews after every so many steps; 0: none."""
     @_builtins.property
     def temporal_scope(self) -> Global___Scope: ...
     @_builtins.property
@@ -452,10 +455,11 @@ class GenerateOrder(_message.Message):
         resume_step: _builtins.int = ...,
         texts_at_once: _builtins.int = ...,
         first_frame_index: _builtins.int = ...,
+        preview_interval_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["temporal_scope", b"temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "first_frame_index", b"first_frame_index", "frame_count", b"frame_count", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "resume_step", b"resume_step", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "texts_at_once", b"texts_at_once", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "first_frame_index", b"first_frame_index", "frame_count", b"frame_count", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "resume_step", b"resume_step", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "texts_at_once", b"texts_at_once", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -957,3 +961,79 @@ class FetchCheckpointResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchCheckpointResponse: _TypeAlias = FetchCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class SendPreviewRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    PICTURES_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    rank: _builtins.int
+    step: _builtins.int
+    """Denoising steps done. Range: [1, step_count]"""
+    @_builtins.property
+    def pictures(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewPicture]: ...
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        step: _builtins.int = ...,
+        pictures: _abc.Iterable[Global___PreviewPicture] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "pictures", b"pictures", "rank", b"rank", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendPreviewRequest: _TypeAlias = SendPreviewRequest  # noqa: Y015
+
+@_typing.final
+class PreviewPicture(_message.Message):
+    """An estimate of a frame from its latent: one pixel for each position of the latent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    width: _builtins.int
+    height: _builtins.int
+    data: _builtins.bytes
+    """RGB24, rows from top to bottom without padding."""
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "frame_index", b"frame_index", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewPicture: _TypeAlias = PreviewPicture  # noqa: Y015
+
+@_typing.final
+class SendPreviewResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendPreviewResponse: _TypeAlias = SendPreviewResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class EngineLinkServiceStub:
                 request_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointRequest.SerializeToString,
                 response_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointResponse.FromString,
                 _registered_method=True)
+        self.SendPreview = channel.unary_unary(
+                '/vinf.engine.v1.EngineLinkService/SendPreview',
+                request_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewRequest.SerializeToString,
+                response_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewResponse.FromString,
+                _registered_method=True)
 
 
 class EngineLinkServiceServicer:
@@ -110,6 +115,14 @@ class EngineLinkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendPreview(self, request, context):
+        """SendPreview brings pictures of a few frames of a rank's clip as they are after a step. They are a courtesy: a rank
+        never waits for the answer before it goes on, and drops what cannot be sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineLinkServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +150,11 @@ def add_EngineLinkServiceServicer_to_server(servicer, server):
                     servicer.FetchCheckpoint,
                     request_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointRequest.FromString,
                     response_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointResponse.SerializeToString,
+            ),
+            'SendPreview': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendPreview,
+                    request_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewRequest.FromString,
+                    response_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,6 +293,33 @@ class EngineLinkService:
             '/vinf.engine.v1.EngineLinkService/FetchCheckpoint',
             vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointRequest.SerializeToString,
             vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.FetchCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendPreview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vinf.engine.v1.EngineLinkService/SendPreview',
+            vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewRequest.SerializeToString,
+            vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

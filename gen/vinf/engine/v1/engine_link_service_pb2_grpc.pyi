@@ -63,6 +63,10 @@ class EngineLinkServiceStub:
     """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
     NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
     """
+    SendPreview: _grpc.UnaryUnaryMultiCallable[_engine_link_service_pb2.SendPreviewRequest, _engine_link_service_pb2.SendPreviewResponse]
+    """SendPreview brings pictures of a few frames of a rank's clip as they are after a step. They are a courtesy: a rank
+    never waits for the answer before it goes on, and drops what cannot be sent.
+    """
 
 @_typing.type_check_only
 class EngineLinkServiceAsyncStub(EngineLinkServiceStub):
@@ -92,6 +96,10 @@ class EngineLinkServiceAsyncStub(EngineLinkServiceStub):
     FetchCheckpoint: _aio.UnaryStreamMultiCallable[_engine_link_service_pb2.FetchCheckpointRequest, _engine_link_service_pb2.FetchCheckpointResponse]  # type: ignore[assignment]
     """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
     NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
+    """
+    SendPreview: _aio.UnaryUnaryMultiCallable[_engine_link_service_pb2.SendPreviewRequest, _engine_link_service_pb2.SendPreviewResponse]  # type: ignore[assignment]
+    """SendPreview brings pictures of a few frames of a rank's clip as they are after a step. They are a courtesy: a rank
+    never waits for the answer before it goes on, and drops what cannot be sent.
     """
 
 class EngineLinkServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -149,6 +157,16 @@ class EngineLinkServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_engine_link_service_pb2.FetchCheckpointResponse], _abc.AsyncIterator[_engine_link_service_pb2.FetchCheckpointResponse]]:
         """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
         NOT_FOUND: there is no complete checkpoint of this step, or no such frames in it. DATA_LOSS: it cannot be read.
+        """
+
+    @_abc_1.abstractmethod
+    def SendPreview(
+        self,
+        request: _engine_link_service_pb2.SendPreviewRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_link_service_pb2.SendPreviewResponse, _abc.Awaitable[_engine_link_service_pb2.SendPreviewResponse]]:
+        """SendPreview brings pictures of a few frames of a rank's clip as they are after a step. They are a courtesy: a rank
+        never waits for the answer before it goes on, and drops what cannot be sent.
         """
 
 def add_EngineLinkServiceServicer_to_server(servicer: EngineLinkServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
