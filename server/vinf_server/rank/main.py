@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run one rank to its end; never returns.
+    """Run one rank to its end; returns only when it was told to leave.
 
     Ranks are crash-only: on any error the process ends at once, without a collective and without waiting for threads,
     and the front starts the group anew.
@@ -61,7 +61,8 @@ def main() -> None:
             code = EXIT_OUT_OF_MEMORY
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(code)
+    if code:
+        os._exit(code)
 
 
 def run(config: RankConfig) -> int:
