@@ -343,6 +343,7 @@ def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
         resume_step=generation.checkpoints.newest_step,
         texts_at_once=generation.texts_at_once if clips else 0,
         first_frame_index=generation.frames.next_missing,
+        preview_interval_steps=generation.terms.preview_interval_steps,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from vinf.v1 import generation_pb2
 from vinf_server.front.checkpoints import CheckpointFolder
+from vinf_server.front.frames.previews import PreviewBoard
 from vinf_server.front.frames.spool import SpoolFile
 from vinf_server.front.wakeup import Wakeup
 
@@ -76,6 +77,9 @@ class Terms:
     labels: tuple[tuple[str, str], ...] = ()
     """Sorted by key."""
 
+    preview_interval_steps: int = 0
+    """Steps from one preview to the next; 0: none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -128,6 +132,7 @@ class Generation:
     first_frame_time_ns: int = 0
     last_frame_time_ns: int = 0
     end_time_ns: int = 0
+    previews: PreviewBoard = field(default_factory=PreviewBoard)
     released: Wakeup = field(default_factory=Wakeup)
     """Notified when frames were dropped, so that there is room for more."""
     changed: Wakeup = field(default_factory=Wakeup)

@@ -552,6 +552,7 @@ class Generations:
         generation.failure = failure
         generation.end_time_ns = time.time_ns()
         generation.frames.close()
+        generation.previews.clear()
         generation.checkpoints.remove()
         generation.move_to(state, *((failure.reason, failure.message) if failure is not None else ()))
         self._store.save(generation)

@@ -20,6 +20,7 @@ MAX_DEADLINE_S = 30 * 24 * 3600.0
 MIN_RETENTION, MAX_RETENTION = 64, 2**31 - 1
 MAX_LABELS = 16
 MAX_LABEL_CHARS = 255
+MAX_PREVIEW_INTERVAL = 1000
 _LABEL_KEY = re.compile(r"[a-z0-9_-]{1,63}")
 _SHOWN_CHARS = 40
 
@@ -40,6 +41,7 @@ def check_terms(request: CreateGenerationRequest, violations: list[Violation], *
         retention_frame_count=_retention(request, violations),
         drops_oldest=_drops_oldest(request, violations),
         labels=_labels(request, violations),
+        preview_interval_steps=_preview_interval(request, violations),
     )
 
 
@@ -105,3 +107,11 @@ def _labels(request: CreateGenerationRequest, violations: list[Violation]) -> tu
             problem = f"must have at most {MAX_LABEL_CHARS} code points, got {len(value)}"
             violations.append(Violation(f"labels[{key[:_SHOWN_CHARS]!r}]", problem))
     return tuple(labels)
+
+
+def _preview_interval(request: CreateGenerationRequest, violations: list[Violation]) -> int:
+    value = request.preview_interval_steps
+    if not 0 <= value <= MAX_PREVIEW_INTERVAL:
+        text = range_text(value, 0, MAX_PREVIEW_INTERVAL, unit="steps", zero="no previews")
+        violations.append(Violation("preview_interval_steps", text))
+    return value
