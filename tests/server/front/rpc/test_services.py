@@ -25,6 +25,8 @@ from vinf.v1 import (
 )
 from vinf_server.config import Address
 from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.frames.previews import make_preview
+from vinf_server.front.generations.generation import Failure
 from vinf_server.front.rpc.health import SERVICE, HealthService
 from vinf_server.front.rpc.server import AddressInUseError, start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
@@ -488,6 +490,65 @@ def test_watch_tells_every_event_and_goes_on_after_one(serving):
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "INVALID_FIELD",
             )
+
+    run(scenario())
+
+
+def preview(frame_index, step):
+    return make_preview(bytes(192), 8, 8, frame_index=frame_index, completed_steps=step)
+
+
+def shown(response):
+    return [(preview.frame_index, preview.completed_step_count) for preview in response.previews]
+
+
+def test_watch_brings_the_newest_preview_of_each_frame_once(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request(frame_count=4))).generation
+            generation = server.generations.get(made.generation_id)
+            server.generations.start_next()
+            request = v1.WatchGenerationRequest(generation_id=made.generation_id, with_previews=True)
+            watch = server.video.WatchGeneration(request)
+            assert shown(await watch.read()) == []
+            generation.previews.put([preview(0, 1), preview(3, 1)])
+            generation.previews.put([preview(3, 2)])
+            response = await watch.read()
+            assert shown(response) == [(0, 1), (3, 2)], "a burst is one message"
+            assert response.generation.state == generation_pb2.GENERATION_STATE_RUNNING
+            assert not response.events
+            server.generations.progressed(generation, 3, 2, 0.5)
+            assert shown(await watch.read()) == [], "nothing comes twice"
+            generation.previews.put([preview(0, 4)])
+            assert shown(await watch.read()) == [(0, 4)]
+            late = server.video.WatchGeneration(request)
+            assert shown(await late.read()) == [(0, 4), (3, 2)], "who comes late sees what there is"
+            server.generations.fail(generation, Failure(13, "INTERNAL", "x"))
+            for stream in (watch, late):
+                assert [shown(response) for response in await rest(stream)] == [[]]
+            (response,) = await rest(server.video.WatchGeneration(request))
+            assert shown(response) == [], "they are gone with the end of the generation"
+
+    run(scenario())
+
+
+def test_previews_wake_only_who_asks_for_them(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request(frame_count=4))).generation
+            generation = server.generations.get(made.generation_id)
+            watch = server.video.WatchGeneration(v1.WatchGenerationRequest(generation_id=made.generation_id))
+            await watch.read()
+            woken = asyncio.create_task(generation.changed.wait())
+            await asyncio.sleep(0)
+            generation.previews.put([preview(0, 1)])
+            await asyncio.sleep(0)
+            assert not woken.done()
+            server.generations.cancel(made.generation_id)
+            await woken
+            (last,) = await rest(watch)
+            assert last.generation.state == generation_pb2.GENERATION_STATE_CANCELLED
+            assert not last.previews
 
     run(scenario())
 
