@@ -16,12 +16,11 @@ from google.rpc import code_pb2
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.group import Group, Loss
-from vinf_server.front.generations.generation import CANCELLING, RUNNING, Failure, Generation
+from vinf_server.front.generations.generation import CANCELLING, RUNNING, SERVER_RESTARTED, Failure, Generation
 from vinf_server.front.generations.generations import (
     CONSUMER_SLOW,
     DISK_FULL,
     MAX_IDLE_LOSSES,
-    SERVER_RESTARTED,
     Generations,
 )
 

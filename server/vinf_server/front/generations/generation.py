@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from google.rpc import code_pb2
+
 from vinf.v1 import generation_pb2
 from vinf_server.front.checkpoints import CheckpointFolder
 from vinf_server.front.frames.spool import SpoolFile
@@ -30,6 +32,9 @@ DEFAULT_PRIORITY = 5
 QUEUED = "QUEUED"
 """Why a generation is PENDING when nothing has happened to it yet."""
 
+SERVER_RESTARTED = "SERVER_RESTARTED"
+"""Why it is PENDING when it was running as the server ended."""
+
 # RUNNING goes back to PENDING when the ranks are lost or taken away.
 # CANCELLING may still succeed: the last frame can be made before the ranks see the order to stop.
 _ALLOWED: dict[State, frozenset[State]] = {
@@ -51,6 +56,10 @@ class Failure:
     reason: str
     message: str
     metadata: dict[str, str] = field(default_factory=dict)
+
+
+CANCEL_REQUESTED = Failure(code_pb2.CANCELLED, "CANCEL_REQUESTED", "cancelled by CancelGeneration")
+"""Why a generation ends where its client asked for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

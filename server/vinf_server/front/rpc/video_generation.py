@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
@@ -61,6 +62,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self._status = status
         self._metrics = metrics
         self._frames = SharedFrames(metrics)
+        generations.keeper.when_forgotten(self._frames.forget)
 
     async def CreateGeneration(  # noqa: N802
         self, request: service_pb2.CreateGenerationRequest, context: Context
@@ -75,11 +77,20 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             # What was admitted once stays admitted, whatever these ranks have room for.
             is_retry = self._generations.has_request(request.request_id, owner=owner)
             memory = link_pb2.MemoryModel() if is_retry else report.memory
-            normalised, terms = check_create(request, report.model, memory, owner=owner)
-            await self._generations.keeper.look()
-            generation, deduplicated = self._generations.create(
-                normalised, terms, request_id=request.request_id, validate_only=request.validate_only
+            normalised, terms = check_create(request, report.model, memory, owner=owner, is_retry=is_retry)
+            create = partial(
+                self._generations.create,
+                normalised,
+                terms,
+                request_id=request.request_id,
+                validate_only=request.validate_only,
             )
+            try:
+                generation, deduplicated = create()
+            except DiskFullError:
+                # Somebody may have made room since the last look.
+                await self._generations.keeper.look()
+                generation, deduplicated = create()
             if not request.validate_only:
                 await self._generations.settle(generation)
         except VinfError as error:

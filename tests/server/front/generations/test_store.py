@@ -274,7 +274,37 @@ def test_what_was_promised_to_others_is_not_promised_again(generations, tmp_path
         assert caught.value.metadata == {"neededBytes": str(16 * size), "freeBytes": str(8 * size)}
         assert caught.value.retry_s > 0
         generations.cancel(first.generation_id)
+        await generations.keeper.look()
         assert create(generations, frame_count=16).state != SUCCEEDED
+
+    run(scenario())
+
+
+def test_between_two_looks_nothing_is_promised_twice_and_nobody_looks(generations, monkeypatch):
+    size = 64 * 64 * 3 + 64 * 64 * 4
+
+    async def scenario():
+        generations.keeper._disk.budget_bytes = 40 * size
+        await generations.keeper.look()
+        monkeypatch.setattr(generations.keeper._disk, "room_bytes", None)
+        create(generations, frame_count=16)
+        create(generations, frame_count=16)
+        with pytest.raises(DiskFullError) as caught:
+            create(generations, frame_count=16)
+        assert caught.value.metadata["freeBytes"] == str(8 * size)
+
+    run(scenario())
+
+
+def test_nothing_is_admitted_after_the_disk_refused_before_somebody_looks(generations):
+    async def scenario():
+        create(generations)
+        running = generations.start_next()
+        generations.suspend(running, "DISK_FULL", "no room")
+        with pytest.raises(DiskFullError):
+            create(generations)
+        await generations.keeper.look()
+        create(generations)
 
     run(scenario())
 

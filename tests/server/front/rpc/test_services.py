@@ -256,6 +256,52 @@ def test_retry_is_not_refused_for_its_size(serving):
     run(scenario())
 
 
+def test_retry_is_not_refused_for_a_deadline_that_has_passed_meanwhile(serving):
+    async def scenario():
+        async with serving() as server:
+            request = create_request(seed=5)
+            request.request_id = "123e4567-e89b-12d3-a456-426614174000"
+            request.deadline.GetCurrentTime()
+            request.deadline.seconds += 60
+            first = await server.video.CreateGeneration(request)
+            request.deadline.seconds -= 120
+            again = await server.video.CreateGeneration(request)
+            assert again.deduplicated
+            assert again.generation.generation_id == first.generation.generation_id
+            request.request_id = ""
+            assert (await failure(server.video.CreateGeneration(request)))[1] == "INVALID_FIELD"
+
+    run(scenario())
+
+
+def test_a_full_disk_is_looked_at_again_before_a_generation_is_refused(serving):
+    async def scenario():
+        async with serving() as server:
+            server.generations.keeper.distrust()
+            await server.video.CreateGeneration(create_request())
+            server.generations.keeper._disk.budget_bytes = 1
+            await server.generations.keeper.look()
+            assert (await failure(server.video.CreateGeneration(create_request())))[1] == "DISK_FULL"
+
+    run(scenario())
+
+
+def test_frames_of_a_deleted_generation_are_kept_in_memory_no_longer(serving, metrics):
+    async def scenario():
+        async with serving() as server:
+            made = [(await server.video.CreateGeneration(create_request())).generation for _ in range(2)]
+            for generation in made:
+                server.generations.start_next()
+                await make_frames(server, generation.generation_id, *range(16))
+                server.generations.succeed(server.generations.get(generation.generation_id))
+                await rest(server.video.StreamFrames(v1.StreamFramesRequest(generation_id=generation.generation_id)))
+            both = metrics.registry.get_sample_value("vinf_frame_cache_bytes")
+            await server.video.DeleteGeneration(v1.DeleteGenerationRequest(generation_id=made[0].generation_id))
+            assert metrics.registry.get_sample_value("vinf_frame_cache_bytes") == both / 2 > 0
+
+    run(scenario())
+
+
 def test_bug_is_internal_and_tells_nothing(serving, monkeypatch, caplog):
     async def scenario():
         async with serving() as server:
