@@ -19,6 +19,7 @@ from vinf_server.front.frames.cache import SharedCache
 from vinf_server.front.frames.checksum import crc32c
 from vinf_server.front.frames.conversion import convert
 from vinf_server.front.frames.formats import ENCODING_NAMES, Format
+from vinf_server.front.frames.turns import Turns
 from vinf_server.front.frames.video import Rendition, Video
 from vinf_server.front.metrics import Metrics
 
@@ -29,6 +30,9 @@ _RUN_BYTES = 1 << 20
 
 _THREADS = 2
 """Frames that are made at the same time; more would take the cores that the event loop needs."""
+
+_MESSAGES_PER_PASS = 2
+"""Of all readers, in a pass of the event loop: a message takes it a sixth of a millisecond."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +72,9 @@ class SharedFrames:
     def __init__(self, metrics: Metrics, *, budget_bytes: int = _BUDGET_BYTES) -> None:
         self._metrics = metrics
         self._cache = SharedCache(budget_bytes, on_resize=metrics.frame_cache_bytes.set)
-        self._turns = asyncio.Semaphore(_THREADS)
+        self._threads = asyncio.Semaphore(_THREADS)
+        self.turns = Turns(_MESSAGES_PER_PASS)
+        """Of those who send what is made here."""
 
     @property
     def size_bytes(self) -> int:
@@ -115,7 +121,7 @@ class SharedFrames:
 
     async def in_thread(self, function: Callable[..., _Result], *arguments: object) -> _Result:
         """Run something that takes long off the event loop, when it is its turn."""
-        async with self._turns:
+        async with self._threads:
             return await asyncio.to_thread(function, *arguments)
 
     def _run(self, rendition: Rendition, frame_index: int) -> list[tuple[Hashable, ...]]:
