@@ -155,7 +155,7 @@ def test_unfinished_failure_file_counts_as_none(finished_agent, tmp_path, conten
 def test_ranks_are_told_all_they_need(tmp_path):
     config = ServeConfig(
         ranks=2,
-        model="m",
+        model="sprites",
         device="cpu",
         dtype="bfloat16",
         deterministic=True,
@@ -169,7 +169,7 @@ def test_ranks_are_told_all_they_need(tmp_path):
     assert told == {
         "VINF_LINK": "unix:/x",
         "VINF_EPOCH": "4",
-        "VINF_MODEL": "m",
+        "VINF_MODEL": "sprites",
         "VINF_DEVICE": "cpu",
         "VINF_DTYPE": "bfloat16",
         "VINF_RANK_WEIGHTS": "auto",
