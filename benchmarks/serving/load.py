@@ -102,7 +102,7 @@ class _Clients:
                     is_first = False
                 self.received_bytes += len(message.frame.data)
                 if interval and message.HasField("frame"):
-                    due = _next_beat(due, interval, time.monotonic())
+                    due = next_beat(due, interval, time.monotonic())
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def watch(self, stub: VideoGenerationServiceAsyncStub) -> None:
@@ -131,7 +131,7 @@ class _Clients:
             self._connected.set()
 
 
-def _next_beat(due: float, interval: float, now: float) -> float:
+def next_beat(due: float, interval: float, now: float) -> float:
     """When a reader wants its next frame: one that has fallen behind leaves beats out and keeps its own time."""
     behind = max(0, math.floor((now - due) / interval))
     return due + (1 + behind) * interval

@@ -25,7 +25,7 @@ from tests.chaos.api import TERMINAL, Api, v1
 from tests.chaos.checker import Reference, check, clips_of
 from tests.chaos.clients import Person
 from tests.chaos.faults import Trouble, find_recoveries
-from tests.chaos.front import ChaosFront, run_to_the_end
+from tests.chaos.front import MAX_LOG_BYTES, ChaosFront, run_to_the_end
 from tests.chaos.history import GenerationLog, History
 from tests.chaos.proxy import Proxy, Weather
 from tests.chaos.readers import Reading
@@ -70,6 +70,8 @@ async def run_chaos(plan: ChaosPlan) -> ChaosReport:
             report.violations.append(f"the front ended with exit code {code}, not 0")
         report.violations.extend(leftovers(front, shared_before))
         report.violations.extend(_complaints_of_the_log(front.log(), report))
+        if front.log_bytes > MAX_LOG_BYTES:
+            report.violations.append(f"the log has {front.log_bytes} bytes")
         report.lives = front.lives
         return report
     finally:

@@ -96,7 +96,7 @@ def test_previews_of_every_clip_come_before_the_first_frame_and_near_it(tmp_path
         errors = [float(np.mean([error(shown[index], frames[index]) for index in SHOWN])) for shown in (early, late)]
         print(f"previews differ from their frames by {errors[0]:.1f} at first, {errors[1]:.1f} at last")
         assert all(early[index].completed_step_count < late[index].completed_step_count for index in SHOWN)
-        assert errors[1] < 0.8 * errors[0]
+        assert errors[1] < 0.9 * errors[0]
 
         # A bad prompt: the first preview is enough, and the ranks are free for the next one.
         cancelled = watcher.create(interval=1, inference_step_count=100)
