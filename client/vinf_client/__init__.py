@@ -3,7 +3,7 @@
 >>> from vinf_client import Client
 >>> with Client("127.0.0.1:50051") as client:                                      # doctest: +SKIP
 ...     for frame in client.generate("a red ball bouncing over the sea", frames=96):
-...         print(frame.shape, frame.dtype)
+...         show(frame.to_numpy())
 
 Names are imported when first used: `vinf serve` and `vinf --help` need none of them, and work without numpy.
 """
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         AuthenticationError,
         ClientClosedError,
         ClientLimitError,
+        ConfigError,
         DiskFullError,
         FrameDamagedError,
         FrameEvictedError,
@@ -35,12 +36,16 @@ if TYPE_CHECKING:
         ServerDrainingError,
         ServerError,
         ServerNotReadyError,
+        StallError,
         TransportError,
         VinfError,
         Violation,
         WrongStateError,
     )
+    from vinf_client._format import FrameFormat, VideoFormat
+    from vinf_client._frame import Frame
     from vinf_client._generation import GenerationHandle, Video
+    from vinf_client._puller import FramePuller
     from vinf_client._types import (
         Clip,
         Failure,
@@ -63,13 +68,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "vinf_client._client": ("Client",),
+    "vinf_client._format": ("FrameFormat", "VideoFormat"),
+    "vinf_client._frame": ("Frame",),
     "vinf_client._generation": ("GenerationHandle", "Video"),
+    "vinf_client._puller": ("FramePuller",),
     "vinf_client._errors": (
         "AuthenticationError",
         "ClientClosedError",
         "ClientLimitError",
+        "ConfigError",
         "DiskFullError",
-        "FrameDamagedError",
         "FrameDamagedError",
         "FrameEvictedError",
         "GenerationCancelledError",
@@ -87,6 +95,7 @@ _HOMES = {
         "ServerDrainingError",
         "ServerError",
         "ServerNotReadyError",
+        "StallError",
         "TransportError",
         "VinfError",
         "Violation",
@@ -120,10 +129,14 @@ __all__ = [
     "ClientClosedError",
     "ClientLimitError",
     "Clip",
+    "ConfigError",
     "DiskFullError",
     "Failure",
+    "Frame",
     "FrameDamagedError",
     "FrameEvictedError",
+    "FrameFormat",
+    "FramePuller",
     "Generation",
     "GenerationCancelledError",
     "GenerationEvent",
@@ -153,10 +166,12 @@ __all__ = [
     "ServerInfo",
     "ServerNotReadyError",
     "Solver",
+    "StallError",
     "TemporalScope",
     "TransportError",
     "Update",
     "Video",
+    "VideoFormat",
     "VinfError",
     "Violation",
     "WrongStateError",

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -46,7 +46,7 @@ def write_job(
     request: service_pb.CreateGenerationRequest,
     arguments: JobArguments,
     *,
-    now: Callable[[], datetime],
+    now: datetime,
     without: Collection[str] = (),
 ) -> None:
     """Write what was given; the rest stays unset.
@@ -54,7 +54,7 @@ def write_job(
     Args:
         request: where it goes.
         arguments: the caller's, checked.
-        now: asks for the server's time; called only for a deadline that counts from now.
+        now: the server's time, for a deadline that counts from now.
         without: fields to leave out because `check_job` refused them.
     """
     if "detached" not in without:
@@ -71,8 +71,8 @@ def write_job(
         request.preview_interval_steps = operator.index(arguments.preview_every)
 
 
-def _moment(deadline: float | timedelta | datetime, now: Callable[[], datetime]) -> datetime:
-    return deadline if isinstance(deadline, datetime) else now() + timedelta(seconds=_seconds(deadline))
+def _moment(deadline: float | timedelta | datetime, now: datetime) -> datetime:
+    return deadline if isinstance(deadline, datetime) else now + timedelta(seconds=_seconds(deadline))
 
 
 def _seconds(value: float | timedelta) -> float:
