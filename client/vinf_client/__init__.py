@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from vinf_client._format import FrameFormat, VideoFormat
     from vinf_client._frame import Frame
-    from vinf_client._generation import GenerationHandle, Video
+    from vinf_client._generation import GenerationHandle
     from vinf_client._puller import FramePuller
     from vinf_client._types import (
         Clip,
@@ -65,12 +65,14 @@ if TYPE_CHECKING:
         TemporalScope,
         Update,
     )
+    from vinf_client._video import Video
 
 _HOMES = {
     "vinf_client._client": ("Client",),
     "vinf_client._format": ("FrameFormat", "VideoFormat"),
     "vinf_client._frame": ("Frame",),
-    "vinf_client._generation": ("GenerationHandle", "Video"),
+    "vinf_client._generation": ("GenerationHandle",),
+    "vinf_client._video": ("Video",),
     "vinf_client._puller": ("FramePuller",),
     "vinf_client._errors": (
         "AuthenticationError",

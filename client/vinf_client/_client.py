@@ -11,12 +11,13 @@ from vinf_client._access import Access, FilePath, resolve
 from vinf_client._client_options import RESUME_ATTEMPTS as RESUME_ATTEMPTS  # what the command asks for by default
 from vinf_client._client_options import STALL_TIMEOUT, persistence_of, submission_of
 from vinf_client._format import FormatLike
-from vinf_client._generation import PREFETCH, GenerationHandle, OnProgress, OnWait, Video
+from vinf_client._generation import PREFETCH, GenerationHandle, OnProgress, OnWait
 from vinf_client._job import JobArguments
-from vinf_client._reading import check_reading
 from vinf_client._request import SpecArguments, SpecOptions
 from vinf_client._transport import Transport
 from vinf_client._types import Generation, GenerationState, ServerInfo
+from vinf_client._video import Video
+from vinf_client._wanted import check_reading
 
 
 class Client:

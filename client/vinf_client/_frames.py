@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from vinf_client._errors import FrameEvictedError, ServerNotReadyError, TransportError
 from vinf_client._frame import Frame
-from vinf_client._reading import PullCursor, StreamCursor, Wanted
+from vinf_client._reading import PullCursor, StreamCursor
 from vinf_client._transport import CancellableCall, Stream, Transport
+from vinf_client._wanted import Wanted
 
 MENDABLE = (TransportError, ServerNotReadyError, FrameEvictedError)
 """What a cursor may know an answer to."""

@@ -9,8 +9,8 @@ from typing import Self
 from vinf_client._buffer import FrameBuffer, no_frame_within
 from vinf_client._frame import Frame
 from vinf_client._frames import PullReader
-from vinf_client._reading import Wanted
 from vinf_client._transport import Transport
+from vinf_client._wanted import Wanted
 
 _JOIN_TIMEOUT = 5.0  # seconds
 

@@ -5,11 +5,6 @@ opened again at the first frame that was not complete, and so is one that brough
 caller sees no frame twice, and no gap but where the server says that it keeps frames no longer.
 """
 
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import SupportsIndex
-
 from google.protobuf.duration_pb2 import Duration
 
 from vinf.v1 import frame_pb2, generation_pb2
@@ -18,7 +13,6 @@ from vinf_client import _convert
 from vinf_client._assembler import FrameAssembler
 from vinf_client._errors import (
     FrameEvictedError,
-    InvalidRequestError,
     ProtocolError,
     RpcTimeoutError,
     ServerDrainingError,
@@ -26,65 +20,19 @@ from vinf_client._errors import (
     StallError,
     TransportError,
     VinfError,
-    Violation,
 )
-from vinf_client._format import FormatLike, write_format
+from vinf_client._format import write_format
 from vinf_client._frame import Frame
-from vinf_client._retry import Attempts, Persistence
+from vinf_client._retry import Attempts
 from vinf_client._translate import failure_error
 from vinf_client._types import GenerationState
-
-LATENCIES = ("all", "low")
-"""Every frame, or only the newest of each moment."""
+from vinf_client._wanted import Wanted
 
 _DRAINING = "SERVER_DRAINING"
 _SERVERS_KEEPALIVE = 10.0  # seconds
 _SLICE_BYTES = 4 * 1024 * 1024 - 64 * 1024  # of a pull: what any gRPC client takes in one message
 _LONGEST_WAIT = 10.0  # seconds of one pull
 _BATCH = 16  # frames of one pull
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which frames of which generation, in which form, and with how much patience."""
-
-    generation_id: str
-    start: int = 0
-    stop: int | None = None
-    output: FormatLike = None
-    latest: bool = False
-    persistence: Persistence = field(default_factory=Persistence)
-    on_wait: Callable[[VinfError], None] | None = None
-
-    @property
-    def stall_timeout(self) -> float | None:
-        """Seconds of silence that mean a broken connection."""
-        return self.persistence.stall_timeout
-
-    def check(self, latency: str, **counts: int) -> "Wanted":
-        """Return it with `latest` as the caller's word means it.
-
-        Args:
-            latency: "all" or "low".
-            counts: numbers of frames, by argument.
-
-        Raises:
-            InvalidRequestError: naming every argument that cannot be.
-        """
-        violations = [
-            Violation(name, f"{count!r} is not allowed; allowed: a whole number, at least 0")
-            for name, count in {
-                "start": self.start,
-                **counts,
-                **({} if self.stop is None else {"stop": self.stop}),
-            }.items()
-            if isinstance(count, bool) or not isinstance(count, SupportsIndex) or operator.index(count) < 0
-        ]
-        if latency not in LATENCIES:
-            violations.append(Violation("latency", f"{latency!r} is not allowed; allowed: {', '.join(LATENCIES)}"))
-        if violations:
-            raise InvalidRequestError.of(violations)
-        return replace(self, latest=latency == "low")
 
 
 class Cursor:
@@ -285,16 +233,6 @@ class PullCursor(Cursor):
         except VinfError as failure:
             self._failure = failure
         self.ended = True
-
-
-def check_reading(output: FormatLike, latency: str, prefetch: int) -> None:
-    """Return when frames can be asked for in this way.
-
-    Raises:
-        InvalidRequestError: they cannot.
-    """
-    Wanted(generation_id="").check(latency, prefetch=prefetch)
-    write_format(frame_pb2.OutputFormat(), output)
 
 
 def stalled(seconds: float | None) -> StallError:
