@@ -12,6 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vinf_client._aio.client import AsyncClient
+    from vinf_client._aio.generation import AsyncGenerationHandle
+    from vinf_client._aio.puller import AsyncFramePuller
+    from vinf_client._aio.video import AsyncVideo
     from vinf_client._client import Client
     from vinf_client._errors import (
         AuthenticationError,
@@ -68,6 +72,10 @@ if TYPE_CHECKING:
     from vinf_client._video import Video
 
 _HOMES = {
+    "vinf_client._aio.client": ("AsyncClient",),
+    "vinf_client._aio.generation": ("AsyncGenerationHandle",),
+    "vinf_client._aio.puller": ("AsyncFramePuller",),
+    "vinf_client._aio.video": ("AsyncVideo",),
     "vinf_client._client": ("Client",),
     "vinf_client._format": ("FrameFormat", "VideoFormat"),
     "vinf_client._frame": ("Frame",),
@@ -126,6 +134,10 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncClient",
+    "AsyncFramePuller",
+    "AsyncGenerationHandle",
+    "AsyncVideo",
     "AuthenticationError",
     "Client",
     "ClientClosedError",

@@ -84,8 +84,7 @@ class PullReader:
         self._cursor = PullCursor(wanted)
         self._call = CancellableCall(transport, "PullFrames")
         self._stopped = transport.waker()
-        patience = wanted.stall_timeout
-        self._timeout = self._cursor.wait + _GRACE if patience is None else max(patience, self._cursor.wait)
+        self._timeout = pull_timeout(wanted, self._cursor)
 
     def __iter__(self) -> Iterator[Frame]:
         self._transport.connect()
@@ -114,6 +113,11 @@ class PullReader:
             delay = self._cursor.failed(error)
         self._transport.pause(delay, self._stopped)
         return []
+
+
+def pull_timeout(wanted: Wanted, cursor: PullCursor) -> float:
+    """Return the seconds after which the answer to a pull counts as lost."""
+    return cursor.wait + _GRACE if wanted.stall_timeout is None else wanted.stall_timeout
 
 
 def read_frames(transport: Transport, wanted: Wanted, *, prefetch: int = 0) -> Generator[Frame, None, None]:
