@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
-from vinf_client._errors import FrameEvictedError, ServerNotReadyError, TransportError
+from vinf_client._errors import FrameEvictedError, ServerNotReadyError, TransportError, naming
 from vinf_client._frame import Frame
 from vinf_client._reading import PullCursor, StreamCursor
 from vinf_client._transport import CancellableCall, Stream, Transport
@@ -35,6 +35,7 @@ class StreamReader:
     """Reads by a stream, and opens it again when it breaks."""
 
     def __init__(self, transport: Transport, wanted: Wanted) -> None:
+        self._request_id = wanted.request_id
         self._transport = transport
         self._cursor = StreamCursor(wanted)
         self._stall_timeout = wanted.stall_timeout
@@ -42,6 +43,10 @@ class StreamReader:
         self._stopped = transport.waker()
 
     def __iter__(self) -> Iterator[Frame]:
+        with naming(self._request_id):
+            yield from self._read()
+
+    def _read(self) -> Iterator[Frame]:
         transport, cursor = self._transport, self._cursor
         transport.connect()
         while not cursor.ended:
@@ -85,8 +90,13 @@ class PullReader:
         self._call = CancellableCall(transport, "PullFrames")
         self._stopped = transport.waker()
         self._timeout = pull_timeout(wanted, self._cursor)
+        self._request_id = wanted.request_id
 
     def __iter__(self) -> Iterator[Frame]:
+        with naming(self._request_id):
+            yield from self._read()
+
+    def _read(self) -> Iterator[Frame]:
         self._transport.connect()
         due: deque[Frame] = deque()
         while not self._cursor.ended:

@@ -1,7 +1,7 @@
 """A generation in the hands of its owner."""
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class GenerationHandle:
             TransportError: the connection broke more often in a row than the client allows.
         """
         wanted = self._wanted(start, stop, format, on_wait).check(latency, prefetch=prefetch)
-        return self._naming(read_frames(self._transport, wanted, prefetch=prefetch))
+        return read_frames(self._transport, wanted, prefetch=prefetch)
 
     def pull(
         self,
@@ -208,16 +208,13 @@ class GenerationHandle:
             start=start,
             stop=stop,
             output=format,
+            request_id=self.request_id,
             persistence=self._persistence,
             on_wait=on_wait,
         )
 
     def _watch(self, cursor: WatchCursor) -> Watch:
         return Watch(self._transport, cursor, stall_timeout=self._persistence.stall_timeout)
-
-    def _naming(self, frames: Iterable[Frame]) -> Generator[Frame, None, None]:
-        with naming(self.request_id):
-            yield from frames
 
 
 def write_frames(saving: Saving, frames: Generator[Frame, None, None]) -> Path:

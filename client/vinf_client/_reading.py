@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from vinf.v1 import frame_pb2, generation_pb2
 from vinf.v1 import video_generation_service_pb2 as service_pb
 from vinf_client import _convert
-from vinf_client._assembler import FrameAssembler
+from vinf_client._assembler import DamagedFrameError, FrameAssembler
 from vinf_client._errors import (
     FrameEvictedError,
     ProtocolError,
@@ -147,6 +147,7 @@ class PullCursor(Cursor):
         super().__init__(wanted)
         self._assembler: FrameAssembler | None = None
         self._failure: VinfError | None = None
+        self._rejected = False
 
     @property
     def wait(self) -> float:
@@ -181,10 +182,10 @@ class PullCursor(Cursor):
         frames = self._read(response)
         state = _convert.state(response.state)
         error = response.error if response.HasField("error") else None
-        if response.end_of_stream:
-            self._end(error, state)
-        elif self._reached_stop():
+        if self._reached_stop():
             self.ended = True
+        elif response.end_of_stream and not self._rejected:
+            self._end(error, state, has_frames=bool(frames))
         elif error is not None and not frames:
             _check_end(error, state, self._wanted.generation_id)
         if not (self._assembler is not None and self._assembler.filled):
@@ -207,16 +208,24 @@ class PullCursor(Cursor):
         return super().failed(error)
 
     def _read(self, response: service_pb.PullFramesResponse) -> list[Frame]:
+        self._rejected = False
         if response.HasField("format"):
             self._assembler = FrameAssembler(response.format)
-        frames = []
+        frames: list[Frame] = []
         for message in response.frames:
             assembler = self._assembler
             if assembler is None:
                 raise ProtocolError("the server sent a frame before the format")
             if self._wanted.latest and not assembler.filled and message.frame_index > self.following:
                 self.following = message.frame_index
-            frame = assembler.add(message, index=self.following)
+            try:
+                frame = assembler.add(message, index=self.following)
+            except DamagedFrameError:
+                if not frames:
+                    raise
+                assembler.drop()
+                self._rejected = True
+                break  # those before it are good; it is pulled again, as the first one
             if frame is None:
                 continue
             self.following += 1
@@ -224,11 +233,13 @@ class PullCursor(Cursor):
                 frames.append(frame)
         return frames
 
-    def _end(self, error: generation_pb2.GenerationError | None, state: GenerationState) -> None:
+    def _end(self, error: generation_pb2.GenerationError | None, state: GenerationState, *, has_frames: bool) -> None:
         try:
             if error is not None or state not in (GenerationState.PENDING, GenerationState.RUNNING):
                 _check_end(error, state, self._wanted.generation_id)  # else: the last frame comes before the end
         except ServerDrainingError:
+            if has_frames:
+                return  # the next pull tells
             raise
         except VinfError as failure:
             self._failure = failure

@@ -23,6 +23,7 @@ class Wanted:
     stop: int | None = None
     output: FormatLike = None
     latest: bool = False
+    request_id: str = ""  # of the call that created the generation, for errors
     persistence: Persistence = field(default_factory=Persistence)
     on_wait: Callable[[VinfError], None] | None = None
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 
 from vinf_client._aio.transport import AsyncTransport
+from vinf_client._errors import naming
 from vinf_client._frame import Frame
 from vinf_client._frames import MENDABLE, pull_timeout
 from vinf_client._reading import PullCursor, StreamCursor
@@ -18,48 +19,47 @@ def read_frames(transport: AsyncTransport, wanted: Wanted, *, prefetch: int = 0)
     `_frames.read_frames`.
     """
     if wanted.latest:
-        return pulled(transport, wanted)  # a frame that was read ahead would be an old one
-    frames = _streamed(transport, StreamCursor(wanted), wanted.stall_timeout)
+        return pulled(transport, wanted, PullCursor(wanted))  # a frame that was read ahead would be an old one
+    frames = _streamed(transport, wanted, StreamCursor(wanted))
     return _ahead(frames, prefetch) if prefetch > 0 else frames
 
 
-async def pulled(transport: AsyncTransport, wanted: Wanted) -> AsyncGenerator[Frame, None]:
+async def pulled(transport: AsyncTransport, wanted: Wanted, cursor: PullCursor) -> AsyncGenerator[Frame, None]:
     """Yield frames by pulls, each made when its frames are asked for."""
-    cursor = PullCursor(wanted)
     timeout = pull_timeout(wanted, cursor)
-    await transport.connect()
-    due: deque[Frame] = deque()
-    while not cursor.ended:
-        delay = 0.0
-        try:
-            due.extend(cursor.take(await transport.call("PullFrames", cursor.request(), timeout)))
-        except MENDABLE as error:
-            delay = cursor.failed(error)
-        while due:
-            yield due.popleft()
-        await transport.pause(delay)
-    cursor.finish()
+    with naming(wanted.request_id):
+        await transport.connect()
+        due: deque[Frame] = deque()
+        while not cursor.ended:
+            delay = 0.0
+            try:
+                due.extend(cursor.take(await transport.call("PullFrames", cursor.request(), timeout)))
+            except MENDABLE as error:
+                delay = cursor.failed(error)
+            while due:
+                yield due.popleft()
+            await transport.pause(delay)
+        cursor.finish()
 
 
-async def _streamed(
-    transport: AsyncTransport, cursor: StreamCursor, stall_timeout: float | None
-) -> AsyncGenerator[Frame, None]:
-    await transport.connect()
-    while not cursor.ended:
-        stream = transport.stream("StreamFrames", cursor.request(), stall_timeout=stall_timeout)
-        try:
-            while (message := await stream.read()) is not None:
-                frame = cursor.take(message)
-                if frame is not None:
-                    yield frame
-                if cursor.ended:
-                    return
-            raise cursor.broke_off()
-        except MENDABLE as error:
-            delay = cursor.failed(error)
-        finally:
-            stream.cancel()
-        await transport.pause(delay)
+async def _streamed(transport: AsyncTransport, wanted: Wanted, cursor: StreamCursor) -> AsyncGenerator[Frame, None]:
+    with naming(wanted.request_id):
+        await transport.connect()
+        while not cursor.ended:
+            stream = transport.stream("StreamFrames", cursor.request(), stall_timeout=wanted.stall_timeout)
+            try:
+                while (message := await stream.read()) is not None:
+                    frame = cursor.take(message)
+                    if frame is not None:
+                        yield frame
+                    if cursor.ended:
+                        return
+                raise cursor.broke_off()
+            except MENDABLE as error:
+                delay = cursor.failed(error)
+            finally:
+                stream.cancel()
+            await transport.pause(delay)
 
 
 async def _ahead(frames: AsyncGenerator[Frame, None], depth: int) -> AsyncGenerator[Frame, None]:

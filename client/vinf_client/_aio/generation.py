@@ -69,7 +69,7 @@ class AsyncGenerationHandle:
         Leaving early, also by losing the iterator, closes the stream and leaves the generation alone.
         """
         wanted = self._wanted(start, stop, format, on_wait).check(latency, prefetch=prefetch)
-        return self._naming(read_frames(self._transport, wanted, prefetch=prefetch))
+        return read_frames(self._transport, wanted, prefetch=prefetch)
 
     def pull(
         self,
@@ -165,18 +165,13 @@ class AsyncGenerationHandle:
             start=start,
             stop=stop,
             output=format,
+            request_id=self.request_id,
             persistence=self._persistence,
             on_wait=on_wait,
         )
 
     def _watch(self, cursor: WatchCursor) -> AsyncGenerator[Update, None]:
         return watch(self._transport, cursor, stall_timeout=self._persistence.stall_timeout)
-
-    async def _naming(self, frames: AsyncGenerator[Frame, None]) -> AsyncGenerator[Frame, None]:
-        with naming(self.request_id):
-            async with aclosing(frames):
-                async for frame in frames:
-                    yield frame
 
 
 async def write_frames(saving: Saving, frames: AsyncGenerator[Frame, None]) -> Path:

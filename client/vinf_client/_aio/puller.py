@@ -11,6 +11,7 @@ from vinf_client._aio.frames import pulled
 from vinf_client._aio.transport import AsyncTransport
 from vinf_client._buffer import FrameBuffer, no_frame_within
 from vinf_client._frame import Frame
+from vinf_client._reading import PullCursor
 from vinf_client._wanted import Wanted
 
 
@@ -25,7 +26,7 @@ class AsyncFramePuller:
 
     def __init__(self, transport: AsyncTransport, wanted: Wanted, *, capacity: int) -> None:
         self._state = state = _State(FrameBuffer(capacity, only_latest=wanted.latest))
-        self._task = asyncio.create_task(_pump(transport, wanted, state), name="vinf-pull")
+        self._task = asyncio.create_task(_pump(transport, wanted, PullCursor(wanted), state), name="vinf-pull")
         self._finalizer = weakref.finalize(self, _cancel_soon, asyncio.get_running_loop(), self._task)
         self._finalizer.atexit = False
 
@@ -96,10 +97,10 @@ class _State:
         self.taken = asyncio.Event()
 
 
-async def _pump(transport: AsyncTransport, wanted: Wanted, state: _State) -> None:
+async def _pump(transport: AsyncTransport, wanted: Wanted, cursor: PullCursor, state: _State) -> None:
     failure: Exception | None = None
     try:
-        async with aclosing(pulled(transport, wanted)) as frames:
+        async with aclosing(pulled(transport, wanted, cursor)) as frames:
             async for frame in frames:
                 while not state.buffer.has_room:
                     state.taken.clear()
