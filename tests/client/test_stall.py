@@ -115,5 +115,5 @@ def test_the_watch_ends_with_its_last_stream():
 
 @pytest.mark.parametrize("value", [0, -1, 1.9, float("nan"), float("inf")])
 def test_patience_that_cannot_work(value):
-    with pytest.raises(InvalidRequestError, match="stall_timeout: .* is not allowed; allowed: at least 2 s, or None"):
+    with pytest.raises(InvalidRequestError, match=r"stall_timeout: .* is not allowed; allowed: at least 2 s, or None"):
         Client("127.0.0.1:1", stall_timeout=value)
