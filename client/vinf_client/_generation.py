@@ -26,7 +26,20 @@ OnWait = Callable[[VinfError], None]
 
 
 class GenerationHandle:
-    """One generation on a server. It goes on whether or not anybody holds a handle; `cancel` ends it."""
+    """One generation on a server. It goes on whether or not anybody holds a handle; `cancel` ends it.
+
+    >>> from vinf_client import Client
+    >>> from vinf_client.testing import FakeServer
+    >>> with FakeServer() as server, Client(server.address) as client:
+    ...     handle = client.submit("a red ball", frames=24)
+    ...     handle.wait().state.value
+    ...     [frame.index for frame in handle.frames(20)]
+    ...     next(handle.frames(format="jpeg")).to_pil().size
+    ...     handle.delete()
+    'succeeded'
+    [20, 21, 22, 23]
+    (64, 64)
+    """
 
     def __init__(
         self, transport: Transport, generation: Generation, *, persistence: Persistence, request_id: str = ""

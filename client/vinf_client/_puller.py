@@ -18,9 +18,13 @@ _JOIN_TIMEOUT = 5.0  # seconds
 class FramePuller:
     """Pulls the frames of a generation; use it in a `with` statement, or `close` it. Thread-safe.
 
-    >>> with handle.pull(latency="low") as puller:                                           # doctest: +SKIP
-    ...     while not puller.ended:
-    ...         frame = puller.latest()
+    >>> from vinf_client import Client
+    >>> from vinf_client.testing import FakeServer
+    >>> with FakeServer() as server, Client(server.address) as client:
+    ...     with client.submit("a red ball", frames=24).pull(latency="low") as puller:
+    ...         newest = puller.next(timeout=10)
+    ...         newest.index, puller.latest() is newest
+    (23, True)
     """
 
     def __init__(self, transport: Transport, wanted: Wanted, *, capacity: int) -> None:

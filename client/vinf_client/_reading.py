@@ -30,7 +30,8 @@ from vinf_client._wanted import Wanted
 
 _DRAINING = "SERVER_DRAINING"
 _SERVERS_KEEPALIVE = 10.0  # seconds
-_SLICE_BYTES = 4 * 1024 * 1024 - 64 * 1024  # of a pull: what any gRPC client takes in one message
+_STREAM_SLICE_BYTES = 1024 * 1024  # of a stream: fewer messages than the server's own choice, which costs frames/s
+_PULL_SLICE_BYTES = 4 * 1024 * 1024 - 64 * 1024  # of a pull: what any gRPC client takes in one message
 _LONGEST_WAIT = 10.0  # seconds of one pull
 _BATCH = 16  # frames of one pull
 
@@ -76,7 +77,10 @@ class StreamCursor(Cursor):
         wanted = self._wanted
         self._assembler = None
         request = service_pb.StreamFramesRequest(
-            generation_id=wanted.generation_id, start_frame_index=self.following, end_frame_index=wanted.stop or 0
+            generation_id=wanted.generation_id,
+            start_frame_index=self.following,
+            end_frame_index=wanted.stop or 0,
+            max_data_bytes=_STREAM_SLICE_BYTES,
         )
         if wanted.output is not None:
             request.output_format.CopyFrom(self._output)
@@ -163,7 +167,7 @@ class PullCursor(Cursor):
             generation_id=wanted.generation_id,
             start_frame_index=self.following,
             max_frames=1 if wanted.latest else limit,
-            max_data_bytes=_SLICE_BYTES,
+            max_data_bytes=_PULL_SLICE_BYTES,
             start_byte_offset=assembler.filled if assembler is not None else 0,
             wait=_duration(self.wait),
             delivery=service_pb.DELIVERY_LATEST if wanted.latest else service_pb.DELIVERY_ALL,

@@ -35,10 +35,13 @@ _RETRY_AFTER = 0.05  # seconds
 class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
     """A vinf server on a free port of this machine; use it in a `with` statement.
 
-    >>> with FakeServer(fail_at_frame=2) as server, Client(server.address) as client:        # doctest: +SKIP
-    ...     client.submit("a red ball").wait()
-    Traceback (most recent call last):
-    vinf_client.GenerationFailedError: a rank died, as the script of the fake server says
+    >>> from vinf_client import Client, GenerationFailedError
+    >>> with FakeServer(fail_at_frame=2) as server, Client(server.address) as client:
+    ...     try:
+    ...         client.submit("a red ball").wait()
+    ...     except GenerationFailedError as error:
+    ...         print(error.reason)
+    WORKER_LOST
 
     Generations need no ranks and no time unless the script says so; what frame n shows, `fake_pixels` tells.
 
