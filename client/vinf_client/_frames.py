@@ -5,6 +5,7 @@ ahead.
 """
 
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -162,11 +163,12 @@ def _ahead(reader: Reader, depth: int) -> Generator[Frame, None, None]:
                 raise item
             yield item
     finally:
-        stopped.set()
-        reader.cancel()
-        while not ready.empty():  # the thread may wait for room
-            ready.get_nowait()
-        thread.join(_JOIN_TIMEOUT)
+        if not sys.is_finalizing():  # the thread is frozen by then, with locks in its hands
+            stopped.set()
+            reader.cancel()
+            while not ready.empty():  # the thread may wait for room
+                ready.get_nowait()
+            thread.join(_JOIN_TIMEOUT)
 
 
 def _fill(reader: Reader, ready: "queue.Queue[Frame | BaseException | None]", stopped: threading.Event) -> None:
