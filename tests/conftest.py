@@ -11,6 +11,8 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ["XDG_CONFIG_HOME"] = os.devnull  # no settings of whoever runs the tests
+
 TIERS = {"fast", "process", "gpu", "soak"}
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vinf_client._aio.puller import AsyncFramePuller
     from vinf_client._aio.video import AsyncVideo
     from vinf_client._client import Client
+    from vinf_client._config import ConfigWarning
     from vinf_client._errors import (
         AuthenticationError,
         ClientClosedError,
@@ -77,6 +78,7 @@ _HOMES = {
     "vinf_client._aio.puller": ("AsyncFramePuller",),
     "vinf_client._aio.video": ("AsyncVideo",),
     "vinf_client._client": ("Client",),
+    "vinf_client._config": ("ConfigWarning",),
     "vinf_client._format": ("FrameFormat", "VideoFormat"),
     "vinf_client._frame": ("Frame",),
     "vinf_client._generation": ("GenerationHandle",),
@@ -144,6 +146,7 @@ __all__ = [
     "ClientLimitError",
     "Clip",
     "ConfigError",
+    "ConfigWarning",
     "DiskFullError",
     "Failure",
     "Frame",

@@ -5,6 +5,7 @@ from concurrent import futures
 import grpc
 import pytest
 
+from tests.client.blocking import BlockingClient
 from tests.client.fakes import ID, Failure
 from tests.support.certificates import Authority
 from vinf.v1.server_info_service_pb2_grpc import add_ServerInfoServiceServicer_to_server
@@ -92,12 +93,13 @@ def test_where_a_target_leads(target, loopback):
 
 
 @pytest.mark.fast
-def test_a_token_goes_with_every_call(recorded, monkeypatch):
+@pytest.mark.parametrize("kind", [Client, BlockingClient], ids=["sync", "async"])
+def test_a_token_goes_with_every_call(recorded, monkeypatch, kind):
     address, seen = recorded
 
     def check(expected, **arguments):
         seen.clear()
-        with Client(address, **arguments) as client:
+        with kind(address, **arguments) as client:
             client.list()
             assert list(client.attach(ID).frames())
         assert len(seen) > 2

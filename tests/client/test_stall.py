@@ -5,6 +5,9 @@ import threading
 
 import pytest
 
+from tests.cases.test_network import Line
+from tests.chaos.proxy import Weather
+from tests.client.blocking import BlockingClient
 from vinf_client import AsyncClient, Client, InvalidRequestError, StallError
 from vinf_client._stall import Silence, StallWatch
 from vinf_client.testing import FakeServer
@@ -54,6 +57,31 @@ def test_the_same_asynchronously(fake):
     assert asyncio.run(read()) == list(range(6))
     assert [type(reason) for reason in reasons] == [StallError]
     assert fake.wait_for_calls(0)
+
+
+@pytest.mark.parametrize("kind", [Client, BlockingClient], ids=["sync", "async"])
+@pytest.mark.parametrize("way", ["frames", "pull"])
+def test_a_line_that_falls_silent(fake, kind, way):
+    """Nothing passes and nothing is closed; it speaks again when the silence was noticed, long before gRPC would."""
+    fake.reset(frame_rate=40)
+    line = Line(fake.address)
+    reasons, indices = [], []
+
+    def on_wait(reason):
+        reasons.append(type(reason))
+        line.set_weather(Weather())
+
+    options = {"token": "", "tls": False, "stall_timeout": PATIENCE}
+    try:
+        with kind(line.proxy.address, **options) as client:
+            for frame in getattr(client.submit("a red ball", frames=60), way)(on_wait=on_wait):
+                indices.append(frame.index)
+                if len(indices) == 5:
+                    line.set_weather(Weather(silent=True))
+    finally:
+        line.close()
+    assert indices == list(range(60))
+    assert StallError in reasons
 
 
 def test_a_server_that_never_speaks_again_is_told(fake):

@@ -83,6 +83,11 @@ class FakeGeneration:
         """Why it ended without success."""
         return _ERRORS.get(self.state)
 
+    def made_at(self, index: int) -> float:
+        """Return when a frame was made, in seconds since the Unix epoch."""
+        decoding = 0.0 if self.script.frame_rate is None else (index + 1) / self.script.frame_rate
+        return self._created + self._denoise_seconds + decoding
+
     def cancel(self) -> None:
         """End it, unless it has ended."""
         if not self.ended:

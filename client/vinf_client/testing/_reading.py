@@ -183,6 +183,7 @@ def cut(generation: FakeGeneration, form: Form, index: int, data: bytes, offset:
     message = form.facts(index)
     message.data_offset_bytes, message.data_size_bytes = offset, len(data)
     message.data = data[offset : offset + size]
+    message.generate_time_us = int(generation.made_at(index) * 1e6)
     message.crc32c = -1
     if offset + size >= len(data):
         is_damaged = index in generation.pending_damages
