@@ -157,7 +157,7 @@ class PullCursor(Cursor):
     def wait(self) -> float:
         """Seconds that the server may wait for the first frame."""
         patience = self._wanted.stall_timeout
-        return _LONGEST_WAIT if patience is None else max(0.0, min(_LONGEST_WAIT, patience / 2))
+        return _LONGEST_WAIT if patience is None else min(_LONGEST_WAIT, patience / 2)
 
     def request(self) -> service_pb.PullFramesRequest:
         """Return the next pull."""
@@ -239,8 +239,8 @@ class PullCursor(Cursor):
 
     def _end(self, error: generation_pb2.GenerationError | None, state: GenerationState, *, has_frames: bool) -> None:
         try:
-            if error is not None or state not in (GenerationState.PENDING, GenerationState.RUNNING):
-                _check_end(error, state, self._wanted.generation_id)  # else: the last frame comes before the end
+            if error is not None or state.terminal:  # else: the last frame came before the end of the generation
+                _check_end(error, state, self._wanted.generation_id)
         except ServerDrainingError:
             if has_frames:
                 return  # the next pull tells

@@ -213,10 +213,11 @@ def test_a_local_server_takes_none_of_it(tmp_path, capsys, option):
 
 
 @pytest.mark.process
-def test_tls_from_both_sides(tls_server, monkeypatch, capsys):
+@pytest.mark.parametrize("kind", [Client, BlockingClient], ids=["sync", "async"])
+def test_tls_from_both_sides(tls_server, monkeypatch, capsys, kind):
     authority, other, own, address = tls_server
     files = {"tls_ca": authority.certificate, "tls_cert": own.certificate, "tls_key": own.key}
-    with Client(address, token=TOKEN, **files) as client:
+    with kind(address, token=TOKEN, **files) as client:
         assert client.info().models
     for broken, cause in (
         (files | {"tls_ca": other.certificate}, "its certificate is not trusted"),
@@ -224,7 +225,7 @@ def test_tls_from_both_sides(tls_server, monkeypatch, capsys):
         ({"tls": True}, "its certificate is not trusted"),
         ({}, ""),
     ):
-        with Client(address, **broken) as client, pytest.raises(TransportError, match=f"cannot reach .*{cause}"):
+        with kind(address, **broken) as client, pytest.raises(TransportError, match=f"cannot reach .*{cause}"):
             client.info()
     options = [part for name, path in files.items() for part in (f"--{name.replace('_', '-')}", str(path))]
     assert main(["info", "--server", address, *options]) == 0
