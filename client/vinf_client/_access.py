@@ -4,7 +4,7 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -31,8 +31,17 @@ class Access:
     tls_key: FilePath | None = None
     insecure: bool = False
 
-    def completed(self, environ: Mapping[str, str], settings: Settings) -> "Access":
-        """Fill in what was not given, first from the environment; nothing about TLS where that is switched off."""
+    def completed(self, environ: Mapping[str, str], settings: Settings | None = None) -> "Access":
+        """Fill in what was not given, first from the environment; nothing about TLS where that is switched off.
+
+        Args:
+            environ: the environment.
+            settings: what comes after it; None: the user's file.
+
+        Raises:
+            ConfigError: the file cannot be used.
+        """
+        settings = read_settings(environ) if settings is None else settings
         token = self.token if self.token is not None else environ.get("VINF_TOKEN") or settings.token
         found = replace(self, token=token, insecure=self.insecure or bool(settings.insecure))
         tls = self._means_tls(environ, settings)
@@ -99,6 +108,17 @@ class Access:
             certificate, key = _read("tls_cert", self.tls_cert), _read("tls_key", self.tls_key)
             _check_pair(self.tls_cert, self.tls_key)
         return grpc.ssl_channel_credentials(roots, key, certificate)
+
+    def channel(self, target: str, options: Sequence[tuple[str, int]]) -> grpc.Channel:
+        """Make a channel; it connects later.
+
+        Raises:
+            InvalidRequestError: a file of certificates cannot be used.
+        """
+        credentials = self.credentials()
+        if credentials is None:
+            return grpc.insecure_channel(target, options=options)
+        return grpc.secure_channel(target, credentials, options=options)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

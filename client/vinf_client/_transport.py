@@ -130,12 +130,7 @@ class Transport:
         self._closed = threading.Event()
         self._wakers: weakref.WeakSet[threading.Event] = weakref.WeakSet()
         access.check(self.server)
-        credentials, options = access.credentials(), channel_options(self.server)
-        self._channel = (
-            grpc.insecure_channel(self.server, options=options)
-            if credentials is None
-            else grpc.secure_channel(self.server, credentials, options=options)
-        )
+        self._channel = access.channel(self.server, channel_options(self.server))
         self._generations = VideoGenerationServiceStub(self._channel)
         self._server_info = ServerInfoServiceStub(self._channel)
         self._metadata = call_metadata(access)

@@ -46,6 +46,7 @@ def test_nearer_words_come_first(config, tmp_path):
     environ |= {"VINF_SERVER": "near:1", "VINF_TOKEN": "of-the-environment", "VINF_TLS_CA": "other.pem"}
     server, access = resolve(None, Access(), environ)
     assert (server, access.token, access.tls_ca) == ("near:1", "of-the-environment", "other.pem")
+    assert Access().completed({"XDG_CONFIG_HOME": str(tmp_path)}).token == "of-the-file"
     server, access = resolve("here:1", Access(token="mine", tls_ca="my.pem"), environ)
     assert (server, access.token, access.tls_ca) == ("here:1", "mine", "my.pem")
 
