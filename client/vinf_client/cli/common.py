@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vinf_client._client import RESUME_ATTEMPTS, Client
-from vinf_client._config import DEFAULT_SERVER
 from vinf_client._config import server_of as configured_server
 from vinf_client._errors import (
     AuthenticationError,
@@ -35,6 +34,7 @@ from vinf_client._errors import (
     Violation,
     WrongStateError,
 )
+from vinf_client._transport import DEFAULT_SERVER
 
 EXIT_INTERRUPTED = 130
 EXIT_NOT_ENDED = 6
@@ -136,7 +136,7 @@ def client_of(arguments: argparse.Namespace, *, resume_attempts: int = RESUME_AT
         InvalidRequestError: one of them cannot work.
     """
     return Client(
-        arguments.server,
+        server_of(arguments),
         token=None if arguments.token_file is None else _read_token(arguments.token_file),
         tls=arguments.tls,
         tls_ca=arguments.tls_ca,
