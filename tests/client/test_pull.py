@@ -122,7 +122,7 @@ def test_low_latency_keeps_up_with_a_fast_producer(fake, client):
         ages.append((datetime.now(UTC) - frame.generate_time).total_seconds())
         threading.Event().wait(1 / 12)
     assert len(ages) < 30
-    assert sorted(ages)[len(ages) // 2] < 0.05
+    assert sorted(ages)[len(ages) // 2] < 0.2  # in order they would be ten seconds old half-way
 
 
 def test_a_server_that_goes_away_is_told(fake, client):
@@ -141,6 +141,9 @@ def test_an_abandoned_puller_ends(fake, client):
     del puller
     gc.collect()
     assert fake.wait_for_calls(0)
+    for thread in pull_threads():
+        thread.join(10)
+    assert not pull_threads()
 
 
 def test_a_client_that_is_closed_ends_its_pullers(fake):
