@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # verbosity_assertions in pyproject.toml keeps -v from the same.
 for name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(name, None)
+os.environ["XDG_CONFIG_HOME"] = os.devnull  # no settings of whoever runs the tests
 
 TIERS = {"fast", "process", "gpu", "soak"}
 

@@ -209,7 +209,7 @@ class Person:
                 except TransportError:
                     time.sleep(0.2)  # a thread of its own: nobody else waits
             for index, frame in enumerate(handle.frames()):
-                self._history.received(stream, index, frame.tobytes())
+                self._history.received(stream, index, frame.data)
             stream.ended, stream.end_next = "end", log.following
         except ClientClosedError:
             stream.ended = "left"

@@ -1,9 +1,17 @@
-"""A scripted server and a client of it."""
+"""A scripted server and a client of it; a real server for the tests that want one."""
 
 import pytest
 
 from tests.client.fakes import FakeServer
+from tests.support.server import Server
 from vinf_client import Client
+
+
+@pytest.fixture(scope="package")
+def real_server(tmp_path_factory):
+    """`vinf serve` with one rank, for all tests of this folder."""
+    with Server(tmp_path_factory.mktemp("real"), "--ranks", "1") as server:
+        yield server
 
 
 @pytest.fixture

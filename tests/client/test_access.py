@@ -5,12 +5,14 @@ from concurrent import futures
 import grpc
 import pytest
 
+from tests.client.blocking import BlockingClient
 from tests.client.fakes import ID, Failure
 from tests.support.certificates import Authority
 from vinf.v1.server_info_service_pb2_grpc import add_ServerInfoServiceServicer_to_server
 from vinf.v1.video_generation_service_pb2_grpc import add_VideoGenerationServiceServicer_to_server
 from vinf_client import AuthenticationError, Client, InvalidRequestError, TransportError
 from vinf_client._access import Access, is_loopback
+from vinf_client._config import Settings
 from vinf_client.cli import main
 
 TOKEN = "vinf_secret-of-a-test"
@@ -91,12 +93,13 @@ def test_where_a_target_leads(target, loopback):
 
 
 @pytest.mark.fast
-def test_a_token_goes_with_every_call(recorded, monkeypatch):
+@pytest.mark.parametrize("kind", [Client, BlockingClient], ids=["sync", "async"])
+def test_a_token_goes_with_every_call(recorded, monkeypatch, kind):
     address, seen = recorded
 
     def check(expected, **arguments):
         seen.clear()
-        with Client(address, **arguments) as client:
+        with kind(address, **arguments) as client:
             client.list()
             assert list(client.attach(ID).frames())
         assert len(seen) > 2
@@ -152,13 +155,13 @@ def test_mistakes_name_the_argument(arguments, name, problem):
 
 @pytest.mark.fast
 def test_the_environment_switches_tls_on_and_arguments_off():
-    assert Access().completed({}).tls is False
-    assert Access().completed({"VINF_TLS": "1"}).tls is True
-    assert Access().completed({"VINF_TLS": "0"}).tls is False
-    assert Access().completed({"VINF_TLS_CA": "ca"}).tls is True
-    off = Access(tls=False).completed({"VINF_TLS_CA": "ca", "VINF_TLS_CERT": "c", "VINF_TLS_KEY": "k"})
+    assert Access().completed({}, Settings()).tls is False
+    assert Access().completed({"VINF_TLS": "1"}, Settings()).tls is True
+    assert Access().completed({"VINF_TLS": "0"}, Settings()).tls is False
+    assert Access().completed({"VINF_TLS_CA": "ca"}, Settings()).tls is True
+    off = Access(tls=False).completed({"VINF_TLS_CA": "ca", "VINF_TLS_CERT": "c", "VINF_TLS_KEY": "k"}, Settings())
     assert (off.tls, off.tls_ca, off.tls_cert, off.tls_key) == (False, None, None, None)
-    assert Access(tls_ca="mine").completed({"VINF_TLS_CA": "ca"}).tls_ca == "mine"
+    assert Access(tls_ca="mine").completed({"VINF_TLS_CA": "ca"}, Settings()).tls_ca == "mine"
 
 
 @pytest.mark.fast
@@ -210,10 +213,11 @@ def test_a_local_server_takes_none_of_it(tmp_path, capsys, option):
 
 
 @pytest.mark.process
-def test_tls_from_both_sides(tls_server, monkeypatch, capsys):
+@pytest.mark.parametrize("kind", [Client, BlockingClient], ids=["sync", "async"])
+def test_tls_from_both_sides(tls_server, monkeypatch, capsys, kind):
     authority, other, own, address = tls_server
     files = {"tls_ca": authority.certificate, "tls_cert": own.certificate, "tls_key": own.key}
-    with Client(address, token=TOKEN, **files) as client:
+    with kind(address, token=TOKEN, **files) as client:
         assert client.info().models
     for broken, cause in (
         (files | {"tls_ca": other.certificate}, "its certificate is not trusted"),
@@ -221,7 +225,7 @@ def test_tls_from_both_sides(tls_server, monkeypatch, capsys):
         ({"tls": True}, "its certificate is not trusted"),
         ({}, ""),
     ):
-        with Client(address, **broken) as client, pytest.raises(TransportError, match=f"cannot reach .*{cause}"):
+        with kind(address, **broken) as client, pytest.raises(TransportError, match=f"cannot reach .*{cause}"):
             client.info()
     options = [part for name, path in files.items() for part in (f"--{name.replace('_', '-')}", str(path))]
     assert main(["info", "--server", address, *options]) == 0

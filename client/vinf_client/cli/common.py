@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vinf_client._client import RESUME_ATTEMPTS, Client
+from vinf_client._config import server_of as configured_server
 from vinf_client._errors import (
     AuthenticationError,
     ClientLimitError,
@@ -116,8 +117,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def server_of(arguments: argparse.Namespace) -> str:
-    """Return the address to talk to: the option, else the environment, else this machine."""
-    return arguments.server if arguments.server is not None else os.environ.get("VINF_SERVER") or DEFAULT_SERVER
+    """Return the address to talk to: the option, else of the environment, of the settings, else this machine.
+
+    Raises:
+        ConfigError: the settings cannot be used.
+    """
+    return configured_server(arguments.server, os.environ)
 
 
 def client_of(arguments: argparse.Namespace, *, resume_attempts: int = RESUME_ATTEMPTS) -> Client:
