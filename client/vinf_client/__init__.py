@@ -3,7 +3,7 @@
 >>> from vinf_client import Client
 >>> with Client("127.0.0.1:50051") as client:                                      # doctest: +SKIP
 ...     for frame in client.generate("a red ball bouncing over the sea", frames=96):
-...         print(frame.shape, frame.dtype)
+...         show(frame.to_numpy())
 
 Names are imported when first used: `vinf serve` and `vinf --help` need none of them, and work without numpy.
 """
@@ -12,11 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vinf_client._aio.client import AsyncClient
+    from vinf_client._aio.generation import AsyncGenerationHandle
+    from vinf_client._aio.puller import AsyncFramePuller
+    from vinf_client._aio.video import AsyncVideo
     from vinf_client._client import Client
     from vinf_client._errors import (
         AuthenticationError,
         ClientClosedError,
         ClientLimitError,
+        ConfigError,
         DiskFullError,
         FrameDamagedError,
         FrameEvictedError,
@@ -35,12 +40,16 @@ if TYPE_CHECKING:
         ServerDrainingError,
         ServerError,
         ServerNotReadyError,
+        StallError,
         TransportError,
         VinfError,
         Violation,
         WrongStateError,
     )
-    from vinf_client._generation import GenerationHandle, Video
+    from vinf_client._format import FrameFormat, VideoFormat
+    from vinf_client._frame import Frame
+    from vinf_client._generation import GenerationHandle
+    from vinf_client._puller import FramePuller
     from vinf_client._types import (
         Clip,
         Failure,
@@ -60,16 +69,25 @@ if TYPE_CHECKING:
         TemporalScope,
         Update,
     )
+    from vinf_client._video import Video
 
 _HOMES = {
+    "vinf_client._aio.client": ("AsyncClient",),
+    "vinf_client._aio.generation": ("AsyncGenerationHandle",),
+    "vinf_client._aio.puller": ("AsyncFramePuller",),
+    "vinf_client._aio.video": ("AsyncVideo",),
     "vinf_client._client": ("Client",),
-    "vinf_client._generation": ("GenerationHandle", "Video"),
+    "vinf_client._format": ("FrameFormat", "VideoFormat"),
+    "vinf_client._frame": ("Frame",),
+    "vinf_client._generation": ("GenerationHandle",),
+    "vinf_client._video": ("Video",),
+    "vinf_client._puller": ("FramePuller",),
     "vinf_client._errors": (
         "AuthenticationError",
         "ClientClosedError",
         "ClientLimitError",
+        "ConfigError",
         "DiskFullError",
-        "FrameDamagedError",
         "FrameDamagedError",
         "FrameEvictedError",
         "GenerationCancelledError",
@@ -87,6 +105,7 @@ _HOMES = {
         "ServerDrainingError",
         "ServerError",
         "ServerNotReadyError",
+        "StallError",
         "TransportError",
         "VinfError",
         "Violation",
@@ -115,15 +134,23 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncClient",
+    "AsyncFramePuller",
+    "AsyncGenerationHandle",
+    "AsyncVideo",
     "AuthenticationError",
     "Client",
     "ClientClosedError",
     "ClientLimitError",
     "Clip",
+    "ConfigError",
     "DiskFullError",
     "Failure",
+    "Frame",
     "FrameDamagedError",
     "FrameEvictedError",
+    "FrameFormat",
+    "FramePuller",
     "Generation",
     "GenerationCancelledError",
     "GenerationEvent",
@@ -153,10 +180,12 @@ __all__ = [
     "ServerInfo",
     "ServerNotReadyError",
     "Solver",
+    "StallError",
     "TemporalScope",
     "TransportError",
     "Update",
     "Video",
+    "VideoFormat",
     "VinfError",
     "Violation",
     "WrongStateError",

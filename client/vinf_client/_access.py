@@ -4,13 +4,14 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import grpc
 
+from vinf_client._config import DEFAULT_SERVER, Settings, read_settings
 from vinf_client._errors import InvalidRequestError, Violation
 
 FilePath: TypeAlias = str | os.PathLike[str]
@@ -21,7 +22,7 @@ _SCHEMES = ("dns:", "ipv4:", "ipv6:")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a connection is made with; see `Client` for each. None: the environment decides, else there is none."""
+    """What a connection is made with; see `Client` for each. None: the environment decides, else the settings."""
 
     token: str | None = field(default=None, repr=False)
     tls: bool | None = None
@@ -30,20 +31,33 @@ class Access:
     tls_key: FilePath | None = None
     insecure: bool = False
 
-    def completed(self, environ: Mapping[str, str]) -> "Access":
-        """Fill in what was not given; nothing about TLS where that was switched off."""
-        found = replace(self, token=environ.get("VINF_TOKEN") if self.token is None else self.token)
-        if self.tls is not False:
+    def completed(self, environ: Mapping[str, str], settings: Settings) -> "Access":
+        """Fill in what was not given, first from the environment; nothing about TLS where that is switched off."""
+        token = self.token if self.token is not None else environ.get("VINF_TOKEN") or settings.token
+        found = replace(self, token=token, insecure=self.insecure or bool(settings.insecure))
+        tls = self._means_tls(environ, settings)
+        if tls is not False:
             found = replace(
                 found,
-                tls_ca=self.tls_ca or environ.get("VINF_TLS_CA"),
-                tls_cert=self.tls_cert or environ.get("VINF_TLS_CERT"),
-                tls_key=self.tls_key or environ.get("VINF_TLS_KEY"),
+                tls_ca=self.tls_ca or environ.get("VINF_TLS_CA") or settings.tls_ca,
+                tls_cert=self.tls_cert or environ.get("VINF_TLS_CERT") or settings.tls_cert,
+                tls_key=self.tls_key or environ.get("VINF_TLS_KEY") or settings.tls_key,
             )
-        if self.tls is None:
-            is_meant = environ.get("VINF_TLS", "").lower() in ("1", "true", "yes", "on")
-            found = replace(found, tls=bool(is_meant or found.tls_ca or found.tls_cert or found.tls_key))
-        return found
+        has_files = bool(found.tls_ca or found.tls_cert or found.tls_key)
+        return replace(found, tls=has_files if tls is None else tls)
+
+    def _means_tls(self, environ: Mapping[str, str], settings: Settings) -> bool | None:
+        """Whether somebody said so, the nearest first; naming a file says so, too."""
+        if self.tls is not None:
+            return self.tls
+        if self.tls_ca or self.tls_cert or self.tls_key:
+            return True
+        flag = _flag(environ.get("VINF_TLS", ""))
+        if flag is not None:
+            return flag
+        if any(environ.get(f"VINF_TLS_{name}") for name in ("CA", "CERT", "KEY")):
+            return True
+        return settings.tls
 
     def check(self, target: str) -> None:
         """Refuse what cannot work, and what would show a token to everybody on the way to `target`.
@@ -69,14 +83,14 @@ class Access:
         if violations:
             raise InvalidRequestError.of(violations)
 
-    def channel(self, target: str, options: Sequence[tuple[str, int]]) -> grpc.Channel:
-        """Make a channel; it connects later.
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Return what a channel is secured with; None: it is not.
 
         Raises:
             InvalidRequestError: a file of certificates cannot be used.
         """
         if not self.tls:
-            return grpc.insecure_channel(target, options=options)
+            return None
         roots = _system_roots() if not self.tls_ca else _read("tls_ca", self.tls_ca)
         key = certificate = None
         if self.tls_ca:
@@ -84,12 +98,31 @@ class Access:
         if self.tls_cert and self.tls_key:
             certificate, key = _read("tls_cert", self.tls_cert), _read("tls_key", self.tls_key)
             _check_pair(self.tls_cert, self.tls_key)
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots, key, certificate), options=options)
+        return grpc.ssl_channel_credentials(roots, key, certificate)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What every call carries."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+
+def resolve(server: str | None, access: Access, environ: Mapping[str, str]) -> tuple[str, Access]:
+    """Return the server and the access that the arguments, the environment and the settings mean together.
+
+    Raises:
+        ConfigError: the settings cannot be used.
+    """
+    asks_for_none = access.token == "" and access.tls is False and server is not None
+    settings = Settings() if asks_for_none else read_settings(environ)
+    if server is None:
+        server = environ.get("VINF_SERVER") or settings.server or DEFAULT_SERVER
+    return server, access.completed(environ, settings)
+
+
+def _flag(word: str) -> bool | None:
+    if word.lower() in ("1", "true", "yes", "on"):
+        return True
+    return False if word.lower() in ("0", "false", "no", "off") else None
 
 
 def is_loopback(target: str) -> bool:

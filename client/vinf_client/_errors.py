@@ -2,7 +2,8 @@
 
     VinfError
     ├── InvalidRequestError          the request breaks a rule; .violations has all of them        (also a ValueError)
-    │   └── RequestIdReusedError     the request id belongs to a generation with another specification
+    │   ├── RequestIdReusedError     the request id belongs to a generation with another specification
+    │   └── ConfigError              the file of settings cannot be used; the message names it and the key
     ├── NotFoundError
     │   ├── ModelNotFoundError       the server does not serve this model
     │   └── GenerationNotFoundError  the server does not know this generation (any more)
@@ -18,7 +19,8 @@
     ├── GenerationFailedError        accepted, but it ended with an error
     ├── GenerationCancelledError     accepted, but somebody cancelled it
     ├── TransportError               no server there, or the connection broke for good
-    │   └── RpcTimeoutError          the server did not answer in time
+    │   ├── RpcTimeoutError          the server did not answer in time
+    │   └── StallError               a stream fell silent, without a sign of life, for longer than `stall_timeout`
     ├── ClientClosedError            the client was closed before or during the call
     ├── ServerError                  the server failed in a way that is no fault of the caller
     ├── ProtocolError                the server broke the contract of the interface
@@ -29,7 +31,8 @@ Nobody who uses this package meets a `grpc.RpcError`: `_translate` turns each in
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 # Wire path → keyword of Client.generate. The command's option is the keyword with dashes (`option_name`).
@@ -54,6 +57,7 @@ ARGUMENTS = {
     "spec.temporal_scope.global_across_cuts": "global_across_cuts",
     "spec.prompt_segments": "segments",
     "lease_duration": "lease",
+    "preview_interval_steps": "preview_every",
 }
 
 # The same for the fields of one segment: spec.prompt_segments[1].start_frame_index → segments[1].start_frame.
@@ -89,9 +93,11 @@ class VinfError(Exception):
         metadata: everything dynamic in the message, by name.
         retry_after: seconds after which the server suggests to try again; None when it does not.
         retryable: whether the same call may succeed later.
+        request_id: that of the call that created the generation, for the server's log; empty where none was made.
     """
 
     retryable = False
+    request_id = ""
 
     def __init__(
         self,
@@ -132,6 +138,10 @@ class InvalidRequestError(VinfError, ValueError):
 
 class RequestIdReusedError(InvalidRequestError):
     """The request id was used before for another specification; use a new one."""
+
+
+class ConfigError(InvalidRequestError):
+    """The file of settings cannot be used; the message names it and the key to mend."""
 
 
 class NotFoundError(VinfError):
@@ -228,6 +238,10 @@ class RpcTimeoutError(TransportError):
     """The server is there but did not answer within `rpc_timeout`; it is overloaded or hangs."""
 
 
+class StallError(TransportError):
+    """A stream brought nothing, not even a sign of life, for `stall_timeout` seconds, also when it was opened again."""
+
+
 class ClientClosedError(VinfError):
     """The client was closed, by this thread before the call or by another one while it lasted."""
 
@@ -246,3 +260,13 @@ class LocalServerError(VinfError):
 
 class OutputError(VinfError, OSError):
     """The result cannot be written where it was asked for."""
+
+
+@contextmanager
+def naming(request_id: str) -> Iterator[None]:
+    """Note on the errors of the body which call created the generation that they are about."""
+    try:
+        yield
+    except VinfError as error:
+        error.request_id = error.request_id or request_id
+        raise

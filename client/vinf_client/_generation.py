@@ -1,36 +1,43 @@
-"""A generation in the hands of its owner: the handle, and the video one iterates over."""
+"""A generation in the hands of its owner."""
 
-import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from fractions import Fraction
-from types import TracebackType
-from typing import Self
+import os
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
+from pathlib import Path
 
-from vinf.v1 import video_generation_service_pb2 as service_pb
-from vinf_client import _convert
-from vinf_client._errors import RpcTimeoutError, VinfError
-from vinf_client._frames import Image, read_frames
-from vinf_client._retry import Backoff
-from vinf_client._translate import failure_error
+from vinf_client import _flows
+from vinf_client._errors import VinfError, naming
+from vinf_client._format import FormatLike
+from vinf_client._frame import Frame
+from vinf_client._frames import read_frames
+from vinf_client._puller import FramePuller
+from vinf_client._retry import Persistence
+from vinf_client._saving import Saving
 from vinf_client._transport import Transport
-from vinf_client._types import Generation, GenerationState, Progress, Update
-from vinf_client._watch import ProgressThread, Watch
+from vinf_client._types import Generation, Progress, Update
+from vinf_client._wanted import Wanted
+from vinf_client._watch import ProgressThread, Watch, WatchCursor
 
-log = logging.getLogger("vinf_client")
+PREFETCH = 8  # frames
+CAPACITY = 4  # frames
 
-_CANCEL_TIMEOUT = 5.0  # seconds; who leaves does not want to wait
+OnProgress = Callable[[Progress], None]
+OnWait = Callable[[VinfError], None]
 
 
 class GenerationHandle:
     """One generation on a server. It goes on whether or not anybody holds a handle; `cancel` ends it."""
 
-    def __init__(self, transport: Transport, generation: Generation, *, backoff: Backoff) -> None:
+    def __init__(
+        self, transport: Transport, generation: Generation, *, persistence: Persistence, request_id: str = ""
+    ) -> None:
         self._transport = transport
-        self._backoff = backoff
+        self._persistence = persistence
         self.generation = generation
         """The newest snapshot this handle has seen."""
+
+        self.request_id = request_id
+        """That of the call that created it; empty where another client did."""
 
     def __repr__(self) -> str:
         return f"GenerationHandle({self.generation_id!r}, {self.generation.state.value})"
@@ -47,29 +54,69 @@ class GenerationHandle:
 
     def refresh(self) -> Generation:
         """Ask the server for a new snapshot."""
-        request = service_pb.GetGenerationRequest(generation_id=self.generation_id)
-        reply = self._transport.unary(self._transport.generations.GetGeneration, request)
-        self.generation = _convert.generation(reply.generation)
-        return self.generation
+        return self._note(_flows.get(self.generation_id))
 
-    def frames(self, start: int = 0, *, on_wait: Callable[[VinfError], None] | None = None) -> Iterator[Image]:
-        """Iterate over the frames from index `start`, uint8 ``[H, W, 3]``, as they are made.
+    def frames(
+        self,
+        start: int = 0,
+        *,
+        stop: int | None = None,
+        format: FormatLike = None,
+        latency: str = "all",
+        prefetch: int = PREFETCH,
+        on_wait: OnWait | None = None,
+    ) -> Generator[Frame, None, None]:
+        """Iterate over the frames as they are made.
 
-        Leaving early closes the stream and leaves the generation alone. Broken streams are resumed;
-        `on_wait` is called with each break before the next try.
+        Leaving early closes the stream and leaves the generation alone. Broken streams are resumed.
+
+        Args:
+            start: first frame wanted.
+            stop: first frame not wanted; None: to the end.
+            format: "rgb24" (the default), "rgba8", "bgra8", "nv12", "jpeg", "png" or a `FrameFormat`.
+            latency: "all" brings every frame in order; "low" always the newest, leaving out those that were made while
+                the caller was busy, so that none is ever old.
+            prefetch: frames that are read ahead in a thread; 0: none. With "low" nothing is read ahead.
+            on_wait: called with each break before the next try, perhaps from that thread.
 
         Raises:
             GenerationFailedError, GenerationCancelledError: the generation ended before its last frame.
+            FrameEvictedError: `start` is no longer kept.
+            InvalidRequestError: an argument cannot work.
+            TransportError: the connection broke more often in a row than the client allows.
         """
-        return read_frames(self._transport, self.generation_id, start=start, backoff=self._backoff, on_wait=on_wait)
+        wanted = self._wanted(start, stop, format, on_wait).check(latency, prefetch=prefetch)
+        return read_frames(self._transport, wanted, prefetch=prefetch)
 
-    def watch(self, on_progress: Callable[[Progress], None]) -> ProgressThread:
+    def pull(
+        self,
+        start: int = 0,
+        *,
+        stop: int | None = None,
+        format: FormatLike = None,
+        latency: str = "all",
+        capacity: int = CAPACITY,
+        on_wait: OnWait | None = None,
+    ) -> FramePuller:
+        """Return a puller: for a loop that must not wait for frames (`latest`) or that sets the pace (`next`).
+
+        Arguments and errors are those of `frames`.
+
+        Args:
+            capacity: frames that lie ready at most; the server is asked for no more until one is taken.
+        """
+        wanted = self._wanted(start, stop, format, on_wait).check(latency, capacity=capacity)
+        return FramePuller(self._transport, wanted, capacity=max(1, capacity))
+
+    def watch(self, on_progress: OnProgress) -> ProgressThread:
         """Call back with each change from a thread of the SDK, until the result is closed."""
-        return ProgressThread(self._transport, self.generation_id, backoff=self._backoff, callback=on_progress)
+        return ProgressThread(
+            self._watch(WatchCursor(self.generation_id, backoff=self._persistence.backoff)), on_progress
+        )
 
     def updates(
-        self, after_sequence: int = 0, *, previews: bool = False, on_wait: Callable[[VinfError], None] | None = None
-    ) -> Iterator[Update]:
+        self, after_sequence: int = 0, *, previews: bool = False, on_wait: OnWait | None = None
+    ) -> Generator[Update, None, None]:
         """Iterate over snapshots and changes of state until it has ended; resumes across restarts of the server.
 
         Args:
@@ -81,17 +128,17 @@ class GenerationHandle:
             GenerationNotFoundError: it was deleted.
             TransportError: the stream broke more often in a row than the client allows.
         """
-        watch = Watch(
-            self._transport,
+        cursor = WatchCursor(
             self.generation_id,
-            backoff=self._backoff,
+            backoff=self._persistence.backoff,
             after_sequence=after_sequence,
             previews=previews,
             on_wait=on_wait,
         )
-        for update in watch:
-            self.generation = update.generation
-            yield update
+        with naming(self.request_id):
+            for update in self._watch(cursor):
+                self.generation = update.generation
+                yield update
 
     def wait(self, timeout: float | None = None) -> Generation:
         """Wait until it succeeded, and return the last snapshot.
@@ -100,22 +147,45 @@ class GenerationHandle:
             GenerationFailedError, GenerationCancelledError: it ended otherwise.
             RpcTimeoutError: `timeout` seconds went by; the generation goes on.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if deadline is None:
+        if timeout is None:
             for _ in self.updates():
                 pass
         else:
-            self._poll(deadline)
-        if self.generation.state is not GenerationState.SUCCEEDED:
-            raise failure_error(self.generation.error, self.generation.state, self.generation_id)
-        return self.generation
+            self._note(_flows.poll_end(self.generation_id, timeout))
+        with naming(self.request_id):
+            return _flows.succeeded(self.generation)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        on_progress: OnProgress | None = None,
+        on_wait: OnWait | None = None,
+    ) -> Path:
+        """Write the frames to a file as they are made, and return its path: .mp4, .npy, .gif, or a folder of PNG files.
+
+        Whoever finds the file finds it whole: it gets its name when it is.
+
+        Args:
+            path: where; the ending decides the form, a name without one is a folder.
+            start: first frame written.
+            stop: first frame not written; None: to the end.
+            on_progress: called with each change of progress, from a thread of the SDK.
+            on_wait: called with each break of the connection before the next try.
+
+        Raises:
+            OutputError: it cannot be written there.
+            GenerationFailedError, GenerationCancelledError: the generation ended before its last frame.
+        """
+        saving = Saving.prepare(path, self.generation.spec, start=start, stop=stop)
+        with closing(self.watch(on_progress)) if on_progress is not None else nullcontext():
+            return write_frames(saving, self.frames(start, stop=stop, on_wait=on_wait))
 
     def cancel(self, *, timeout: float | None = None) -> Generation:
         """Ask for its end, and return the snapshot after; a finished generation stays as it is."""
-        request = service_pb.CancelGenerationRequest(generation_id=self.generation_id)
-        reply = self._transport.unary(self._transport.generations.CancelGeneration, request, timeout=timeout)
-        self.generation = _convert.generation(reply.generation)
-        return self.generation
+        return self._note(_flows.cancel(self.generation_id, timeout))
 
     def delete(self) -> None:
         """Have the server forget it and remove its frames.
@@ -124,84 +194,32 @@ class GenerationHandle:
             WrongStateError: it has not ended; cancel it first.
             GenerationNotFoundError: it is deleted already.
         """
-        request = service_pb.DeleteGenerationRequest(generation_id=self.generation_id)
-        self._transport.unary(self._transport.generations.DeleteGeneration, request)
+        with naming(self.request_id):
+            self._transport.run(_flows.delete(self.generation_id))
 
-    def _poll(self, deadline: float) -> None:
-        pause = 0.05
-        while not self.refresh().ended:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise RpcTimeoutError(f"generation {self.generation_id} is not finished yet", code="DEADLINE_EXCEEDED")
-            self._transport.pause(min(pause, left))
-            pause = min(1.0, pause * 1.5)
+    def _note(self, flow: _flows.Flow[Generation]) -> Generation:
+        with naming(self.request_id):
+            self.generation = self._transport.run(flow)
+        return self.generation
+
+    def _wanted(self, start: int, stop: int | None, format: FormatLike, on_wait: OnWait | None) -> Wanted:
+        return Wanted(
+            generation_id=self.generation_id,
+            start=start,
+            stop=stop,
+            output=format,
+            request_id=self.request_id,
+            persistence=self._persistence,
+            on_wait=on_wait,
+        )
+
+    def _watch(self, cursor: WatchCursor) -> Watch:
+        return Watch(self._transport, cursor, stall_timeout=self._persistence.stall_timeout)
 
 
-class Video:
-    """A video being made: iterate over its frames, uint8 ``[H, W, 3]``, as they arrive.
-
-    Leaving early, by `break`, by an exception or by `close`, cancels the generation, unless it is detached. `with`
-    makes the moment certain.
-    """
-
-    def __init__(
-        self,
-        handle: GenerationHandle,
-        *,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_wait: Callable[[VinfError], None] | None = None,
-        cancel_on_leave: bool = True,
-    ) -> None:
-        self.handle = handle
-        self._cancel_on_leave = cancel_on_leave
-        self._on_progress = on_progress
-        self._on_wait = on_wait
-        self._over = False
-        spec = handle.generation.spec
-        self.generation_id: str = handle.generation_id
-        self.frame_count: int = spec.frame_count
-        self.width: int = spec.width
-        self.height: int = spec.height
-        self.frame_rate: Fraction = spec.frame_rate
-
-    def __len__(self) -> int:
-        return self.frame_count
-
-    def __repr__(self) -> str:
-        return f"Video({self.generation_id!r}, {self.frame_count} frames of {self.width}x{self.height})"
-
-    def __iter__(self) -> Iterator[Image]:
-        """Read from the first frame; a second iteration reads the same frames again."""
-        return self._read()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Cancel the generation unless it is over or detached. A no-op the second time."""
-        if self._over or not self._cancel_on_leave:
-            return
-        self._over = True
-        # Errors here would hide what made the caller leave; an unreachable server ends the generation by itself.
-        with suppress(VinfError):
-            self.handle.cancel(timeout=_CANCEL_TIMEOUT)
-            log.info("generation %s: cancelled, its reader left", self.generation_id)
-
-    def _read(self) -> Iterator[Image]:
-        progress = self.handle.watch(self._on_progress) if self._on_progress is not None else None
-        try:
-            yield from self.handle.frames(on_wait=self._on_wait)
-            self._over = True
-        except VinfError:
-            # It failed, or the server is out of reach for good: nothing is left to cancel.
-            self._over = True
-            raise
-        finally:
-            if progress is not None:
-                progress.close()
-            self.close()
+def write_frames(saving: Saving, frames: Generator[Frame, None, None]) -> Path:
+    """Write every frame, and return where."""
+    with closing(frames), saving.open() as writer:
+        for frame in frames:
+            writer.write(frame)
+    return saving.path

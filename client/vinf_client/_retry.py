@@ -22,18 +22,25 @@ class Backoff:
         return full * random.uniform(0.5, 1.0)
 
 
-class Attempts:
-    """Counts failures in a row and waits after each; only what the server calls UNAVAILABLE is tried again."""
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """How a client holds on to what it reads."""
 
-    def __init__(
-        self,
-        backoff: Backoff,
-        *,
-        sleep: Callable[[float], object],
-        on_failure: Callable[[VinfError], None] | None = None,
-    ) -> None:
+    backoff: Backoff = Backoff()
+    stall_timeout: float | None = None  # seconds
+
+
+class Attempts:
+    """Counts failures in a row and says how long to wait after each; only what the server calls UNAVAILABLE is tried
+    again.
+
+    Args:
+        backoff: the waits.
+        on_failure: called with each failure that is tried again.
+    """
+
+    def __init__(self, backoff: Backoff, *, on_failure: Callable[[VinfError], None] | None = None) -> None:
         self._backoff = backoff
-        self._sleep = sleep
         self._on_failure = on_failure
         self._failures = 0
 
@@ -41,8 +48,8 @@ class Attempts:
         """Forget earlier failures: something arrived."""
         self._failures = 0
 
-    def failed(self, error: VinfError) -> None:
-        """Wait before the next try, or raise `error` when there is none left.
+    def failed(self, error: VinfError) -> float:
+        """Return the seconds to wait before the next try, or raise `error` when there is none left.
 
         Must be called while `error` is handled, so that its traceback stays whole.
         """
@@ -51,4 +58,4 @@ class Attempts:
             raise error
         if self._on_failure is not None:
             self._on_failure(error)
-        self._sleep(error.retry_after or self._backoff.delay(self._failures))
+        return error.retry_after or self._backoff.delay(self._failures)

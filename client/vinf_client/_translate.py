@@ -73,6 +73,7 @@ _WHAT_TO_DO = {
     "CERTIFICATE_INVALID": "use one with an alternative name or a common name",
 }
 
+_WITH_STATUS = (grpc.Call, grpc.aio.AioRpcError)
 _DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "vinf"
 _LONGEST_MESSAGE = 2000
@@ -89,8 +90,8 @@ def translated(server: str) -> Iterator[None]:
 
 def translate(error: grpc.RpcError, server: str) -> VinfError:
     """Find the most specific error for a failed call to `server`."""
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    text = _plain(error.details() if isinstance(error, grpc.Call) else str(error))
+    code = error.code() if isinstance(error, _WITH_STATUS) else grpc.StatusCode.UNKNOWN
+    text = _plain(error.details() if isinstance(error, _WITH_STATUS) else str(error))
     info, bad_request, retry_after = _details(error)
     kind = BY_REASON.get(info.reason) or BY_CODE.get(code, ServerError)
     known = {
@@ -158,7 +159,7 @@ def _details(
 
 def _status(error: grpc.RpcError) -> status_pb2.Status:
     trailers: Iterable[tuple[str, str | bytes]] | None = None
-    if isinstance(error, grpc.Call):
+    if isinstance(error, _WITH_STATUS):
         trailers = error.trailing_metadata()
     for key, value in trailers or ():
         if key == _DETAILS_KEY:

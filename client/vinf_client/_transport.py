@@ -1,58 +1,109 @@
-"""One channel to one server: options, deadlines, retries, and the place where gRPC's errors end."""
+"""One channel to one server: deadlines, pauses, silence, and the place where gRPC's errors end."""
 
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
-from vinf.v1 import server_info_service_pb2 as info_pb
 from vinf.v1.server_info_service_pb2_grpc import ServerInfoServiceStub
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
-from vinf_client._access import Access, is_loopback
-from vinf_client._errors import ClientClosedError, InvalidRequestError, RpcTimeoutError, TransportError, Violation
-from vinf_client._retry import Attempts, Backoff
+from vinf_client._access import Access
+from vinf_client._channel import call_metadata, channel_options, check_target
+from vinf_client._config import DEFAULT_SERVER as DEFAULT_SERVER  # whom the command asks by default
+from vinf_client._errors import ClientClosedError, InvalidRequestError, TransportError
+from vinf_client._flows import Call, Connect, Effect, Flow, Pause, first_contact
+from vinf_client._reading import stalled
+from vinf_client._stall import Silence, StallWatch
 from vinf_client._translate import translated
 
 if TYPE_CHECKING:
     from grpc import _CallIterator
 
-DEFAULT_SERVER = "127.0.0.1:50051"
-
-_RECEIVE_LIMIT = 64 * 1024 * 1024
-_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
-    # A hung machine is noticed even while no frame is due; servers send at least a keepalive every 10 s.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # gRPC's own pause between connection attempts grows to two minutes; a restarted server is back sooner.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
-
 _OPEN_ACCESS = Access()
 
-Request = TypeVar("Request")
 Response = TypeVar("Response")
+Result = TypeVar("Result")
 
 
 class Stream(Generic[Response]):
-    """A server stream whose failures are this package's errors."""
+    """A server stream whose failures are this package's errors.
 
-    def __init__(self, call: "_CallIterator[Response]", transport: "Transport") -> None:
+    Iterating raises `StallError` when nothing comes for `stall_timeout` seconds; time that the reader spends elsewhere
+    does not count.
+    """
+
+    def __init__(
+        self, call: "_CallIterator[Response]", transport: "Transport", *, stall_timeout: float | None = None
+    ) -> None:
         self._call = call
         self._transport = transport
+        self._silence = Silence(stall_timeout, call.cancel) if stall_timeout is not None else None
+        self.brought_any = False
 
     def __iter__(self) -> Iterator[Response]:
-        with self._transport.guarded():
-            yield from self._call
+        silence = self._silence
+        try:
+            with self._transport.guarded():
+                if silence is None:
+                    yield from self._call
+                else:
+                    yield from self._watched(silence)
+        except TransportError as error:
+            if silence is not None and silence.broken:
+                raise stalled(silence.timeout) from error
+            raise
+
+    def _watched(self, silence: Silence) -> Iterator[Response]:
+        watch = self._transport.stall_watch
+        silence.begin()
+        watch.add(silence)
+        try:
+            for message in self._call:
+                silence.over()
+                self.brought_any = True
+                yield message
+                silence.begin()
+        finally:
+            watch.remove(silence)
 
     def cancel(self) -> None:
         """End the stream; a no-op when it has ended. Any thread may call it."""
         self._call.cancel()
+
+
+class CancellableCall:
+    """Calls of one method, one at a time, that another thread may cut short."""
+
+    def __init__(self, transport: "Transport", method: str) -> None:
+        self._transport = transport
+        self._method = method
+        self._future: grpc.Future | None = None  # type: ignore[type-arg]
+        self._cancelled = False
+
+    def __call__(self, request: Message, timeout: float) -> Any:
+        """Make the call.
+
+        Raises:
+            TransportError: also with the code CANCELLED, after `cancel`.
+        """
+        with self._transport.guarded():
+            self._future = future = self._transport.begin(self._method, request, timeout)
+            if self._cancelled:
+                future.cancel()
+            try:
+                return future.result()
+            except grpc.FutureCancelledError as error:
+                raise TransportError("the call was cancelled", code="CANCELLED") from error
+
+    def cancel(self) -> None:
+        """End the call under way, and those that come."""
+        self._cancelled = True
+        if self._future is not None:
+            self._future.cancel()
 
 
 class Transport:
@@ -71,32 +122,47 @@ class Transport:
     def __init__(
         self, server: str, *, connect_timeout: float, rpc_timeout: float, access: Access = _OPEN_ACCESS
     ) -> None:
-        self.server = _target(server)
+        self.server = check_target(server)
+        self.rpc_timeout = rpc_timeout
+        self.stall_watch = StallWatch()
         self._connect_timeout = connect_timeout
-        self._rpc_timeout = rpc_timeout
         self._connected = False
         self._closed = threading.Event()
-        options = list(_OPTIONS)
-        if is_loopback(self.server):
-            options.append(("grpc.enable_http_proxy", 0))  # a proxy could not reach them
+        self._wakers: weakref.WeakSet[threading.Event] = weakref.WeakSet()
         access.check(self.server)
-        self._channel = access.channel(self.server, options)
-        self.generations = VideoGenerationServiceStub(self._channel)
-        self.server_info = ServerInfoServiceStub(self._channel)
-        self._metadata = (("x-vinf-client", f"python/{_version()}"), *access.metadata)
+        credentials, options = access.credentials(), channel_options(self.server)
+        self._channel = (
+            grpc.insecure_channel(self.server, options=options)
+            if credentials is None
+            else grpc.secure_channel(self.server, credentials, options=options)
+        )
+        self._generations = VideoGenerationServiceStub(self._channel)
+        self._server_info = ServerInfoServiceStub(self._channel)
+        self._metadata = call_metadata(access)
 
     def close(self) -> None:
         """Close the channel; calls and pauses under way, of any thread, end with `ClientClosedError`."""
         self._closed.set()
+        for waker in list(self._wakers):
+            waker.set()
         self._channel.close()
 
-    def pause(self, seconds: float) -> None:
-        """Sleep before another try; `close` wakes it.
+    def waker(self) -> threading.Event:
+        """Return an event that ends the pauses made with it; `close` sets it."""
+        waker = threading.Event()
+        self._wakers.add(waker)
+        if self._closed.is_set():
+            waker.set()
+        return waker
+
+    def pause(self, seconds: float, waker: threading.Event | None = None) -> None:
+        """Sleep before another try, not beyond the moment when `waker` is set.
 
         Raises:
             ClientClosedError: the transport is closed.
         """
-        if self._closed.wait(seconds):
+        (waker or self._closed).wait(seconds)
+        if self._closed.is_set():
             raise ClientClosedError("the client was closed")
 
     @contextmanager
@@ -117,64 +183,52 @@ class Transport:
         Raises:
             TransportError: nobody listens there, or nobody answered in time.
         """
-        if self._connected:
-            return
-        try:
-            with self.guarded():
-                self.server_info.GetServerInfo(
-                    info_pb.GetServerInfoRequest(), timeout=self._connect_timeout, metadata=self._metadata
-                )
-        except RpcTimeoutError as error:
-            # Not the timeout of a call that arrived: most likely a host that drops packets.
-            raise TransportError(
-                f"cannot reach a vinf server at {self.server}: no answer within {self._connect_timeout:g} s",
-                code="UNAVAILABLE",
-            ) from error
-        self._connected = True
+        if not self._connected:
+            self.run(first_contact(self.server, self._connect_timeout))
+            self._connected = True
 
-    def unary(
-        self,
-        rpc: "grpc.UnaryUnaryMultiCallable[Request, Response]",
-        request: Request,
-        *,
-        timeout: float | None = None,
-    ) -> Response:
-        """Make one call; a broken connection is tried again (every call is idempotent)."""
-        self.connect()
-        attempts = Attempts(Backoff(attempts=5), sleep=self.pause)
-        while True:
-            try:
+    def run(self, flow: Flow[Result]) -> Result:
+        """Do what a flow asks for, until it returns."""
+        return _drive(flow, self)
+
+    def do(self, effect: Effect) -> Any:
+        """Do one thing that a flow asks for."""
+        match effect:
+            case Connect():
+                self.connect()
+            case Pause(seconds):
+                self.pause(seconds)
+            case Call(method, request, timeout):
                 with self.guarded():
-                    return rpc(request, timeout=timeout or self._rpc_timeout, metadata=self._metadata)
-            except TransportError as error:
-                attempts.failed(error)
+                    return self._rpc(method)(request, timeout=timeout or self.rpc_timeout, metadata=self._metadata)
+        return None
 
-    def stream(self, rpc: "grpc.UnaryStreamMultiCallable[Request, Response]", request: Request) -> Stream[Response]:
+    def begin(self, method: str, request: Message, timeout: float) -> "grpc.Future[Any]":
+        """Begin a unary call; its errors are gRPC's."""
+        future: grpc.Future[Any] = self._rpc(method).future(request, timeout=timeout, metadata=self._metadata)
+        return future
+
+    def stream(self, method: str, request: Message, *, stall_timeout: float | None = None) -> Stream[Any]:
         """Open a server stream; it has no deadline, `Stream.cancel` ends it."""
         with self.guarded():
-            return Stream(rpc(request, metadata=self._metadata), self)
+            return Stream(self._rpc(method)(request, metadata=self._metadata), self, stall_timeout=stall_timeout)
+
+    def _rpc(self, method: str) -> Any:
+        return getattr(self._generations, method, None) or getattr(self._server_info, method)
 
 
-def _target(server: str) -> str:
-    """Check an address here: gRPC would take any text and fail later with words about name resolution."""
-    text = server.strip()
-    if text.startswith(("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:")):
-        return text
-    host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535) or "/" in text:
-        raise InvalidRequestError.of(
-            [
-                Violation(
-                    "server",
-                    f"must be HOST:PORT with a port in [1, 65535], for example {DEFAULT_SERVER}; got {server!r}",
-                )
-            ]
-        )
-    return text
-
-
-def _version() -> str:
+def _drive(flow: Generator[Effect, Any, Result], transport: Transport) -> Result:
     try:
-        return version("vinf")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"
+        effect = next(flow)
+        while True:
+            try:
+                result = transport.do(effect)
+            except Exception as error:
+                effect = flow.throw(error)
+            else:
+                effect = flow.send(result)
+    except StopIteration as done:
+        found: Result = done.value
+        return found
+    finally:
+        flow.close()

@@ -19,7 +19,8 @@ from typing import IO, Any, ClassVar, Self
 import numpy as np
 
 from vinf_client._errors import OutputError
-from vinf_client._frames import Image
+from vinf_client._frame import Picture, rgb_of
+from vinf_client._pixels import Image
 
 PNG_NAME = "frame_{:06d}.png"
 
@@ -66,10 +67,11 @@ class FrameWriter(ABC):
         finally:
             _remove(self.partial)
 
-    def write(self, frame: Image) -> None:
-        """Append the next frame, uint8 ``[H, W, 3]``."""
+    def write(self, frame: Picture) -> None:
+        """Append the next frame, or pixels, uint8 ``[H, W, 3]``."""
+        pixels = rgb_of(frame)
         with _output_errors(self.path):
-            self._write(frame)
+            self._write(pixels)
 
     @abstractmethod
     def _open(self) -> None: ...

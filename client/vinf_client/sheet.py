@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
 from vinf_client._errors import OutputError
-from vinf_client._frames import Image
+from vinf_client._frame import Picture, rgb_of
 from vinf_client._types import Clip, PromptSegment
 from vinf_client.output import prepare_folder
 
@@ -59,12 +59,12 @@ class ContactSheet:
         self._columns = max(1, columns or _columns(len(self._wanted)))
         self._thumbnails: list[tuple[int, PillowImage.Image]] = []
 
-    def add(self, index: int, frame: Image) -> None:
-        """Take frame `index`, uint8 ``[H, W, 3]``; keep a thumbnail when it is among the chosen ones."""
+    def add(self, index: int, frame: Picture) -> None:
+        """Take frame `index`, or its pixels, uint8 ``[H, W, 3]``; keep a thumbnail when it is among the chosen ones."""
         if index not in self._wanted:
             return
         widest = max(16, _WIDEST // self._columns - _GAP)
-        picture = PillowImage.fromarray(np.ascontiguousarray(frame))
+        picture = PillowImage.fromarray(np.ascontiguousarray(rgb_of(frame)))
         width = min(widest, picture.width * -(-_NARROWEST // picture.width))  # small ones grow by a whole factor
         if picture.width != width:
             height = max(1, round(picture.height * width / picture.width))

@@ -212,7 +212,7 @@ class Person:
                     time.sleep(0.2)  # a thread of its own: nobody else waits
             try:
                 for index, frame in enumerate(handle.frames()):
-                    self._history.received(stream, index, frame.tobytes())
+                    self._history.received(stream, index, frame.data)
                 stream.ended, stream.end_next = "end", log.following
             except VinfError as error:
                 self._history.complaints.append(f"{self.name}, {log.generation_id}: the SDK gave up: {error}")

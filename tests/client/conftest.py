@@ -20,6 +20,7 @@ def client(server):
 
 
 @pytest.fixture(autouse=True)
-def _no_server_in_the_environment(monkeypatch):
+def _no_server_in_the_environment(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-settings"))
     for name in ("SERVER", "TOKEN", "TLS", "TLS_CA", "TLS_CERT", "TLS_KEY"):
         monkeypatch.delenv(f"VINF_{name}", raising=False)

@@ -11,6 +11,7 @@ from vinf.v1.server_info_service_pb2_grpc import add_ServerInfoServiceServicer_t
 from vinf.v1.video_generation_service_pb2_grpc import add_VideoGenerationServiceServicer_to_server
 from vinf_client import AuthenticationError, Client, InvalidRequestError, TransportError
 from vinf_client._access import Access, is_loopback
+from vinf_client._config import Settings
 from vinf_client.cli import main
 
 TOKEN = "vinf_secret-of-a-test"
@@ -152,13 +153,13 @@ def test_mistakes_name_the_argument(arguments, name, problem):
 
 @pytest.mark.fast
 def test_the_environment_switches_tls_on_and_arguments_off():
-    assert Access().completed({}).tls is False
-    assert Access().completed({"VINF_TLS": "1"}).tls is True
-    assert Access().completed({"VINF_TLS": "0"}).tls is False
-    assert Access().completed({"VINF_TLS_CA": "ca"}).tls is True
-    off = Access(tls=False).completed({"VINF_TLS_CA": "ca", "VINF_TLS_CERT": "c", "VINF_TLS_KEY": "k"})
+    assert Access().completed({}, Settings()).tls is False
+    assert Access().completed({"VINF_TLS": "1"}, Settings()).tls is True
+    assert Access().completed({"VINF_TLS": "0"}, Settings()).tls is False
+    assert Access().completed({"VINF_TLS_CA": "ca"}, Settings()).tls is True
+    off = Access(tls=False).completed({"VINF_TLS_CA": "ca", "VINF_TLS_CERT": "c", "VINF_TLS_KEY": "k"}, Settings())
     assert (off.tls, off.tls_ca, off.tls_cert, off.tls_key) == (False, None, None, None)
-    assert Access(tls_ca="mine").completed({"VINF_TLS_CA": "ca"}).tls_ca == "mine"
+    assert Access(tls_ca="mine").completed({"VINF_TLS_CA": "ca"}, Settings()).tls_ca == "mine"
 
 
 @pytest.mark.fast

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vinf_client._client import RESUME_ATTEMPTS, Client
+from vinf_client._config import DEFAULT_SERVER
+from vinf_client._config import server_of as configured_server
 from vinf_client._errors import (
     AuthenticationError,
     ClientLimitError,
@@ -33,7 +35,6 @@ from vinf_client._errors import (
     Violation,
     WrongStateError,
 )
-from vinf_client._transport import DEFAULT_SERVER
 
 EXIT_INTERRUPTED = 130
 EXIT_NOT_ENDED = 6
@@ -116,8 +117,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def server_of(arguments: argparse.Namespace) -> str:
-    """Return the address to talk to: the option, else the environment, else this machine."""
-    return arguments.server if arguments.server is not None else os.environ.get("VINF_SERVER") or DEFAULT_SERVER
+    """Return the address to talk to: the option, else of the environment, of the settings, else this machine.
+
+    Raises:
+        ConfigError: the settings cannot be used.
+    """
+    return configured_server(arguments.server, os.environ)
 
 
 def client_of(arguments: argparse.Namespace, *, resume_attempts: int = RESUME_ATTEMPTS) -> Client:
@@ -131,7 +136,7 @@ def client_of(arguments: argparse.Namespace, *, resume_attempts: int = RESUME_AT
         InvalidRequestError: one of them cannot work.
     """
     return Client(
-        server_of(arguments),
+        arguments.server,
         token=None if arguments.token_file is None else _read_token(arguments.token_file),
         tls=arguments.tls,
         tls_ca=arguments.tls_ca,

@@ -14,7 +14,7 @@ from vinf_client._errors import (
     InvalidRequestError,
     Violation,
 )
-from vinf_client._frames import Image
+from vinf_client._frame import Frame
 from vinf_client._generation import GenerationHandle
 from vinf_client._translate import failure_error
 from vinf_client._types import Generation, GenerationState
@@ -124,7 +124,7 @@ def _save(handle: GenerationHandle, target: Target, start: int, follower: Follow
     return count
 
 
-def _frames(handle: GenerationHandle, start: int, count: int, follower: Follower, *, wait: bool) -> Iterator[Image]:
+def _frames(handle: GenerationHandle, start: int, count: int, follower: Follower, *, wait: bool) -> Iterator[Frame]:
     frames = handle.frames(start, on_wait=follower.waiting)
     if not wait:
         # Stopping behind the last one that is there leaves the end of the generation out of it.

@@ -1,0 +1,1 @@
+"""The asynchronous client, on gRPC's own asyncio stack."""

@@ -1,0 +1,192 @@
+"""Pulled frames: the newest without waiting, or every one at the caller's pace."""
+
+import gc
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from vinf_client import (
+    Client,
+    FrameEvictedError,
+    GenerationFailedError,
+    InvalidRequestError,
+    RpcTimeoutError,
+    TransportError,
+)
+from vinf_client.testing import FakeServer, fake_pixels
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def fake():
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(fake):
+    with Client(fake.address, token="", tls=False) as made:
+        yield made
+
+
+def pull_threads():
+    return [thread for thread in threading.enumerate() if thread.name in ("vinf-pull", "vinf-read-ahead")]
+
+
+def test_every_frame_once_and_in_order(client):
+    with client.submit("a red ball", frames=50).pull() as puller:
+        frames = list(puller)
+        assert puller.ended
+        assert puller.next() is None
+        assert puller.latest() is frames[-1]
+    assert [frame.index for frame in frames] == list(range(50))
+    np.testing.assert_array_equal(frames[-1], fake_pixels(49))
+    assert not pull_threads()
+
+
+def test_a_part(client):
+    with client.submit("a red ball", frames=50).pull(20, stop=30, capacity=1) as puller:
+        assert [frame.index for frame in puller] == list(range(20, 30))
+
+
+def test_frames_larger_than_a_reply_come_in_slices(client):
+    with client.submit("a red ball", frames=3, width=2048, height=1024).pull(latency="low") as puller:
+        frame = puller.next(20)
+        assert len(frame.data) > 4 * 1024 * 1024
+        np.testing.assert_array_equal(frame, fake_pixels(frame.index, 2048, 1024))
+
+
+@pytest.mark.parametrize("latency", ["all", "low"])
+def test_breaks_and_damage_are_mended(fake, client, latency):
+    fake.reset(damage_at=(2, 5), frame_rate=100)
+    with client.submit("a red ball", frames=8).pull(latency=latency) as puller:
+        frames = list(puller)
+    assert all(np.array_equal(frame, fake_pixels(frame.index)) for frame in frames)
+    indices = [frame.index for frame in frames]
+    assert indices == sorted(set(indices))
+    assert indices[-1] == 7
+    if latency == "all":
+        assert indices == list(range(8))
+
+
+def test_the_latest_never_waits_and_is_repeated(fake, client):
+    fake.reset(step_seconds=0.2)
+    with client.submit("a red ball", frames=4, steps=1).pull(latency="low") as puller:
+        assert puller.latest() is None
+        newest = puller.next(20)
+        assert newest.index == 3
+        assert puller.latest() is newest
+        assert puller.latest() is newest
+
+
+def test_waiting_ends(fake, client):
+    fake.reset(step_seconds=60)
+    with client.submit("a red ball").pull() as puller:
+        with pytest.raises(RpcTimeoutError, match=r"no frame came within 0\.05 s"):
+            puller.next(0.05)
+        assert not puller.ended
+    assert fake.wait_for_calls(0)
+
+
+def test_a_failure_comes_after_the_frames(fake, client):
+    fake.reset(fail_at_frame=3)
+    handle = client.submit("a red ball", frames=8)
+    with handle.pull() as puller:
+        assert [puller.next().index for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(GenerationFailedError) as caught:
+            puller.next(20)
+        assert (caught.value.reason, caught.value.request_id) == ("WORKER_LOST", handle.request_id)
+        with pytest.raises(GenerationFailedError):
+            puller.latest()
+
+
+def test_frames_that_are_no_longer_kept(fake, client):
+    fake.reset(evict_before=5)
+    handle = client.submit("a red ball", frames=8)
+    for read in (lambda: list(handle.frames()), lambda: list(handle.pull())):
+        with pytest.raises(FrameEvictedError) as caught:
+            read()
+        assert caught.value.first_available_frame_index == 5
+    assert [frame.index for frame in handle.frames(5)] == [5, 6, 7]
+    assert [frame.index for frame in handle.frames(latency="low")] == [7]
+
+
+def test_low_latency_keeps_up_with_a_fast_producer(fake, client):
+    """The consumer takes 12 of 240 frames a second; what it gets is what is newest at that moment."""
+    fake.reset(frame_rate=240)
+    began = None
+    ages = []
+    for frame in client.submit("a red ball", frames=240).frames(latency="low"):
+        now = time.monotonic()
+        began = began if began is not None else now - (frame.index + 1) / 240
+        ages.append(now - began - (frame.index + 1) / 240)
+        threading.Event().wait(1 / 12)
+    assert len(ages) < 30
+    assert sorted(ages)[len(ages) // 2] < 0.04
+
+
+def test_a_server_that_goes_away_is_told(fake, client):
+    handle = client.submit("a red ball")
+    with Client(fake.address, token="", tls=False, resume_attempts=1) as impatient:
+        other = impatient.attach(handle.generation_id)
+        fake.stop()
+        with pytest.raises(TransportError, match="connection"), other.pull() as puller:
+            puller.next(20)
+
+
+def test_an_abandoned_puller_ends(fake, client):
+    fake.reset(frame_rate=5)
+    puller = client.submit("a red ball", frames=1000).pull()
+    puller.next(20)
+    del puller
+    gc.collect()
+    assert fake.wait_for_calls(0)
+
+
+def test_a_client_that_is_closed_ends_its_pullers(fake):
+    fake.reset(frame_rate=5)
+    client = Client(fake.address, token="", tls=False)
+    puller = client.submit("a red ball", frames=1000).pull()
+    puller.next(20)
+    client.close()
+    assert fake.wait_for_calls(0)
+    puller.close()
+    assert not pull_threads()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"latency": "none"}, "latency"),
+        ({"start": -1}, "start"),
+        ({"start": 1.5}, "start"),
+        ({"stop": -2}, "stop"),
+        ({"prefetch": -1}, "prefetch"),
+        ({"prefetch": True}, "prefetch"),
+    ],
+)
+def test_arguments_that_cannot_be(client, arguments, name):
+    with pytest.raises(InvalidRequestError) as caught:
+        client.submit("a red ball").frames(**arguments)
+    assert [violation.argument for violation in caught.value.violations] == [name]
+
+
+def test_reading_ahead_is_bounded_and_ends(fake, client):
+    handle = client.submit("a red ball", frames=300)
+    frames = handle.frames(prefetch=2)
+    assert next(frames).index == 0
+    assert len(pull_threads()) == 1
+    frames.close()
+    assert not pull_threads()
+    assert [frame.index for frame in handle.frames(298, prefetch=0)] == [298, 299]
+    assert fake.wait_for_calls(0)
+
+
+@pytest.mark.parametrize("wanted", [{"latency": "x"}, {"format": "x"}, {"prefetch": -1}])
+def test_generate_refuses_before_anything_is_created(fake, client, wanted):
+    with pytest.raises(InvalidRequestError):
+        client.generate("a red ball", **wanted)
+    assert client.list() == []
