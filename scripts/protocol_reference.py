@@ -1,7 +1,7 @@
 """Write docs/protocol.md: what the comments of the public contracts say, as tables.
 
-    python scripts/protocol_reference.py            # writes it
-    python scripts/protocol_reference.py --check    # exits with 1 when it would change
+python scripts/protocol_reference.py            # writes it
+python scripts/protocol_reference.py --check    # exits with 1 when it would change
 """
 
 import argparse

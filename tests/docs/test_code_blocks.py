@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import PAGES, ROOT, Block, all_blocks, blocks
+from tests.docs.blocks import PAGES, Block, all_blocks, blocks
 from tests.support.server import Server
 
 RUN = {"sh", "python"}
@@ -48,7 +48,7 @@ def test_every_block_is_run_or_says_why_not() -> None:
 @pytest.mark.fast
 @pytest.mark.parametrize("block", [block for block in all_blocks() if block.language in READ], ids=str)
 def test_data_can_be_read(block: Block) -> None:
-    for line in [block.text] if not block.note == "lines" else block.text.splitlines():
+    for line in [block.text] if block.note != "lines" else block.text.splitlines():
         READ[block.language](line)
 
 
@@ -82,7 +82,9 @@ class Page:
 
             self._address = self._stack.enter_context(FakeServer()).address
         text = text.replace("127.0.0.1:50051", self._address)
-        command = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [sys.executable, "-W", "error", "-c"]
+        command = (
+            ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else [sys.executable, "-W", "error", "-c"]
+        )
         done = subprocess.run(
             [*command, text],
             cwd=self._folder,

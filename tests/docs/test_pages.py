@@ -51,7 +51,8 @@ def test_every_end_of_a_generation_is_explained() -> None:
         (
             "A request",
             "labels",
-            f"{terms.MAX_LABELS}, keys of 1 to 63 characters from `[a-z0-9_-]`, values of at most {terms.MAX_LABEL_CHARS}",
+            f"{terms.MAX_LABELS}, keys of 1 to 63 characters from `[a-z0-9_-]`, "
+            f"values of at most {terms.MAX_LABEL_CHARS}",
         ),
         ("A request", "`priority`", f"0 to {terms.MAX_PRIORITY}, default {generation.DEFAULT_PRIORITY}"),
         (
