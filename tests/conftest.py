@@ -11,6 +11,11 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# There pytest shows every difference in full, and aligning the text of two short videos takes it ten minutes. The line
+# verbosity_assertions in pyproject.toml keeps -v from the same.
+for name in ("CI", "BUILD_NUMBER"):
+    os.environ.pop(name, None)
+
 TIERS = {"fast", "process", "gpu", "soak"}
 
 

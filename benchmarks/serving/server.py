@@ -19,7 +19,7 @@ from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.disk import DiskSpace
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.frames.spool import Spool
-from vinf_server.front.generations.generation import Generation
+from vinf_server.front.generations.generation import Generation, Terms
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.queue import GenerationQueue
@@ -29,6 +29,7 @@ from vinf_server.front.metrics import Metrics
 from vinf_server.front.rpc.health import HealthService
 from vinf_server.front.rpc.server import start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
+from vinf_server.front.rpc.terms import MAX_PRIORITY
 from vinf_server.front.rpc.video_generation import VideoGenerationService
 
 _MODEL = "synthetic"
@@ -93,8 +94,10 @@ async def _serve(pipe: Connection, folder: Path, sizes: tuple[Size, ...]) -> Non
     pipe.send(Served(str(address), tuple(videos), waiting))
     makers = set()
     while (live := await _receive(pipe)) is not None:
-        generation = generations.create(_spec(live.size), request_id="", validate_only=False)[0]
-        generations.start_next()
+        # Before the one that waits for ever.
+        first = Terms(priority=MAX_PRIORITY)
+        generation = generations.create(_spec(live.size), first, request_id="", validate_only=False)[0]
+        assert generations.start_next() is generation
         makers.add(asyncio.create_task(_make(generations, generation, live)))
         pipe.send(generation.generation_id)
     for maker in makers:

@@ -2,15 +2,25 @@
 
 The elastic agent has a session of its own, so a Ctrl-C does not reach it; in exchange the kernel kills it the moment
 the front dies, however that happens. Not part of `vinf_server.front`: this process imports torch, the front never does.
+
+Where ranks may be forked, they are, by Python's fork server: one process imports what ranks need, once, and each rank
+is a copy of it that begins at once. CUDA does not survive a fork, so ranks on GPUs are processes from nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
+from multiprocessing import forkserver
+
+from vinf_server.rank.start import start_rank
+
+PRELOAD = "vinf_server.rank.preload"
 
 _PR_SET_PDEATHSIG = 1
 
@@ -22,6 +32,18 @@ def die_with_parent(parent_pid: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent_pid:
         os._exit(1)
+
+
+def prepare_ranks(start_method: str, folder: str) -> None:
+    """Have what ranks need imported before they are wanted, where ranks can be forked from it.
+
+    The fork server's socket lies in the folder, which whoever ends this process removes.
+    """
+    if start_method == "forkserver":
+        # However long the folder's path is, this one is short enough for a socket.
+        tempfile.tempdir = f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}"
+        multiprocessing.set_forkserver_preload([PRELOAD])
+        forkserver.ensure_running()
 
 
 def take_launch(line: str) -> list[str]:
@@ -38,20 +60,29 @@ def take_launch(line: str) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    """Run torchrun with all arguments but the first, which is the pid of the front.
+    """Run torchrun with all arguments but the first two, the front's pid and a folder for sockets.
 
-    ``--spare`` instead of torchrun's arguments: import torch, and wait for a launch on the standard input.
+    ``--spare METHOD`` instead of torchrun's arguments: import everything, and wait for a launch on the standard input.
     """
     die_with_parent(int(argv[0]))
-    from torch.distributed.run import main as torchrun  # noqa: TID251  # only this process pays for torch
+    folder, arguments = argv[1], argv[2:]
+    is_spare = arguments[0] == "--spare"
+    # First of all: it imports what ranks need while this process imports what torchrun needs.
+    prepare_ranks(arguments[1] if is_spare else arguments[arguments.index("--start-method") + 1], folder)
+    # What runs here is torchrun, but for the entry point, which is a function.
+    from torch.distributed.elastic.multiprocessing.errors import record  # noqa: TID251
+    from torch.distributed.launcher.api import elastic_launch  # noqa: TID251
+    from torch.distributed.run import config_from_args, parse_args  # noqa: TID251
 
-    arguments = argv[1:]
-    if arguments == ["--spare"]:
+    if is_spare:
         line = sys.stdin.readline()
         if not line.endswith("\n"):
             return  # the front has no use for it any more
         arguments = take_launch(line)
-    torchrun(arguments)
+    options = parse_args(arguments)
+    config, _, _ = config_from_args(options)
+    # A fork server that was started beforehand knows nothing of this launch's environment.
+    record(elastic_launch(config, entrypoint=start_rank))(options.training_script, dict(os.environ))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ MIN_MEMORY_BUDGET, MAX_MEMORY_BUDGET = 64 << 20, 16 << 40
 """Bytes: less holds no model, more no device; either is a typing mistake."""
 
 TORCHRUN_SHIM = "vinf_server.agent_shim"
+RANK_MODULE = "vinf_server.rank"
+
+MODELS = ("sprites",)
+"""Names that the ranks know. Repeated here, because their own list comes with torch."""
 
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) *([A-Za-z]{0,3})")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -228,7 +232,7 @@ class ServeConfig:
     visible_gpus: int = 0
     """CUDA devices the ranks will see."""
 
-    rank_module: str = "vinf_server.rank"
+    rank_module: str = RANK_MODULE
     """The program of a rank; tests put a scripted one here."""
 
     agent_module: str = TORCHRUN_SHIM
@@ -290,6 +294,8 @@ class ServeConfig:
         _check_range("--max-losses", self.max_losses, 1, 1_000_000)
         if not self.model.strip():
             raise ConfigError("--model", "is empty")
+        if self.rank_module == RANK_MODULE and self.model not in MODELS:
+            raise ConfigError("--model", f"{self.model!r} is not one of {', '.join(MODELS)}")
         if self.device not in DEVICES:
             raise ConfigError("--device", f"{self.device!r} is not one of {', '.join(DEVICES)}")
         if self.dtype not in DTYPES:

@@ -157,13 +157,13 @@ def pull(api: Api, generation_id: str, start: int, **fields: object) -> v1.PullF
     return api.video.PullFrames(request, timeout=TIMEOUT_S)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def has_small_shm() -> bool:
     """Whether the shared server has hardly any shared memory."""
     return os.geteuid() == 0 and subprocess.run((*SMALL_SHM, "true"), capture_output=True, check=False).returncode == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(tmp_path_factory: pytest.TempPathFactory, has_small_shm: bool) -> Iterator[Api]:
     folder = tmp_path_factory.mktemp("cases")
     prefix = SMALL_SHM if has_small_shm else ()
@@ -172,10 +172,11 @@ def api(tmp_path_factory: pytest.TempPathFactory, has_small_shm: bool) -> Iterat
         api = Api(server)
         api.canary = api.video_of(CANARY)
         yield api
-        assert "Traceback" not in server.log.read_text(), server.log.read_text()
+        _, traceback, rest = server.log.read_text().partition("Traceback")
+        assert not traceback, rest[:4000]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(api: Api) -> tuple[str, list[bytes]]:
     """A generation of 24 frames that has ended, and its frames."""
     generation_id = api.create(spec={"frame_count": 24, "inference_step_count": 2}, detached=True).generation_id

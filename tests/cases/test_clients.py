@@ -38,13 +38,19 @@ from vinf.v1 import video_generation_service_pb2 as v1
 
 pytestmark = pytest.mark.process
 
+LONG = {"frame_count": 128, "inference_step_count": 1, "width": 32, "height": 32}
+"""Twice as long as the least that may be kept, of small pictures."""
+
 READER = """
 import sys, time
 import grpc
 from vinf.v1 import video_generation_service_pb2 as v1
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 channel = grpc.insecure_channel(sys.argv[1])
-stream = VideoGenerationServiceStub(channel).StreamFrames(v1.StreamFramesRequest(generation_id=sys.argv[2]))
+grpc.channel_ready_future(channel).result(60)
+print("connected", flush=True)
+generation_id = sys.stdin.readline().strip()
+stream = VideoGenerationServiceStub(channel).StreamFrames(v1.StreamFramesRequest(generation_id=generation_id))
 next(stream)
 print("reading", flush=True)
 time.sleep(600)
@@ -54,21 +60,26 @@ time.sleep(600)
 @pytest.fixture
 def reader(api: Api) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A client process that holds a stream of a generation that does not end."""
-    generation_id = api.create(spec=NEVER_DONE, lease_duration=Duration(seconds=5)).generation_id
     process = subprocess.Popen(
-        [sys.executable, "-c", READER, api.server.address, generation_id], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", READER, api.server.address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    generation_id = ""
     try:
-        assert process.stdout is not None
+        # The lease is short, and a process takes its time to start on a busy machine.
+        assert process.stdout.readline() == "connected\n"
+        generation_id = api.create(spec=NEVER_DONE, lease_duration=Duration(seconds=5)).generation_id
+        process.stdin.write(f"{generation_id}\n")
+        process.stdin.flush()
         assert process.stdout.readline() == "reading\n"
         yield process, generation_id
     finally:
         process.kill()
-        process.wait(10)
-        assert process.stdout is not None
-        process.stdout.close()
-        cancel(api, generation_id)
-        api.finish(generation_id)
+        process.communicate(timeout=10)
+        if generation_id:
+            cancel(api, generation_id)
+            api.finish(generation_id)
 
 
 def test_case_26_a_killed_client_frees_its_stream_and_its_generation_lives_until_the_lease_ends(
@@ -101,7 +112,7 @@ def test_case_27_a_client_that_stands_still_costs_nobody_else_anything(
 
 
 def test_case_28_a_slow_reader_suspends_its_generation_and_loses_nothing(api: Api) -> None:
-    spec = {"frame_count": 128, "inference_step_count": 2, "seed": 5}
+    spec = LONG | {"inference_step_count": 2, "seed": 5}
     undisturbed = api.create(spec=spec, detached=True).generation_id
     assert api.finish(undisturbed).state == SUCCEEDED
     slow = api.create(spec=spec, detached=True, retention_frame_count=64).generation_id
@@ -125,7 +136,7 @@ def test_case_28_a_slow_reader_suspends_its_generation_and_loses_nothing(api: Ap
 
 def test_case_29_for_a_live_viewer_the_oldest_frames_are_dropped(api: Api) -> None:
     generation_id = api.create(
-        spec={"frame_count": 128, "inference_step_count": 1},
+        spec=LONG,
         detached=True,
         retention_frame_count=64,
         overflow_policy=generation_pb2.OVERFLOW_POLICY_DROP_OLDEST,
@@ -316,7 +327,7 @@ def _copy(source: socket.socket, target: socket.socket, *, until_generation_was_
 
 def test_case_38_a_frame_that_is_no_longer_kept(api: Api) -> None:
     generation_id = api.create(
-        spec={"frame_count": 128, "inference_step_count": 1},
+        spec=LONG,
         detached=True,
         retention_frame_count=64,
         overflow_policy=generation_pb2.OVERFLOW_POLICY_DROP_OLDEST,
@@ -361,9 +372,7 @@ def test_case_42_cancel_in_every_state(api: Api, finished: tuple[str, list[bytes
     with pytest.raises(grpc.RpcError) as caught:
         cancel(api, "0" * 12 + "-" + "0" * 20)
     assert refusal(caught.value).reason == "GENERATION_NOT_FOUND"
-    suspended = api.create(
-        spec={"frame_count": 128, "inference_step_count": 1}, detached=True, retention_frame_count=64
-    ).generation_id
+    suspended = api.create(spec=LONG, detached=True, retention_frame_count=64).generation_id
     until(lambda: state_of(api, suspended).state == SUSPENDED, seconds=60, what="it waits for its reader")
     assert cancel(api, suspended).state == CANCELLED
 

@@ -18,7 +18,7 @@ from tests.chaos.history import GenerationLog, History, ReaderLog
 from tests.chaos.readers import Reading
 from tests.chaos.specs import SPECS
 from vinf_client import Client as SdkClient
-from vinf_client import TransportError, VinfError
+from vinf_client import ClientClosedError, TransportError, VinfError
 
 Reply = TypeVar("Reply")
 
@@ -31,9 +31,7 @@ _PATIENT_ATTEMPTS = 100
 class Person:
     """One client, with one generation in hand at a time."""
 
-    def __init__(
-        self, name: str, address: str, history: History, *, seed: int, specs: Sequence[str], methods: frozenset[str]
-    ) -> None:
+    def __init__(self, name: str, address: str, history: History, *, seed: int, specs: Sequence[str]) -> None:
         """Begin a life.
 
         Args:
@@ -42,7 +40,6 @@ class Person:
             history: where to write down everything that arrives.
             seed: of all decisions.
             specs: names of the videos to ask for.
-            methods: that the server has; habits that need others are left out.
         """
         self.name = name
         self._address = address
@@ -54,9 +51,8 @@ class Person:
         self._specs = specs
         self._habits: list[Callable[[], Awaitable[None]]] = [
             *(self._follows, self._dawdles, self._hops, self._changes_mind, self._comes_back_later),
-            *(self._shows_it_to_friends, self._watches, self._uses_the_sdk, self._walks_away),
-            *([self._pulls] if "PullFrames" in methods else ()),
-            *([self._tidies_up] if "DeleteGeneration" in methods else ()),
+            *(self._shows_it_to_friends, self._watches, self._uses_the_sdk, self._walks_away, self._pulls),
+            self._tidies_up,
         ]
         self.habits: Counter[str] = Counter()
 
@@ -138,7 +134,9 @@ class Person:
 
     async def _uses_the_sdk(self) -> None:
         log = self._history.reader(self.name, await self._create())
-        await asyncio.to_thread(self._read_with_sdk, log)
+        # Closed out here, so that the thread ends when this task is cancelled, whatever became of the server.
+        with SdkClient(self._address, resume_attempts=_PATIENT_ATTEMPTS) as client:
+            await asyncio.to_thread(self._read_with_sdk, client, log)
 
     # ---- inside ----
 
@@ -200,19 +198,20 @@ class Person:
                 call.cancel()
             await asyncio.sleep(self._rng.uniform(0.05, 0.5))
 
-    def _read_with_sdk(self, log: ReaderLog) -> None:
+    def _read_with_sdk(self, client: SdkClient, log: ReaderLog) -> None:
         """Run in a thread: the SDK resumes by itself, but for the first connection."""
         stream = log.open(0)
-        with SdkClient(self._address, resume_attempts=_PATIENT_ATTEMPTS) as client:
+        try:
             while True:
                 try:
                     handle = client.attach(log.generation_id)
                     break
                 except TransportError:
                     time.sleep(0.2)  # a thread of its own: nobody else waits
-            try:
-                for index, frame in enumerate(handle.frames()):
-                    self._history.received(stream, index, frame.data)
-                stream.ended, stream.end_next = "end", log.following
-            except VinfError as error:
-                self._history.complaints.append(f"{self.name}, {log.generation_id}: the SDK gave up: {error}")
+            for index, frame in enumerate(handle.frames()):
+                self._history.received(stream, index, frame.data)
+            stream.ended, stream.end_next = "end", log.following
+        except ClientClosedError:
+            stream.ended = "left"
+        except VinfError as error:
+            self._history.complaints.append(f"{self.name}, {log.generation_id}: the SDK gave up: {error}")

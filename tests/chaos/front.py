@@ -33,6 +33,9 @@ SCRIPTED_RANKS = (
 READY_TIMEOUT_S = 180.0
 """Ranks import torch, which takes a busy machine a long time."""
 
+MAX_LOG_BYTES = 64 << 20
+"""Far above what a server writes; a longer log is read in part."""
+
 _MARK = "VINF_CHAOS_RUN"
 """A variable of the environment that every process of the server inherits, however far down."""
 
@@ -138,9 +141,16 @@ class ChaosFront:
         (line,) = [line for line in page.splitlines() if line.startswith(name + " ")]
         return float(line.rpartition(" ")[2])
 
+    @property
+    def log_bytes(self) -> int:
+        """How much it wrote, in all lives."""
+        return self.log_path.stat().st_size
+
     def log(self) -> str:
-        """Everything that it wrote, in all lives."""
-        return self.log_path.read_text(errors="replace")
+        """What it wrote, in all lives; of a log without end only the end."""
+        with self.log_path.open("rb") as file:
+            file.seek(max(0, self.log_bytes - MAX_LOG_BYTES))
+            return file.read().decode(errors="replace")
 
     def processes(self) -> list[psutil.Process]:
         """Every living process that the server has started in any life, itself included."""

@@ -29,6 +29,9 @@ _CACHES = "torchinductor_"
 
 _SHARED_MEMORY = Path("/dev/shm")
 
+_PASSING_S = 3.0
+"""A segment of another program is without an owner for less than this, when it comes or goes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -86,6 +89,20 @@ def excess(now: Resources, baseline: Resources) -> list[str]:
     return found
 
 
+async def rested(front: ChaosFront, *, processes: int) -> Resources:
+    """Measure once the front has so many processes below it: a spare agent comes some seconds after its group.
+
+    Raises:
+        RuntimeError: it does not get there within `SETTLE_S`.
+    """
+    deadline = time.monotonic() + SETTLE_S
+    while (now := look(front)).processes != processes:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{processes} processes are due below the front at rest, it has {now}")
+        await asyncio.sleep(0.2)
+    return now
+
+
 async def settle(front: ChaosFront, baseline: Resources) -> tuple[Resources, list[str]]:
     """Wait until the front is back at its baseline; returns the last look and what is still too much."""
     deadline = time.monotonic() + SETTLE_S
@@ -111,11 +128,7 @@ def shared_memory() -> frozenset[str]:
 def leftovers(front: ChaosFront, shared_before: frozenset[str]) -> list[str]:
     """What a server that was stopped in good order has left lying about, in words."""
     found = [f"process {process.pid} is still there: {process.name()}" for process in front.processes()]
-    found += [
-        f"shared-memory segment {name} is still there"
-        for name in sorted(shared_memory() - shared_before)
-        if not _is_in_use(_SHARED_MEMORY / name)
-    ]
+    found += [f"shared-memory segment {name} is still there" for name in sorted(_left_segments(shared_before))]
     found += [f"private folder {path.name} is still there" for path in sorted((front.folder / "data").glob("run-*"))]
     found += [
         f"temporary file {path.name} is still there"
@@ -123,6 +136,17 @@ def leftovers(front: ChaosFront, shared_before: frozenset[str]) -> list[str]:
         if not path.name.startswith(_CACHES)
     ]
     return found
+
+
+def _left_segments(before: frozenset[str]) -> set[str]:
+    """New segments that nobody has mapped, and that do not go either: others may be about to map or remove theirs."""
+    left = set(shared_memory() - before)
+    deadline = time.monotonic() + _PASSING_S
+    while True:
+        left = {name for name in left & shared_memory() if not _is_in_use(_SHARED_MEMORY / name)}
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.2)
 
 
 def _is_in_use(path: Path) -> bool:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +25,12 @@ from tests.chaos.api import TERMINAL, Api, v1
 from tests.chaos.checker import Reference, check, clips_of
 from tests.chaos.clients import Person
 from tests.chaos.faults import Trouble, find_recoveries
-from tests.chaos.front import ChaosFront, run_to_the_end
-from tests.chaos.fuzz import is_served
+from tests.chaos.front import MAX_LOG_BYTES, ChaosFront, run_to_the_end
 from tests.chaos.history import GenerationLog, History
 from tests.chaos.proxy import Proxy, Weather
 from tests.chaos.readers import Reading
 from tests.chaos.report import ChaosReport
-from tests.chaos.resources import leftovers, look, settle, shared_memory
-from tests.chaos.rpcs import public_rpcs
+from tests.chaos.resources import leftovers, rested, settle, shared_memory
 from tests.chaos.specs import SPECS
 from vinf.v1.generation_pb2 import GenerationState
 
@@ -40,6 +39,9 @@ CALM_S = 240.0
 
 _REPEATED_UNDISTURBED = 3
 """Readers of each undisturbed run: pools and caches are warm before the baseline is taken."""
+
+_PROCESSES_BESIDE_RANKS = 2
+"""The agent of this group, and a spare one for the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ async def run_chaos(plan: ChaosPlan) -> ChaosReport:
             report.violations.append(f"the front ended with exit code {code}, not 0")
         report.violations.extend(leftovers(front, shared_before))
         report.violations.extend(_complaints_of_the_log(front.log(), report))
+        if front.log_bytes > MAX_LOG_BYTES:
+            report.violations.append(f"the log has {front.log_bytes} bytes")
         report.lives = front.lives
         return report
     finally:
@@ -85,27 +89,20 @@ class _Chaos:
     async def run(self) -> ChaosReport:
         plan, began = self._plan, time.monotonic()
         references = await self._make_references()
-        baseline = look(self._front)
-        await self._proxy.start()
-        methods = frozenset(rpc.name for rpc in public_rpcs() if is_served(rpc.name))
-        people = [
-            Person(
-                f"person {number}",
-                self._proxy.address,
-                self._history,
-                seed=plan.seed,
-                specs=plan.specs,
-                methods=methods,
-            )
-            for number in range(plan.people)
-        ]
-        trouble = Trouble(self._front, self._proxy, self._history, seed=plan.seed, restart_front=plan.restart_front)
-        await self._disturb(people, trouble)
-        await self._note_ends(can_still_answer=not self._front.has_exited)
-        for person in people:
-            await person.close()
-        await trouble.close()
-        await self._proxy.close()
+        baseline = await rested(self._front, processes=plan.ranks + _PROCESSES_BESIDE_RANKS)
+        async with AsyncExitStack() as stack:
+            await self._proxy.start()
+            stack.push_async_callback(self._proxy.close)
+            trouble = Trouble(self._front, self._proxy, self._history, seed=plan.seed, restart_front=plan.restart_front)
+            stack.push_async_callback(trouble.close)
+            people = [
+                Person(f"person {number}", self._proxy.address, self._history, seed=plan.seed, specs=plan.specs)
+                for number in range(plan.people)
+            ]
+            for person in people:
+                stack.push_async_callback(person.close)
+            await self._disturb(people, trouble)
+            await self._note_ends(can_still_answer=not self._front.has_exited)
         now, excess = await settle(self._front, baseline)
         find_recoveries(trouble.done, self._history)
         verdict = check(self._history, references, trouble.loss_times)

@@ -320,6 +320,7 @@ def test_texts_at_once_are_those_the_generation_began_with() -> None:
         ("first_frame", "first_frame_index", 12),
         ("first_frame", "first_frame_index", -1),
         ("resume_step", "resume_step", 4),
+        ("preview_interval", "preview_interval_steps", 1001),
     ],
 )
 def test_commands_that_make_no_sense_are_refused(field: str, name: str, value: int) -> None:

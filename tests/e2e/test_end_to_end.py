@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,24 +49,43 @@ def scrape(server: Server, *, credited_frames: int) -> str:
         time.sleep(0.2)  # a counter in another process: nothing to wait on but the clock
 
 
-def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Even clips. A test may have it lose its ranks; when it ends they are back."""
+    with Server(tmp_path_factory.mktemp("two"), "--ranks", "2", "--rank-weights", "even") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def three_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("three"), "--ranks", "3") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def two_to_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two ranks, the first of them with twice the frames."""
+    with Server(tmp_path_factory.mktemp("uneven"), "--ranks", "2", "--rank-weights", "2,1") as server:
+        yield server
+
+
+def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(three_ranks: Server, tmp_path: Path) -> None:
     """One rank makes a video; three ranks make another one, cancel a second, and then the same video."""
     (tmp_path / "one").mkdir()
-    (tmp_path / "three").mkdir()
     with Server(tmp_path / "one", "--ranks", "1") as one:
         one.vinf("generate", PROMPT, *FRAMES, "-o", str(tmp_path / "one.npy"))
 
-    with Server(tmp_path / "three", "--ranks", "3") as three:
-        three.vinf("generate", PROMPT, "--frames", "5", "--seed", "1", "--steps", "2", "-o", str(tmp_path / "first"))
-        with Client(three.address) as client:
-            handle = client.submit(PROMPT, frames=64, seed=2, steps=100)
-            wait_for_step(handle, 2)
-            handle.cancel()
-            with pytest.raises(GenerationCancelledError):
-                handle.wait(timeout=60)
-            assert handle.progress.completed_step_count < 100
-        three.vinf("generate", PROMPT, *FRAMES, "-o", str(tmp_path / "three.npy"))
-        metrics = scrape(three, credited_frames=5 + 47)
+    three = three_ranks
+    three.vinf("generate", PROMPT, "--frames", "5", "--seed", "1", "--steps", "2", "-o", str(tmp_path / "first"))
+    with Client(three.address) as client:
+        handle = client.submit(PROMPT, frames=64, seed=2, steps=100)
+        wait_for_step(handle, 2)
+        handle.cancel()
+        with pytest.raises(GenerationCancelledError):
+            handle.wait(timeout=60)
+        assert handle.progress.completed_step_count < 100
+    three.vinf("generate", PROMPT, *FRAMES, "-o", str(tmp_path / "three.npy"))
+    metrics = scrape(three, credited_frames=5 + 47)
 
     a, b = np.load(tmp_path / "one.npy").astype(int), np.load(tmp_path / "three.npy").astype(int)
     assert a.shape == b.shape == (47, 64, 64, 3)
@@ -75,27 +95,19 @@ def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(tmp_path:
     assert busy >= {"text", "denoise", "communicate", "decode"}
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_case_69_a_stopped_server_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
-    server = Server(tmp_path, "--ranks", "2")
-    with Client(server.address) as client:
-        client.submit(PROMPT, frames=32, seed=2, steps=100)
-    assert len(server.note_family()) >= 4  # front, agent, two ranks
-    assert server.stop(how) == 0
-    assert not remains_of(tmp_path / "data")
-
-
-def test_a_killed_rank_costs_time_and_no_bit(tmp_path: Path) -> None:
+def test_a_killed_rank_costs_time_and_no_bit(two_ranks: Server) -> None:
     """Killed in the middle of denoising, the ranks go on from a checkpoint; a reader notices nothing but the wait."""
     wanted = {"frames": 24, "seed": 2, "steps": 16}
-    with Server(tmp_path, "--ranks", "2", "--rank-weights", "even") as server, Client(server.address) as client:
+    server, resumes = two_ranks, 'vinf_generation_resumes_total{model_name="sprites"}'
+    resumed_before = counter(server, resumes)
+    with Client(server.address) as client:
         undisturbed = np.stack(list(client.submit(PROMPT, **wanted).frames()))
         handle = client.submit(PROMPT, **wanted)
         seen: list[np.ndarray] = []
         reader = threading.Thread(target=lambda: seen.extend(handle.frames()))
         reader.start()
         wait_for_step(handle, 2)
-        folder = tmp_path / "data" / "checkpoints" / handle.generation_id
+        folder = server.folder / "data" / "checkpoints" / handle.generation_id
         checkpoint = wait_for_files(folder, "step-*-frames-00000000-00000012", "step-*-frames-00000012-00000024")
         rank = client.info().ranks[1]
         next(p for p in server.note_family() if p.pid == rank.pid).kill()
@@ -105,9 +117,14 @@ def test_a_killed_rank_costs_time_and_no_bit(tmp_path: Path) -> None:
         log = server.log.read_text()
         resumed = int(log.partition("goes on after step ")[2].partition(":")[0])
         assert checkpoint <= resumed <= 16
-        text: str = urllib.request.urlopen(server.metrics_url).read().decode()
-        assert 'vinf_generation_resumes_total{model_name="sprites"} 1.0' in text
+        assert counter(server, resumes) == resumed_before + 1
         assert not any(folder.parent.iterdir()), "checkpoints outlived their generations"
+
+
+def counter(server: Server, name: str) -> float:
+    """A number from /metrics; 0 while there is no such line."""
+    text: str = urllib.request.urlopen(server.metrics_url).read().decode()
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
 
 
 def wait_for_files(folder: Path, *patterns: str) -> int:
@@ -121,19 +138,34 @@ def wait_for_files(folder: Path, *patterns: str) -> int:
         time.sleep(0.02)  # another process's files: nothing to wait on but the clock
 
 
-def test_weights_of_ranks_make_unequal_clips_and_the_same_video(tmp_path: Path) -> None:
+def test_weights_of_ranks_make_unequal_clips_and_the_same_video(
+    two_ranks: Server, two_to_one: Server, tmp_path: Path
+) -> None:
     videos = []
-    for name, weights, clips in (("even", "even", [48, 48]), ("uneven", "2,1", [64, 32])):
-        (tmp_path / name).mkdir()
-        with Server(tmp_path / name, "--ranks", "2", "--rank-weights", weights) as server:
-            out = tmp_path / f"{name}.npy"
-            arguments = ("--frames", "96", "--seed", "7", "--steps", "2", "-o", str(out), "--json")
-            assert json.loads(server.vinf("generate", PROMPT, *arguments).stdout)["clips"] == clips
-            videos.append(np.load(out).astype(int))
+    for server, clips in ((two_ranks, [48, 48]), (two_to_one, [64, 32])):
+        out = tmp_path / "video.npy"
+        arguments = ("--frames", "96", "--seed", "7", "--steps", "2", "-o", str(out), "--json")
+        assert json.loads(server.vinf("generate", PROMPT, *arguments).stdout)["clips"] == clips
+        videos.append(np.load(out).astype(int))
     assert abs(videos[0] - videos[1]).max() <= 2
 
 
-def test_bad_input_through_the_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fixture", "how"), [("three_ranks", signal.SIGTERM), ("two_to_one", signal.SIGINT)], ids=["SIGTERM", "SIGINT"]
+)
+def test_case_69_a_stopped_server_leaves_nothing(
+    request: pytest.FixtureRequest, fixture: str, how: signal.Signals
+) -> None:
+    """The last test of these servers."""
+    server: Server = request.getfixturevalue(fixture)
+    with Client(server.address) as client:
+        client.submit(PROMPT, frames=32, seed=2, steps=100)
+    assert len(server.note_family()) >= 4  # front, agent, two ranks
+    assert server.stop(how) == 0
+    assert not remains_of(server.folder / "data")
+
+
+def test_bad_input_through_the_command(two_ranks: Server, tmp_path: Path) -> None:
     """Every mistake: one clear message, an exit code, no traceback; several at once are all reported."""
     out = str(tmp_path / "x.npy")
     cases: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
@@ -147,23 +179,22 @@ def test_bad_input_through_the_command(tmp_path: Path) -> None:
         ((PROMPT, "--guidance", "nan"), ("guidance", "nan")),
         ((PROMPT, "--window", "3"), ("window", "3", "even")),
     ]
-    with Server(tmp_path, "--ranks", "1") as server:
-        for arguments, words in cases:
-            done = server.vinf("generate", *arguments, "-o", out, expect=None)
-            assert done.returncode != 0, arguments
-            assert "Traceback" not in done.stderr, done.stderr
-            assert all(word in done.stderr for word in words), f"{arguments}: {done.stderr}"
-        done = server.vinf("generate", PROMPT, "-o", str(tmp_path / "x.avi"), expect=None)
-        assert done.returncode != 0
-        assert ".mp4" in done.stderr
-        taken = run_vinf(
-            *("serve", "--ranks", "1", "--listen", server.address, "--metrics", "off"),
-            *("--data-dir", str(tmp_path / "other")),
-            expect=None,
-        )
-        assert taken.returncode != 0
-        assert server.address.rpartition(":")[2] in taken.stderr
-        assert "Traceback" not in taken.stderr
+    for arguments, words in cases:
+        done = two_ranks.vinf("generate", *arguments, "-o", out, expect=None)
+        assert done.returncode != 0, arguments
+        assert "Traceback" not in done.stderr, done.stderr
+        assert all(word in done.stderr for word in words), f"{arguments}: {done.stderr}"
+    done = two_ranks.vinf("generate", PROMPT, "-o", str(tmp_path / "x.avi"), expect=None)
+    assert done.returncode != 0
+    assert ".mp4" in done.stderr
+    taken = run_vinf(
+        *("serve", "--ranks", "1", "--listen", two_ranks.address, "--metrics", "off"),
+        *("--data-dir", str(tmp_path / "other")),
+        expect=None,
+    )
+    assert taken.returncode != 0
+    assert two_ranks.address.rpartition(":")[2] in taken.stderr
+    assert "Traceback" not in taken.stderr
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
@@ -194,13 +225,13 @@ def test_local_mode_starts_and_stops_its_own_server(tmp_path: Path) -> None:
     assert sheet.stat().st_size > 1000
 
 
-def test_two_readers_see_the_same_frames_while_they_are_made(tmp_path: Path) -> None:
-    with Server(tmp_path, "--ranks", "2") as server, Client(server.address) as client:
+def test_two_readers_see_the_same_frames_while_they_are_made(two_ranks: Server) -> None:
+    with Client(two_ranks.address) as client:
         handle = client.submit(PROMPT, frames=24, seed=4, steps=2)
         seen: dict[int, list[np.ndarray]] = {}
 
         def read(start: int) -> None:
-            with Client(server.address) as other:
+            with Client(two_ranks.address) as other:
                 seen[start] = list(other.attach(handle.generation_id).frames(start=start))
 
         readers = [threading.Thread(target=read, args=(start,)) for start in (0, 10)]

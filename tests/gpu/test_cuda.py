@@ -16,6 +16,7 @@ from vinf_core.decode.decoder import decode_video
 from vinf_core.decode.levels import to_levels
 from vinf_core.decode.slices import SLICE_FRAMES
 from vinf_core.diffusion.checkpoint import capture, from_records, restore, to_records
+from vinf_core.diffusion.preview import Preview, Previewer
 from vinf_core.diffusion.schedule import make_scheduler
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.exchange import Exchange
@@ -134,3 +135,58 @@ def test_a_checkpoint_is_a_snapshot_although_the_gpu_goes_on() -> None:
         fresh = make_scheduler(Solver.DPM_SOLVER_PP_2M, scheduler.config, 6)
         assert torch.equal(restore(fresh, read, torch.device("cuda")), state)
         assert torch.equal(fresh.model_outputs[-1], output)
+
+
+def test_previews_are_made_beside_the_steps_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    topology = Topology.single("cuda")
+    model = load_model("sprites", topology.device, torch.float32)
+    clock = StageClock(topology.device)
+    generator = Generator(model, topology, Exchange(topology, None, clock), clock)
+    what = GenerationSpec(
+        prompt=PROMPT,
+        frame_count=24,
+        width=64,
+        height=64,
+        seed=7,
+        step_count=8,
+        guidance_scale=model.limits.default_guidance_scale,
+        scope=model.limits.default_scope,
+    )
+    shown: list[Preview] = []
+    clean: list[torch.Tensor] = []
+
+    class Sink:
+        has_room = True
+
+        def send(self, preview: Preview) -> None:
+            assert preview.copied is not None
+            assert preview.pictures.is_pinned()
+            shown.append(preview)
+
+    step_ended = Previewer.step_ended
+
+    def remember(previewer: Previewer, completed_steps: int, estimate: torch.Tensor) -> None:
+        clean.append(estimate.clone())
+        # Whatever would wait for the GPU raises.
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step_ended(previewer, completed_steps, estimate)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Previewer, "step_ended", remember)
+    agree = ControlPlane(topology, None).agree
+    plain, watched = (
+        generator.latents(
+            "g", what, generator.plan(what), Recorder(), agree, previews=Sink(), preview_interval=interval
+        )
+        for interval in (0, 1)
+    )
+    assert torch.equal(plain, watched)
+    assert [preview.completed_steps for preview in shown] == list(range(1, 9))
+    preview_map = model.preview_map.to(torch.device("cpu"))
+    for preview, estimate in zip(shown, clean, strict=True):
+        preview.wait()
+        expected = preview_map.pictures(estimate[list(preview.frames)].cpu())
+        assert (preview.pictures.int() - expected.int()).abs().max() <= 1

@@ -13,7 +13,7 @@ from vinf_server.agent_shim import die_with_parent
 
 def main(argv: list[str]) -> int:
     die_with_parent(int(argv[0]))
-    arguments = [argument for argument in argv[1:] if argument != "--standalone"]
+    arguments = argv[2:]  # behind the private folder
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     count = int(options["--nproc-per-node"])
     world_size = count * int(options["--nnodes"])

@@ -2,7 +2,7 @@
 
 Prompts are stage directions: "slow" waits between frames for a cancel, "hang" stops after the first frame unless it is
 resumed, "crash" kills the rank, "fail" reports a failure, "short" forgets the last frame, "huge" does not fit into
-memory.
+memory. Previews show the first and the last frame of each of its two clips, in a colour that grows lighter.
 VINF_MODEL=unknown fails to start. A frame takes as much of VINF_MEMORY_BUDGET as `memory_model` says.
 """
 
@@ -103,6 +103,9 @@ def generate(stub, metadata, reports, frame_count, order, cancelled, hanging) ->
             generation_id=generation_id, stage=pb.STAGE_DENOISE, completed_step_count=step + 1, step_seconds=0.01
         )
         reports.put(pb.AttachRequest(progress=report))
+        if order.preview_interval_steps and (step + 1) % order.preview_interval_steps == 0:
+            for rank, request in enumerate(previews(order, clips, step + 1)):
+                stub.SendPreview(pb.SendPreviewRequest(rank=rank, **request), metadata=metadata)
     outcome = pb.OUTCOME_SUCCEEDED
 
     def frames():
@@ -140,6 +143,19 @@ def generate(stub, metadata, reports, frame_count, order, cancelled, hanging) ->
         peak_memory_bytes=[1000, 1000],
     )
     reports.put(pb.AttachRequest(finished=finished))
+
+
+def previews(order, clips, step):
+    """What each rank shows after a step."""
+    width, height = order.width // 8, order.height // 8
+    data = bytes([255 * step // order.step_count]) * (3 * width * height)
+    for start, count in zip((0, clips[0]), clips, strict=True):
+        pictures = [
+            pb.PreviewPicture(frame_index=frame, width=width, height=height, data=data)
+            for frame in dict.fromkeys((start, start + count - 1))
+            if count
+        ]
+        yield {"generation_id": order.generation_id, "step": step, "pictures": pictures}
 
 
 if __name__ == "__main__":

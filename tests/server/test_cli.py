@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from vinf_core.models import registry
 from vinf_server import cli, devices
 from vinf_server.cli import main, parse_config
-from vinf_server.config import Address
+from vinf_server.config import MODELS, Address
 
 pytestmark = pytest.mark.fast
 
@@ -126,6 +127,7 @@ def test_disk_budget(monkeypatch):
         (["--max-waiting", "0"], "--max-waiting: 0 is not in [1, 100000]"),
         (["--beat-timeout", "nan"], "--beat-timeout: nan is not in [0.5, 3600] seconds"),
         (["--model", " "], "--model: is empty"),
+        (["--model", "nope"], "--model: 'nope' is not one of sprites"),
         (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
         (["--device", "cuda"], "--device: cuda was asked for, but no CUDA device is visible"),
         (["--ready-file", "/no/such/folder/x"], "--ready-file: /no/such/folder is not a folder"),
@@ -183,3 +185,7 @@ def test_help_shows_defaults(capsys):
     text = capsys.readouterr().out
     assert "127.0.0.1:50051" in text
     assert "None" not in text
+
+
+def test_models_are_those_that_the_ranks_know():
+    assert set(MODELS) == set(registry.MODELS)

@@ -24,7 +24,7 @@ def remains_of(data_folder: Path) -> list[str]:
 def shared_memory() -> set[str]:
     """Names of the segments that torch or a server may have made; those of other servers included."""
     names = (path.name for path in SHARED_MEMORY.iterdir()) if SHARED_MEMORY.exists() else ()
-    return {name for name in names if name.startswith(("torch_", "vinf"))}
+    return {name for name in names if name.startswith(("torch_", "vinf", "sem.mp-"))}
 
 
 def _processes_of(data_folder: Path) -> list[psutil.Process]:

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from vinf_core.models.preview_map import PreviewMap
 from vinf_core.models.sprites import FOLDER
 from vinf_core.models.text_to_video import TextToVideoModel
 from vinf_core.types import ModelLimits, Solver, TemporalScope
@@ -88,5 +89,6 @@ def tiny_model(dtype: torch.dtype = torch.float64) -> TextToVideoModel:
         tokenizer=CLIPTokenizer.from_pretrained(FOLDER / "tokenizer"),
         scheduler_config=scheduler_config,
         limits=tiny_limits(),
+        preview_map=PreviewMap(torch.randn(3, 4), torch.randn(3, 4), torch.full((3,), 0.5)),
         dtype=dtype,
     )

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from vinf_core.diffusion.host_copy import begin_copies
 from vinf_core.errors import CheckpointError
 
 _MAGIC = b"VNF1"
@@ -102,11 +103,7 @@ def capture(scheduler: Any, latents: torch.Tensor, *, completed_steps: int, star
     """
     # The next step drops the oldest prediction before it looks at any.
     remembered = [output for output in getattr(scheduler, "model_outputs", [])[1:] if output is not None]
-    on_host = [_to_host(tensor[:count]) for tensor in (latents, *remembered)]
-    copied = None
-    if latents.is_cuda:
-        copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        copied.record()
+    on_host, copied = begin_copies(tensor[:count] for tensor in (latents, *remembered))
     return Checkpoint(
         completed_steps=completed_steps,
         start_frame=start_frame,
@@ -207,10 +204,3 @@ def _read_record(record: bytes) -> dict[str, Any]:
     if version != _VERSION:
         raise CheckpointError(f"version: {version} is not {_VERSION}")
     return dict(tensors)
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """Begin to copy from a GPU into pinned memory; what is on the CPU already is never changed in place."""
-    if not tensor.is_cuda:
-        return tensor
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

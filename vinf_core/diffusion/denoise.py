@@ -11,6 +11,7 @@ from vinf_core.context.clip_context import ClipContext
 from vinf_core.diffusion.cadence import Checkpointer
 from vinf_core.diffusion.checkpoint import Checkpoint, restore
 from vinf_core.diffusion.noise import frame_noise
+from vinf_core.diffusion.preview import Previewer, clean_estimate
 from vinf_core.diffusion.schedule import make_scheduler
 from vinf_core.errors import CheckpointError, GenerationCancelledError
 from vinf_core.events import Agreement, Boundary, StageClock, Verdict
@@ -30,6 +31,7 @@ def denoise(
     on_step: Callable[[int, float], None],
     resume: Checkpoint | None = None,
     checkpointer: Checkpointer | None = None,
+    previewer: Previewer | None = None,
     texts_at_once: int = 2,
 ) -> torch.Tensor:
     """Turn noise into the latents of this rank's clip.
@@ -46,6 +48,7 @@ def denoise(
         resume: where to go on: this rank's frames, or frame 0 for an empty clip; None begins with noise.
         texts_at_once: how many of the B texts are computed together; fewer take less memory and more messages.
         checkpointer: takes checkpoints between steps when the ranks agree to, and one after the last step.
+        previewer: shows what becomes of some frames; changes nothing.
 
     Returns:
         ``[f, C, h, w]``, float32 or better: rounding the solver's state to half precision at each step would add up.
@@ -88,7 +91,10 @@ def denoise(
             if spec.guided:
                 without, with_prompt = prediction.chunk(2)
                 prediction = without + spec.guidance_scale * (with_prompt - without)
-            latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            step = scheduler.step(prediction, timestep, latents)
+            latents = step.prev_sample
+            if previewer is not None:
+                previewer.step_ended(index + 1, clean_estimate(scheduler, step))
         # The only wait for a GPU: between steps, so that cancelling takes effect within one.
         clock.settle()
         on_step(index + 1, time.perf_counter() - started)

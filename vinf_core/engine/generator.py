@@ -19,6 +19,7 @@ from vinf_core.decode.slices import SLICE_FRAMES
 from vinf_core.diffusion.cadence import Checkpointer
 from vinf_core.diffusion.checkpoint import CheckpointStore
 from vinf_core.diffusion.denoise import denoise
+from vinf_core.diffusion.preview import Previewer, PreviewSink
 from vinf_core.diffusion.timeline import ClipTimeline
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
@@ -109,6 +110,8 @@ class Generator:
         checkpoints: CheckpointStore | None = None,
         resume_step: int = 0,
         texts_at_once: int = 0,
+        previews: PreviewSink | None = None,
+        preview_interval: int = 0,
     ) -> torch.Tensor:
         """Encode the prompts and denoise: the final latents of this rank's clip, ``[f, C, h, w]``.
 
@@ -116,6 +119,8 @@ class Generator:
             checkpoints: takes this rank's checkpoints, the last one before this method returns; None: none are taken.
             resume_step: steps done at the checkpoint in ``checkpoints`` to go on from; 0: from the start.
             texts_at_once: see `texts_at_once`.
+            previews: takes what some frames of this rank's clip look like meanwhile; None: nobody looks.
+            preview_interval: steps from one preview to the next; 0: none are made.
 
         Raises:
             GenerationCancelledError, OutOfStepError: raised by ``agree``, on every rank alike.
@@ -130,6 +135,9 @@ class Generator:
             # A rank with an empty clip walks along with frame 0.
             resume = checkpoints.fetch(resume_step, layout.clip.frames or range(1)) if resume_step else None
             checkpointer = Checkpointer(checkpoints, self._clock, layout.clip, newest_step=resume_step)
+        previewer = None
+        if previews is not None and preview_interval and layout.clip.count and self.model.preview_map is not None:
+            previewer = Previewer(previews, self.model.preview_map, layout.clip, interval=preview_interval)
         self._context.begin_generation(layout)
         try:
             observer.progress(generation_id, Stage.TEXT, resume_step, 0.0)
@@ -154,6 +162,7 @@ class Generator:
                 on_step=on_step,
                 resume=resume,
                 checkpointer=checkpointer,
+                previewer=previewer,
                 texts_at_once=self.texts_at_once(spec, layout, texts_at_once),
             )
         finally:
@@ -206,6 +215,8 @@ class Generator:
         resume_step: int = 0,
         texts_at_once: int = 0,
         first_frame: int = 0,
+        previews: PreviewSink | None = None,
+        preview_interval: int = 0,
     ) -> None:
         """Make the video; every rank calls it with the same arguments, and returns when its frames are delivered.
 
@@ -216,7 +227,7 @@ class Generator:
             open_sink: makes the sink for this rank's frames.
             agree: with the other ranks.
             clips: see `plan`.
-            checkpoints, resume_step, texts_at_once: see `latents`.
+            checkpoints, resume_step, texts_at_once, previews, preview_interval: see `latents`.
             first_frame: see `decode_video`.
 
         Raises:
@@ -234,6 +245,8 @@ class Generator:
             checkpoints=checkpoints,
             resume_step=resume_step,
             texts_at_once=texts_at_once,
+            previews=previews,
+            preview_interval=preview_interval,
         )
         observer.progress(generation_id, Stage.DECODE, spec.step_count, 0.0)
         sink = open_sink(generation_id)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from vinf_core.context.partition import clips_of
 from vinf_core.diffusion.checkpoint import CheckpointStore
+from vinf_core.diffusion.preview import PreviewSink
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.engine.balance import RankWeights, choose_clips
 from vinf_core.engine.commands import Command, Generate, Stop
@@ -63,6 +64,7 @@ class Worker:
         coordinator: Coordinator | None,
         *,
         open_checkpoints: Callable[[str], CheckpointStore] | None = None,
+        open_previews: Callable[[str], PreviewSink] | None = None,
         rank_weights: RankWeights = "even",
     ) -> None:
         """Make the worker of a rank.
@@ -73,6 +75,7 @@ class Worker:
             open_sink: makes the sink for a generation's frames.
             coordinator: on rank 0 the source of orders, None elsewhere.
             open_checkpoints: makes the store for a generation's checkpoints; None: none are taken.
+            open_previews: makes the sink for a generation's previews; None: none are made.
             rank_weights: what the clips' lengths go by.
         """
         self._generator = generator
@@ -80,6 +83,7 @@ class Worker:
         self._open_sink = open_sink
         self._coordinator = coordinator
         self._open_checkpoints = open_checkpoints
+        self._open_previews = open_previews
         self._rank_weights = rank_weights
         self._observer: Observer = coordinator or _Silent()
 
@@ -115,6 +119,8 @@ class Worker:
                 resume_step=command.resume_step,
                 texts_at_once=command.texts_at_once,
                 first_frame=command.first_frame,
+                previews=self._open_previews(command.generation_id) if self._open_previews else None,
+                preview_interval=command.preview_interval,
             )
         except GenerationCancelledError:
             outcome = Outcome.CANCELLED

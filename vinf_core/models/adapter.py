@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from vinf_core.models.preview_map import PreviewMap
 from vinf_core.types import ModelLimits
 
 
@@ -43,6 +44,10 @@ class VideoModel(Protocol):
     @property
     def scheduler_config(self) -> dict[str, Any]:
         """The noise schedule the model was trained with, as diffusers stores it."""
+
+    @property
+    def preview_map(self) -> PreviewMap | None:
+        """What its clean latents look like, on its device; None: nobody has fitted one, and there are no previews."""
 
     @property
     def device(self) -> torch.device:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from vinf_core.models.adapter import VideoModel
+from vinf_core.models.preview_map import PreviewMap
 from vinf_core.models.text_to_video import TextToVideoModel
 from vinf_core.types import ModelLimits, Solver, TemporalScope
 
@@ -22,7 +23,8 @@ SOLVERS = {"ddim": Solver.DDIM, "dpmsolver++": Solver.DPM_SOLVER_PP_2M}
 
 def load(device: torch.device, dtype: torch.dtype) -> VideoModel:
     """Load the embedded weights."""
-    return TextToVideoModel.from_folder(FOLDER, limits(), device=device, dtype=dtype)
+    preview_map = PreviewMap.from_file(FOLDER / "preview.json")
+    return TextToVideoModel.from_folder(FOLDER, limits(), preview_map=preview_map, device=device, dtype=dtype)
 
 
 def limits() -> ModelLimits:

@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from vinf_core.errors import ModelNotFoundError
 from vinf_core.models.adapter import TemporalSites
+from vinf_core.models.preview_map import PreviewMap
 from vinf_core.types import ModelLimits
 
 
@@ -31,6 +32,7 @@ class TextToVideoModel:
         tokenizer: Any,
         scheduler_config: dict[str, Any],
         limits: ModelLimits,
+        preview_map: PreviewMap | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -38,6 +40,7 @@ class TextToVideoModel:
         self.dtype = dtype
         self.limits = limits
         self.scheduler_config = scheduler_config
+        self.preview_map = preview_map.to(self.device) if preview_map is not None else None
         self._unet_config = unet.config
         self.unet: nn.Module = self._settle(unet)
         self._vae = self._settle(vae)
@@ -48,7 +51,13 @@ class TextToVideoModel:
 
     @classmethod
     def from_folder(
-        cls, folder: Path, limits: ModelLimits, *, device: torch.device | str, dtype: torch.dtype
+        cls,
+        folder: Path,
+        limits: ModelLimits,
+        *,
+        preview_map: PreviewMap | None = None,
+        device: torch.device | str,
+        dtype: torch.dtype,
     ) -> TextToVideoModel:
         """Load a pipeline saved by diffusers.
 
@@ -65,6 +74,7 @@ class TextToVideoModel:
             tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
             scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
             limits=limits,
+            preview_map=preview_map,
             device=device,
             dtype=dtype,
         )

@@ -441,8 +441,11 @@ Global___WatchGenerationResponse: _TypeAlias = WatchGenerationResponse  # noqa: 
 
 @_typing.final
 class Preview(_message.Message):
-    """What a frame looks like while it is denoised: an estimate from its latent, small, without the decoder, and blurred
-    while much noise is left.
+    """What a frame looks like while it is denoised: an estimate from its latent, without the decoder, and blurred while much
+    noise is left. The picture is small: one pixel for each position of the latent, enlarged smoothly by a whole number
+    where that were less than 64 pixels wide.
+
+    Previews are a courtesy: under load some are left out, and they are kept until the generation ends or the server does.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -27,6 +27,7 @@ from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.host_link import describe, make_hosts, start_host_link_server, with_token
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
+from vinf_server.front.engine.preview_intake import PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.supervisor import Supervisor
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
@@ -118,6 +119,7 @@ class Front:
                 self._dispatcher,
                 FrameIntake(self._generations, self._dispatcher),
                 CheckpointIntake(self._generations),
+                PreviewIntake(self._generations),
                 self._worker_metrics,
             )
             link_server = await start_link_server(link, f"unix:{self._data_dir.socket}")

@@ -20,10 +20,20 @@ class Wakeup:
         if future is not None and not future.done():
             future.set_result(None)
 
-    async def wait(self, *, timeout_s: float | None = None) -> bool:
-        """Sleep until the next `notify`; False when the time ran out first."""
+    @property
+    def future(self) -> asyncio.Future[None]:
+        """Done at the next `notify`; shared by all who wait."""
         if self._future is None:
             self._future = asyncio.get_running_loop().create_future()
+        return self._future
+
+    async def wait(self, *, timeout_s: float | None = None) -> bool:
+        """Sleep until the next `notify`; False when the time ran out first."""
         # asyncio.wait leaves the shared future alone when this task is cancelled.
-        done, _ = await asyncio.wait((self._future,), timeout=timeout_s)
+        done, _ = await asyncio.wait((self.future,), timeout=timeout_s)
         return bool(done)
+
+
+async def wait_any(*wakeups: Wakeup) -> None:
+    """Sleep until the next `notify` of any of them."""
+    await asyncio.wait([wakeup.future for wakeup in wakeups], return_when=asyncio.FIRST_COMPLETED)

@@ -56,6 +56,7 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
         resume_step=wanted.resume_step,
         texts_at_once=wanted.texts_at_once,
         first_frame=wanted.first_frame_index,
+        preview_interval=wanted.preview_interval_steps,
     )
 
 

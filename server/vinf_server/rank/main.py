@@ -30,6 +30,7 @@ from vinf_server.rank.convert import limits_to_proto, memory_to_proto
 from vinf_server.rank.coordinator import LinkCoordinator
 from vinf_server.rank.frames import FrameSender
 from vinf_server.rank.link import Link
+from vinf_server.rank.previews import LinkPreviews
 
 EXIT_CONFIGURATION = 3
 """The front does not try again after this one: the same mistake would only be made again."""
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run one rank to its end; never returns.
+    """Run one rank to its end; returns only when it was told to leave.
 
     Ranks are crash-only: on any error the process ends at once, without a collective and without waiting for threads,
     and the front starts the group anew.
@@ -61,7 +62,8 @@ def main() -> None:
             code = EXIT_OUT_OF_MEMORY
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(code)
+    if code:
+        os._exit(code)
 
 
 def run(config: RankConfig) -> int:
@@ -137,6 +139,7 @@ def run(config: RankConfig) -> int:
             open_checkpoints=lambda generation_id: LinkCheckpoints(
                 link, config.rank, generation_id, on_fetched=fetched.add
             ),
+            open_previews=lambda generation_id: LinkPreviews(link, config.rank, generation_id),
             rank_weights=rank_weights,
         ).serve()
         link.leave()

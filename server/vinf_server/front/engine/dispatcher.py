@@ -16,12 +16,11 @@ from google.rpc import code_pb2
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.group import Group, Loss
-from vinf_server.front.generations.generation import CANCELLING, RUNNING, Failure, Generation
+from vinf_server.front.generations.generation import CANCELLING, RUNNING, SERVER_RESTARTED, Failure, Generation
 from vinf_server.front.generations.generations import (
     CONSUMER_SLOW,
     DISK_FULL,
     MAX_IDLE_LOSSES,
-    SERVER_RESTARTED,
     Generations,
 )
 
@@ -343,6 +342,7 @@ def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
         resume_step=generation.checkpoints.newest_step,
         texts_at_once=generation.texts_at_once if clips else 0,
         first_frame_index=generation.frames.next_missing,
+        preview_interval_steps=generation.terms.preview_interval_steps,
     )
 
 

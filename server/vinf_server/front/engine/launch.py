@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -18,11 +19,12 @@ import psutil
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.config import ServeConfig
-from vinf_server.front.engine.spare import SpareAgent
+from vinf_server.front.engine.spare import SpareAgent, new_agent_folder
 
 _AGENT_LOG = "agent.log"
 _TAIL_LINES = 20
 _VERDICT_POLL_S = 0.05
+_END_POLL_S = 0.01
 
 SHARED_VARIABLES = (
     *("VINF_EPOCH", "VINF_MODEL", "VINF_DTYPE", "VINF_RANK_WEIGHTS", "VINF_MEMORY_BUDGET", "VINF_KNOWN_MEMORY"),
@@ -59,6 +61,11 @@ class LaunchPlan:
     environment: Mapping[str, str] = field(default_factory=dict)
     """What the ranks are told besides."""
 
+    @property
+    def private_folder(self) -> Path:
+        """Where this front and its agents keep what is nobody else's."""
+        return self.failure_file.parent
+
 
 @dataclass(frozen=True, slots=True)
 class RankFailure:
@@ -68,24 +75,40 @@ class RankFailure:
     message: str
 
 
-def agent_command(config: ServeConfig, plan: LaunchPlan) -> list[str]:
-    """torchrun on this host, through the shim that dies with this process."""
-    return [sys.executable, "-m", config.agent_module, str(os.getpid()), *torchrun_arguments(config, plan)]
+def agent_command(config: ServeConfig, plan: LaunchPlan, folder: Path) -> list[str]:
+    """torchrun on this host, through the shim that dies with this process; `folder` is for its sockets."""
+    shim = (sys.executable, "-m", config.agent_module, str(os.getpid()), str(folder))
+    return [*shim, *torchrun_arguments(config, plan)]
 
 
 def torchrun_arguments(config: ServeConfig, plan: LaunchPlan) -> list[str]:
     """What torchrun is told about the group."""
     return [
-        *_meeting_arguments(plan.rendezvous),
+        *_meeting_arguments(plan.rendezvous, plan.epoch),
         *("--nproc-per-node", str(config.ranks), "--max-restarts", "0"),
+        *("--start-method", start_method(config)),
         *("--log-dir", str(plan.log_folder), "--redirects", "3"),
         *("-m", config.rank_module),
     ]
 
 
-def _meeting_arguments(rendezvous: Rendezvous | None) -> tuple[str, ...]:
+def start_method(config: ServeConfig) -> str:
+    """How ranks come to be: CUDA does not survive a fork."""
+    return "spawn" if config.uses_cuda else "forkserver"
+
+
+def _meeting_arguments(rendezvous: Rendezvous | None, epoch: int) -> tuple[str, ...]:
     if rendezvous is None:
-        return ("--standalone", "--nnodes", "1")
+        return (
+            "--nnodes",
+            "1",
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-endpoint",
+            "localhost:0",
+            "--rdzv-id",
+            f"vinf-{epoch}",
+        )
     # The front ends every agent when one is lost, so agents need not watch each other: they are patient with a slow
     # start, and with clocks that differ by less than a minute, which they compare to tell who is alive.
     conf = f"is_host={int(rendezvous.is_host)},join_timeout=3600,read_timeout=60"
@@ -96,8 +119,8 @@ def _meeting_arguments(rendezvous: Rendezvous | None) -> tuple[str, ...]:
     )
 
 
-def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
-    """What the agent and the ranks read, on top of the front's own environment."""
+def process_environment(config: ServeConfig) -> dict[str, str]:
+    """What an agent must know before it imports anything, on top of the front's own environment."""
     return {
         **os.environ,
         # With a shared store, the death of rank 0 would take the agent's rendezvous along.
@@ -106,6 +129,13 @@ def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // config.ranks)),
         "PYTHONFAULTHANDLER": "1",
+    }
+
+
+def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
+    """What the agent and the ranks read."""
+    return {
+        **process_environment(config),
         "VINF_LINK": plan.link_address,
         "VINF_EPOCH": str(plan.epoch),
         "VINF_MODEL": config.model,
@@ -128,13 +158,22 @@ def _memory_text(memory: link_pb2.MemoryModel | None) -> str:
     return json.dumps({field.name: getattr(memory, field.name) for field in memory.DESCRIPTOR.fields})
 
 
+async def start_spare(config: ServeConfig, log: Path) -> SpareAgent:
+    """Start an agent that waits for a launch; OSError when that is not possible."""
+    return await SpareAgent.start(
+        config, log, environment=process_environment(config), start_method=start_method(config)
+    )
+
+
 class Agent:
     """A running agent and the ranks below it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, plan: LaunchPlan) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, plan: LaunchPlan, folder: Path) -> None:
         self._process = process
         self._plan = plan
+        self._folder = folder
         self._descendants: set[psutil.Process] = set()
+        self._trackers: set[psutil.Process] = set()
         self.exited = asyncio.ensure_future(process.wait())
 
     @classmethod
@@ -149,17 +188,18 @@ class Agent:
         if spare is not None:
             process = await spare.launch(torchrun_arguments(config, plan), environment, log_path)
             if process is not None:
-                return cls(process, plan)
+                return cls(process, plan, spare.folder)
+        folder = new_agent_folder(plan.private_folder)
         with open(log_path, "wb") as log:  # noqa: ASYNC230  # nothing runs yet that it could delay
             process = await asyncio.create_subprocess_exec(
-                *agent_command(config, plan),
+                *agent_command(config, plan, folder),
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        return cls(process, plan)
+        return cls(process, plan, folder)
 
     async def stop(self, *, grace_s: float) -> None:
         """End it with SIGTERM, and with SIGKILL when that takes too long; nothing of it is left afterwards."""
@@ -173,10 +213,11 @@ class Agent:
         """SIGKILL whatever still lives of the agent and its ranks."""
         self.kill_now()
         await self.exited
-        await asyncio.to_thread(psutil.wait_procs, list(self._descendants), timeout=2)
+        await asyncio.to_thread(_wait_until_ended, {*self._descendants, *self._trackers}, timeout_s=2)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def kill_now(self) -> None:
-        """SIGKILL the agent's session and every rank ever seen below it, without waiting."""
+        """SIGKILL the agent and every rank ever seen below it, without waiting."""
         self.note_descendants()
         if not self.exited.done():
             self._signal(signal.SIGKILL)
@@ -198,9 +239,14 @@ class Agent:
         return bool(done)
 
     def note_descendants(self) -> None:
-        """Remember the ranks: they have sessions of their own and lose their parent when the agent dies."""
+        """Remember the ranks: they have sessions of their own and lose their parent when the agent dies.
+
+        Python's resource tracker is left alone: it removes what the others leave behind, and ends after them.
+        """
         with suppress(psutil.NoSuchProcess):
-            self._descendants.update(psutil.Process(self._process.pid).children(recursive=True))
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                if process not in self._descendants and process not in self._trackers:
+                    (self._trackers if _is_tracker(process) else self._descendants).add(process)
 
     def read_rank_failure(self) -> RankFailure | None:
         """What a rank left to say before it gave up for good."""
@@ -255,8 +301,30 @@ class Agent:
         return (int(match[2]), int(match[1])) if match else None
 
     def _signal(self, number: signal.Signals) -> None:
+        """Signal the agent alone: its ranks follow it, and Python's resource tracker must outlive them."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+            self._process.send_signal(number)
+
+
+def _wait_until_ended(processes: set[psutil.Process], *, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and any(map(_lives, processes)):
+        time.sleep(_END_POLL_S)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """False also for one that has ended and that init has yet to collect: they are nobody's children any more."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_tracker(process: psutil.Process) -> bool:
+    try:
+        return any("multiprocessing.resource_tracker" in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False  # it has ended
 
 
 def _read_tail(path: Path, lines: int) -> str:

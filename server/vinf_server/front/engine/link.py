@@ -17,6 +17,7 @@ from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group
 from vinf_server.front.engine.intake import FrameIntake
+from vinf_server.front.engine.preview_intake import PreviewError, PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.frames.spool import SliceError
@@ -37,12 +38,14 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         dispatcher: Dispatcher,
         intake: FrameIntake,
         checkpoint_intake: CheckpointIntake,
+        preview_intake: PreviewIntake,
         worker_metrics: WorkerMetrics,
     ) -> None:
         self._status = status
         self._dispatcher = dispatcher
         self._intake = intake
         self._checkpoint_intake = checkpoint_intake
+        self._preview_intake = preview_intake
         self._worker_metrics = worker_metrics
 
     async def Attach(  # noqa: N802
@@ -130,6 +133,17 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
         except OSError as error:
             await context.abort(grpc.StatusCode.DATA_LOSS, f"the checkpoint cannot be read: {error}")
+
+    async def SendPreview(  # noqa: N802
+        self, request: link_pb2.SendPreviewRequest, context: Context
+    ) -> link_pb2.SendPreviewResponse:
+        """What some frames look like so far, to those who watch."""
+        group = await self._check_epoch(context)
+        try:
+            await self._preview_intake.show(request, is_wanted=lambda: not group.lost.done())
+        except PreviewError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return link_pb2.SendPreviewResponse()
 
     async def _take_reports(self, group: Group, requests: AsyncIterator[link_pb2.AttachRequest]) -> None:
         try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,21 +21,35 @@ SPARE_FLAG = "--spare"
 class SpareAgent:
     """One process, used once or ended."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self._process = process
+        self.folder = folder
+        """For sockets of its own; whoever ends it removes it."""
 
     @classmethod
-    async def start(cls, config: ServeConfig, log: Path) -> SpareAgent:
-        """Start it from this thread, the main one, as an agent is started; OSError when that is not possible."""
+    async def start(
+        cls, config: ServeConfig, log: Path, *, environment: dict[str, str], start_method: str
+    ) -> SpareAgent:
+        """Start it from this thread, the main one, as an agent is started; OSError when that is not possible.
+
+        Args:
+            config: of the server.
+            log: takes what it writes until it is launched; its folder is private to this front.
+            environment: all of it until then.
+            start_method: how its ranks will come to be.
+        """
+        folder = new_agent_folder(log.parent)
         with open(log, "wb") as file:  # noqa: ASYNC230  # an empty file
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", config.agent_module, str(os.getpid()), SPARE_FLAG),
+                *(sys.executable, "-m", config.agent_module, str(os.getpid()), str(folder)),
+                *(SPARE_FLAG, start_method),
+                env=environment,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
             )
-        return cls(process)
+        return cls(process, folder)
 
     async def launch(
         self, arguments: list[str], environment: dict[str, str], log: Path
@@ -69,3 +85,9 @@ class SpareAgent:
         """End it; nothing of it is left afterwards."""
         self.kill_now()
         await self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def new_agent_folder(private_folder: Path) -> Path:
+    """Make a folder for the sockets of one agent."""
+    return Path(tempfile.mkdtemp(prefix="agent-", dir=private_folder))

@@ -19,7 +19,7 @@ from vinf_server.config import ServeConfig
 from vinf_server.front.data_dir import DataDir
 from vinf_server.front.engine.group import CHECK_S, Group, Loss
 from vinf_server.front.engine.hosts import Host, HostAgents, Hosts
-from vinf_server.front.engine.launch import Agent, LaunchPlan
+from vinf_server.front.engine.launch import Agent, LaunchPlan, start_spare
 from vinf_server.front.engine.spare import SpareAgent
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.watchdog import HangLimits, Pace
@@ -248,7 +248,7 @@ class Supervisor:
             return
         self._spare_epoch = self._epoch
         try:
-            self._spare = await SpareAgent.start(self._config, self._data_dir.private / "spare.log")
+            self._spare = await start_spare(self._config, self._data_dir.private / "spare.log")
         except OSError as error:
             _log.warning("no spare agent: %s", error)
 

@@ -64,6 +64,12 @@ class SharedCache:
         position = self._positions[first]
         return (await asyncio.shield(task))[position]
 
+    def drop(self, is_unwanted: Callable[[Hashable], bool]) -> None:
+        """Forget values by their keys; those that are being made are kept when they are there."""
+        for key in [key for key in self._values if is_unwanted(key)]:
+            self.size_bytes -= self._values.pop(key).size_bytes
+        self._on_resize(self.size_bytes)
+
     def _finished(self, task: asyncio.Task[Sequence[Weighed]], keys: Sequence[Hashable]) -> None:
         for key in keys:
             del self._under_way[key], self._positions[key]

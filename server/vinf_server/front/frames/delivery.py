@@ -134,6 +134,7 @@ class FrameReader:
                 packed.data_bytes,
             )
             del packed
+            await self._shared.turns.take()
             yield message
             position += 1
         self.next_index += 1

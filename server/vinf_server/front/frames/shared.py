@@ -19,7 +19,8 @@ from vinf_server.front.frames.cache import SharedCache
 from vinf_server.front.frames.checksum import crc32c
 from vinf_server.front.frames.conversion import convert
 from vinf_server.front.frames.formats import ENCODING_NAMES, Format
-from vinf_server.front.frames.video import Rendition
+from vinf_server.front.frames.turns import Turns
+from vinf_server.front.frames.video import Rendition, Video
 from vinf_server.front.metrics import Metrics
 
 _BUDGET_BYTES = 64 << 20
@@ -29,6 +30,9 @@ _RUN_BYTES = 1 << 20
 
 _THREADS = 2
 """Frames that are made at the same time; more would take the cores that the event loop needs."""
+
+_MESSAGES_PER_PASS = 2
+"""Of all readers, in a pass of the event loop: a message takes it a sixth of a millisecond."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +72,9 @@ class SharedFrames:
     def __init__(self, metrics: Metrics, *, budget_bytes: int = _BUDGET_BYTES) -> None:
         self._metrics = metrics
         self._cache = SharedCache(budget_bytes, on_resize=metrics.frame_cache_bytes.set)
-        self._turns = asyncio.Semaphore(_THREADS)
+        self._threads = asyncio.Semaphore(_THREADS)
+        self.turns = Turns(_MESSAGES_PER_PASS)
+        """Of those who send what is made here."""
 
     @property
     def size_bytes(self) -> int:
@@ -103,13 +109,19 @@ class SharedFrames:
             # One after the other: the first one makes the others.
             pictures = [await self.picture(rendition, frame_index + offset) for offset in range(count)]
             facts = [rendition.facts(frame_index + offset) for offset in range(count)]
-            return await self.in_thread(_pack_all, facts, pictures, slice_bytes)
+            packed = await self.in_thread(_pack_all, facts, pictures, slice_bytes)
+            _check_known(rendition.video)
+            return packed
 
         return cast(Packed, await self._cache.fetch(keys, load))
 
+    def forget(self, generation_id: str) -> None:
+        """Let go of the frames of a generation that was deleted; no more of them are made."""
+        self._cache.drop(lambda key: isinstance(key, tuple) and key[0] == generation_id)
+
     async def in_thread(self, function: Callable[..., _Result], *arguments: object) -> _Result:
         """Run something that takes long off the event loop, when it is its turn."""
-        async with self._turns:
+        async with self._threads:
             return await asyncio.to_thread(function, *arguments)
 
     def _run(self, rendition: Rendition, frame_index: int) -> list[tuple[Hashable, ...]]:
@@ -129,10 +141,7 @@ class SharedFrames:
             finally:
                 os.close(descriptor)
         except FrameDamagedError as error:
-            if video.is_forgotten:
-                raise GenerationNotFoundError(
-                    f"generation {video.generation_id} was deleted", generationId=video.generation_id
-                ) from None
+            _check_known(video)
             _log.error("generation %s: %s", video.generation_id, error)
             raise
         # Dropped while it was read: its place may hold something else.
@@ -141,7 +150,13 @@ class SharedFrames:
             _make_all, pixels, count, rendition.header.width, rendition.header.height, rendition.output
         )
         self._metrics.frame_conversions.labels(ENCODING_NAMES[rendition.output.encoding]).inc(count)
+        _check_known(video)
         return pictures
+
+
+def _check_known(video: Video) -> None:
+    if video.is_forgotten:
+        raise GenerationNotFoundError(f"generation {video.generation_id} was deleted", generationId=video.generation_id)
 
 
 def _identity(rendition: Rendition) -> tuple[Hashable, ...]:

@@ -7,8 +7,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from google.rpc import code_pb2
+
 from vinf.v1 import generation_pb2
 from vinf_server.front.checkpoints import CheckpointFolder
+from vinf_server.front.frames.previews import PreviewBoard
 from vinf_server.front.frames.spool import SpoolFile
 from vinf_server.front.wakeup import Wakeup
 
@@ -29,6 +32,9 @@ IN_WORK = frozenset({RUNNING, CANCELLING})
 DEFAULT_PRIORITY = 5
 QUEUED = "QUEUED"
 """Why a generation is PENDING when nothing has happened to it yet."""
+
+SERVER_RESTARTED = "SERVER_RESTARTED"
+"""Why it is PENDING when it was running as the server ended."""
 
 # RUNNING goes back to PENDING when the ranks are lost or taken away.
 # CANCELLING may still succeed: the last frame can be made before the ranks see the order to stop.
@@ -53,6 +59,10 @@ class Failure:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
+CANCEL_REQUESTED = Failure(code_pb2.CANCELLED, "CANCEL_REQUESTED", "cancelled by CancelGeneration")
+"""Why a generation ends where its client asked for it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
     """How a generation is to be run and kept: what a client asks for beside the specification, defaults filled in."""
@@ -75,6 +85,9 @@ class Terms:
 
     labels: tuple[tuple[str, str], ...] = ()
     """Sorted by key."""
+
+    preview_interval_steps: int = 0
+    """Steps from one preview to the next; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +141,7 @@ class Generation:
     first_frame_time_ns: int = 0
     last_frame_time_ns: int = 0
     end_time_ns: int = 0
+    previews: PreviewBoard = field(default_factory=PreviewBoard)
     released: Wakeup = field(default_factory=Wakeup)
     """Notified when frames were dropped, so that there is room for more."""
     changed: Wakeup = field(default_factory=Wakeup)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -24,6 +23,7 @@ from vinf_server.front.errors import (
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.estimate import Estimate
 from vinf_server.front.generations.generation import (
+    CANCEL_REQUESTED,
     CANCELLED,
     CANCELLING,
     FAILED,
@@ -34,7 +34,6 @@ from vinf_server.front.generations.generation import (
     SUCCEEDED,
     SUSPENDED,
     TERMINAL,
-    Event,
     Failure,
     Generation,
     Stage,
@@ -42,11 +41,12 @@ from vinf_server.front.generations.generation import (
     Terms,
 )
 from vinf_server.front.generations.keeping import DISK_RETRY_S, Keeper
-from vinf_server.front.generations.leases import JOB_DEADLINE, Leases
+from vinf_server.front.generations.leases import Leases
 from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.making import GenerationMaker
 from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationMetrics
 from vinf_server.front.generations.queue import GenerationQueue
+from vinf_server.front.generations.restoring import Restoring
 from vinf_server.front.generations.retention import Retention
 from vinf_server.front.generations.store import GenerationStore, StoreError
 from vinf_server.front.metrics import Metrics
@@ -65,11 +65,7 @@ RESUME_SHARE = 0.8
 """Of the frames that may be kept; when fewer are, one that waits for its readers goes on. Below 1, so that it does not
 stop again after every frame."""
 
-SERVER_RESTARTED = "SERVER_RESTARTED"
-
 _DEFAULT_TERMS = Terms()
-
-_CANCEL_REQUESTED = Failure(code_pb2.CANCELLED, "CANCEL_REQUESTED", "cancelled by CancelGeneration")
 
 
 class GenerationListener(Protocol):
@@ -110,7 +106,7 @@ class Generations:
         self._maker = GenerationMaker(spool, checkpoints)
         self._listener: GenerationListener | None = None
         self._in_work: Generation | None = None
-        self._unverified: list[Generation] = []
+        self._restoring = Restoring(store, spool, checkpoints, self._maker, finish=self._end)
         self._unsettled: set[str] = set()
         self.is_accepting = True
         """False once a stop has begun: nothing new is admitted, what is there goes on."""
@@ -126,38 +122,17 @@ class Generations:
         Queued generations are queued again in their order; the one that was running is the first of them. Nothing
         starts before `verify` is done.
         """
-        for saved in self._store.saved:
-            generation = self._maker.revived(saved)
-            self._store.add(generation, is_saved=True)
-        known = [generation.generation_id for generation in self._store.all()]
-        await asyncio.gather(self._spool.remove_others(known), self._checkpoints.remove_others(known))
-        await asyncio.gather(*(self._take_up(generation) for generation in self._store.all()))
-        waiting = [generation for generation in self._store.all() if generation.state == PENDING]
-        # Those that had begun were in front of the queue, the one that ran before all.
-        waiting.sort(key=lambda generation: (generation.state_reason != SERVER_RESTARTED, not generation.start_time_ns))
+        waiting = await self._restoring.take_up()
         for generation in reversed(waiting):
             self._put_back(generation)
         if waiting:
             self._observe.queue_changed(waiting[0].resolved_spec.model, len(self._queue))
-        self._unverified = [generation for generation in self._store.all() if not generation.is_terminal]
-        for generation in self._unverified:
+        for generation in self._restoring.unverified:
             self.leases.add(generation)
-        if known:
-            _log.info("%d generations were there before, %d of them wait", len(known), len(waiting))
 
     async def verify(self) -> None:
         """Find out which frames of unfinished generations are whole, and let the first generation start."""
-        for generation in self._unverified:
-            try:
-                damaged = await generation.frames.recover(verify=True)
-            except OSError as error:
-                _log.error("generation %s: its frames cannot be read: %s", generation.generation_id, error)
-                continue
-            finally:
-                generation.changed.notify()
-            if damaged:
-                _log.warning("generation %s: %d damaged frames are made again", generation.generation_id, damaged)
-        self._unverified = []
+        await self._restoring.verify()
         if self._listener is not None:
             self._listener.generation_queued()
 
@@ -214,6 +189,7 @@ class Generations:
             return generation, False
         self._queue.put(generation.generation_id, priority=terms.priority, owner=terms.owner)
         self._store.add(generation)
+        self.keeper.promised(generation)
         self.leases.add(generation)
         self._unsettled.add(generation.generation_id)
         self._observe.queue_changed(normalised_spec.model, len(self._queue))
@@ -275,7 +251,7 @@ class Generations:
     def cancel(self, generation_id: str) -> Generation:
         """Ask for the end of a generation; one that has ended stays as it is."""
         generation = self.get(generation_id)
-        self.end_early(generation, _CANCEL_REQUESTED)
+        self.end_early(generation, CANCEL_REQUESTED)
         return generation
 
     def end_early(self, generation: Generation, failure: Failure) -> None:
@@ -285,7 +261,7 @@ class Generations:
         """
         if generation.state in (PENDING, SUSPENDED):
             self._queue.remove(generation.generation_id)
-            self._finish(generation, _end_state(failure), failure)
+            self._end(generation, failure)
             self._queue_moved(generation.resolved_spec.model)
         elif generation.state == RUNNING:
             _log.info("generation %s is being cancelled: %s", generation.generation_id, failure.reason)
@@ -358,7 +334,7 @@ class Generations:
         None when nobody waits, while frames of an earlier server are looked at, and once the server is shutting down.
         """
         assert self._in_work is None, "one generation at a time"
-        if self.is_draining or self._unverified:
+        if self.is_draining or self._restoring.is_under_way:
             return None
         generation_id = self._queue.take()
         if generation_id is None:
@@ -413,6 +389,8 @@ class Generations:
     def suspend(self, generation: Generation, reason: str, message: str) -> None:
         """Take a running generation from the ranks until what it waits for has come; frames and checkpoint stay."""
         _log.warning("generation %s is suspended: %s", generation.generation_id, message)
+        if reason == DISK_FULL:
+            self.keeper.distrust()
         self._stop_work(generation, SUSPENDED, reason, message)
 
     async def tidy(self) -> None:
@@ -422,7 +400,7 @@ class Generations:
         await self.keeper.look()
         for generation in self._store.all():
             is_waiting = generation.state == SUSPENDED and generation.state_reason == DISK_FULL
-            if is_waiting and not self._unverified and self.keeper.room_bytes() >= 0:
+            if is_waiting and not self._restoring.is_under_way and self.keeper.room_bytes() >= 0:
                 self._resume(generation, "there is room on the disk again")
 
     def in_work(self, generation_id: str) -> Generation | None:
@@ -476,31 +454,9 @@ class Generations:
 
     def cancelled(self, generation: Generation) -> None:
         """The ranks have stopped as they were asked to."""
-        failure = generation.ending or _CANCEL_REQUESTED
-        self._finish(generation, _end_state(failure), failure)
+        self._end(generation, generation.ending or CANCEL_REQUESTED)
 
     # ---- inside ----
-
-    async def _take_up(self, generation: Generation) -> None:
-        """Bring one back to where it can go on from, or leave it as it ended."""
-        if generation.state == CANCELLING:
-            failure = _failure_of(generation.events[-1])
-            self._finish(generation, _end_state(failure), failure)
-        if generation.is_terminal:
-            generation.checkpoints.remove()
-            try:
-                await generation.frames.recover(verify=False)
-            except OSError as error:
-                _log.error("generation %s: its frames cannot be read: %s", generation.generation_id, error)
-            return
-        try:
-            await generation.checkpoints.recover()
-        except OSError as error:
-            _log.error("generation %s: its checkpoint cannot be read: %s", generation.generation_id, error)
-        generation.completed_steps = generation.checkpoints.newest_step
-        if generation.state == RUNNING:
-            generation.move_to(PENDING, SERVER_RESTARTED)
-            self._store.save(generation)
 
     def _put_back(self, generation: Generation) -> None:
         """Queue one that has been admitted before, first of its priority."""
@@ -546,12 +502,17 @@ class Generations:
         for generation_id in self._queue:
             self.get(generation_id).changed.notify()
 
+    def _end(self, generation: Generation, failure: Failure) -> None:
+        """It ends early: as cancelled where that is what the failure says, else as failed."""
+        self._finish(generation, CANCELLED if failure.code == code_pb2.CANCELLED else FAILED, failure)
+
     def _finish(self, generation: Generation, state: State, failure: Failure | None) -> None:
         assert state in TERMINAL
         was_in_work = generation.state in IN_WORK
         generation.failure = failure
         generation.end_time_ns = time.time_ns()
         generation.frames.close()
+        generation.previews.clear()
         generation.checkpoints.remove()
         generation.move_to(state, *((failure.reason, failure.message) if failure is not None else ()))
         self._store.save(generation)
@@ -564,15 +525,3 @@ class Generations:
             self._in_work = None
             self._estimate.stopped(completed=state == SUCCEEDED)
             self._queue_moved(generation.resolved_spec.model)
-
-
-def _end_state(failure: Failure) -> State:
-    return CANCELLED if failure.code == code_pb2.CANCELLED else FAILED
-
-
-def _failure_of(cancelling: Event) -> Failure:
-    """Why a generation was being cancelled, as its event tells."""
-    if cancelling.state_reason == JOB_DEADLINE:
-        return Failure(code_pb2.DEADLINE_EXCEEDED, JOB_DEADLINE, cancelling.message)
-    reason = cancelling.state_reason or _CANCEL_REQUESTED.reason
-    return Failure(code_pb2.CANCELLED, reason, cancelling.message or _CANCEL_REQUESTED.message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vinf_server.front.disk import DiskSpace
 from vinf_server.front.errors import DiskFullError
@@ -29,11 +29,29 @@ class Keeper:
         self._spool = spool
         self._disk = disk
         self._retention = retention
+        self._left_bytes: int | None = None
+        """Of the room at the last look; None: nobody has looked."""
+
+        self._forgetting: list[Callable[[str], None]] = []
+
+    def when_forgotten(self, tell: Callable[[str], None]) -> None:
+        """Have the id of each generation told that is removed."""
+        self._forgetting.append(tell)
 
     async def look(self) -> None:
         """See how much room there is now, and make some by forgetting what has expired."""
         await self.forget_expired()
         await self._disk.measure()
+        self._left_bytes = self.room_bytes()
+
+    def promised(self, generation: Generation) -> None:
+        """A generation was admitted: what it will need is not free for another one.
+
+        Nothing else makes the room of the last look smaller than it seems: what the generations of then have written
+        meanwhile was promised to them.
+        """
+        if self._left_bytes is not None:
+            self._left_bytes -= missing_bytes(generation)
 
     def expire_time_ns(self, generation: Generation) -> int:
         """When a generation is forgotten, on the wall clock; 0: not known, or never."""
@@ -44,13 +62,19 @@ class Keeper:
         known = tuple(self._store.all())
         return self._disk.room_bytes(stored=sum(map(stored_bytes, known)), promised=sum(map(missing_bytes, known)))
 
+    def distrust(self) -> None:
+        """The disk refused what it seemed to have room for: nothing is admitted before somebody looks again."""
+        self._left_bytes = -1
+
     def check_room(self, generation: Generation) -> None:
-        """Refuse what the disk has no room for once everything that was promised is there.
+        """Refuse what the disk had no room for at the last look, once everything that was promised is there.
 
         Raises:
             DiskFullError: with the time until something is forgotten.
         """
-        needed, room = missing_bytes(generation), self.room_bytes()
+        if self._left_bytes is None:
+            self._left_bytes = self.room_bytes()
+        needed, room = missing_bytes(generation), self._left_bytes
         if needed <= room:
             return
         expiries = [time_ns for known in self._store.all() if (time_ns := self.expire_time_ns(known))]
@@ -78,6 +102,8 @@ class Keeper:
             generation.is_forgotten = True
             self._store.forget(generation)
             generation.changed.notify()
+            for tell in self._forgetting:
+                tell(generation.generation_id)
         if not generations:
             return
         try:

@@ -50,6 +50,7 @@ MIGRATIONS = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    ("UPDATE generations SET terms = json_set(terms, '$.preview_interval_steps', 0)",),
 )
 """What each version adds to the one before; `PRAGMA user_version` counts those that were applied. Never changed, only
 appended to."""

@@ -20,26 +20,31 @@ MAX_DEADLINE_S = 30 * 24 * 3600.0
 MIN_RETENTION, MAX_RETENTION = 64, 2**31 - 1
 MAX_LABELS = 16
 MAX_LABEL_CHARS = 255
+MAX_PREVIEW_INTERVAL = 1000
 _LABEL_KEY = re.compile(r"[a-z0-9_-]{1,63}")
 _SHOWN_CHARS = 40
 
 
-def check_terms(request: CreateGenerationRequest, violations: list[Violation], *, owner: str) -> Terms:
+def check_terms(
+    request: CreateGenerationRequest, violations: list[Violation], *, owner: str, is_retry: bool = False
+) -> Terms:
     """Return the terms with every default filled in; worthless when violations were added.
 
     Args:
         request: as it came.
         violations: where what is wrong is added.
         owner: who asks.
+        is_retry: it was admitted before, and a deadline that has passed meanwhile is none of its faults.
     """
     return Terms(
         owner=owner,
         priority=_priority(request, violations),
         lease_s=_lease_s(request, violations),
-        deadline_ns=_deadline_ns(request, violations),
+        deadline_ns=_deadline_ns(request, violations, may_have_passed=is_retry),
         retention_frame_count=_retention(request, violations),
         drops_oldest=_drops_oldest(request, violations),
         labels=_labels(request, violations),
+        preview_interval_steps=_preview_interval(request, violations),
     )
 
 
@@ -61,12 +66,13 @@ def _lease_s(request: CreateGenerationRequest, violations: list[Violation]) -> f
     return None if request.detached else value or DEFAULT_LEASE_S
 
 
-def _deadline_ns(request: CreateGenerationRequest, violations: list[Violation]) -> int:
+def _deadline_ns(request: CreateGenerationRequest, violations: list[Violation], *, may_have_passed: bool) -> int:
     if not request.HasField("deadline"):
         return 0
     stamp = request.deadline
     ahead = stamp.seconds + stamp.nanos / 1e9 - time.time() if 0 <= stamp.nanos <= 999_999_999 else math.nan
-    if not 0 < ahead <= MAX_DEADLINE_S:
+    earliest = -math.inf if may_have_passed else 0
+    if not earliest < ahead <= MAX_DEADLINE_S:
         problem = "must be in the future, at most 30 days ahead of the server's clock"
         came = "a timestamp whose parts contradict each other" if math.isnan(ahead) else f"{ahead:+.0f} s"
         violations.append(Violation("deadline", f"{problem}, got {came}"))
@@ -105,3 +111,11 @@ def _labels(request: CreateGenerationRequest, violations: list[Violation]) -> tu
             problem = f"must have at most {MAX_LABEL_CHARS} code points, got {len(value)}"
             violations.append(Violation(f"labels[{key[:_SHOWN_CHARS]!r}]", problem))
     return tuple(labels)
+
+
+def _preview_interval(request: CreateGenerationRequest, violations: list[Violation]) -> int:
+    value = request.preview_interval_steps
+    if not 0 <= value <= MAX_PREVIEW_INTERVAL:
+        text = range_text(value, 0, MAX_PREVIEW_INTERVAL, unit="steps", zero="no previews")
+        violations.append(Violation("preview_interval_steps", text))
+    return value

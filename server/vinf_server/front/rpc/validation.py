@@ -34,8 +34,16 @@ def check_create(
     memory: link_pb2.MemoryModel,
     *,
     owner: str = "",
+    is_retry: bool = False,
 ) -> tuple[generation_pb2.GenerationSpec, Terms]:
     """Return the specification with every default but the seed filled in, and the terms.
+
+    Args:
+        request: as it came.
+        limits: of the model.
+        memory: of a rank.
+        owner: who asks.
+        is_retry: its request_id is known: a deadline that was ahead then may have passed.
 
     Raises:
         ModelNotFoundError: another model was asked for.
@@ -49,7 +57,7 @@ def check_create(
     validator = SpecValidator(limits)
     normalised = validator.check(request.spec)
     violations = validator.violations
-    terms = check_terms(request, violations, owner=owner)
+    terms = check_terms(request, violations, owner=owner, is_retry=is_retry)
     if request.request_id and not _UUID.fullmatch(request.request_id):
         violations.append(
             Violation("request_id", f"must be a UUID of 36 characters or empty, got {request.request_id[:40]!r}")

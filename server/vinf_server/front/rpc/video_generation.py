@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
@@ -38,6 +39,7 @@ from vinf_server.front.rpc.convert import (
 )
 from vinf_server.front.rpc.frame_requests import check_pull, check_stream
 from vinf_server.front.rpc.validation import check_create, check_list, check_watch, make_page_token
+from vinf_server.front.wakeup import wait_any
 
 _REJECTION_REASONS: dict[type[VinfError], str] = {
     ClientLimitError: "client_limit",
@@ -61,6 +63,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self._status = status
         self._metrics = metrics
         self._frames = SharedFrames(metrics)
+        generations.keeper.when_forgotten(self._frames.forget)
 
     async def CreateGeneration(  # noqa: N802
         self, request: service_pb2.CreateGenerationRequest, context: Context
@@ -75,11 +78,20 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             # What was admitted once stays admitted, whatever these ranks have room for.
             is_retry = self._generations.has_request(request.request_id, owner=owner)
             memory = link_pb2.MemoryModel() if is_retry else report.memory
-            normalised, terms = check_create(request, report.model, memory, owner=owner)
-            await self._generations.keeper.look()
-            generation, deduplicated = self._generations.create(
-                normalised, terms, request_id=request.request_id, validate_only=request.validate_only
+            normalised, terms = check_create(request, report.model, memory, owner=owner, is_retry=is_retry)
+            create = partial(
+                self._generations.create,
+                normalised,
+                terms,
+                request_id=request.request_id,
+                validate_only=request.validate_only,
             )
+            try:
+                generation, deduplicated = create()
+            except DiskFullError:
+                # Somebody may have made room since the last look.
+                await self._generations.keeper.look()
+                generation, deduplicated = create()
             if not request.validate_only:
                 await self._generations.settle(generation)
         except VinfError as error:
@@ -129,23 +141,29 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
     async def WatchGeneration(  # noqa: N802
         self, request: service_pb2.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[service_pb2.WatchGenerationResponse]:
-        """Snapshots until a terminal one; what changes while one is being sent is merged into the next."""
+        """Snapshots until a terminal one; what changes while one is being sent is merged into the next.
+
+        Previews come along where they are asked for, and wake nobody else.
+        """
         generation = self._generations.get(request.generation_id, owner=principal_of(context))
         sequence = check_watch(request)
-        sent = None
+        sent, board, board_version = None, generation.previews, 0
+        wakeups = (generation.changed, board.changed) if request.with_previews else (generation.changed,)
         with self._counted("WatchGeneration"), self._generations.leases.holding(generation.generation_id) as held:
             while True:
                 snapshot = generation_message(generation, self._generations)
-                if snapshot != sent:
+                previews = board.since(board_version) if request.with_previews else []
+                if snapshot != sent or previews:
+                    board_version = board.version
                     events = [event_message(event) for event in generation.events[sequence:]]
                     with held.giving():
-                        yield service_pb2.WatchGenerationResponse(generation=snapshot, events=events)
+                        yield service_pb2.WatchGenerationResponse(generation=snapshot, events=events, previews=previews)
                     sent, sequence = snapshot, max(sequence, snapshot.sequence)
                 elif generation.is_terminal:
                     return
                 else:
                     self._generations.check_open()
-                    await generation.changed.wait()
+                    await wait_any(*wakeups)
 
     async def StreamFrames(  # type: ignore[override]  # noqa: N802
         self, request: service_pb2.StreamFramesRequest, context: Context

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
-from tests.server.fakes import create, frame_bytes, model_limits, until
+from tests.server.fakes import create, frame_bytes, model_limits, normalised_spec, until
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
 from vinf_server.front.checkpoints import UnfinishedPart
@@ -19,9 +19,10 @@ from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
+from vinf_server.front.engine.preview_intake import MAX_PICTURES, PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
-from vinf_server.front.generations.generation import RUNNING, Failure
+from vinf_server.front.generations.generation import RUNNING, Failure, Terms
 
 pytestmark = pytest.mark.fast
 
@@ -40,6 +41,7 @@ def linked(generations, metrics, tmp_path):
             dispatcher,
             FrameIntake(generations, dispatcher),
             CheckpointIntake(generations),
+            PreviewIntake(generations),
             WorkerMetrics(metrics),
         )
         address = f"unix:{tmp_path}/e.sock"
@@ -73,6 +75,8 @@ def test_other_epochs_stay_outside(linked, metadata):
             for call in (link.stub.Attach, link.stub.Beat, link.stub.SendFrames, link.stub.SendCheckpoint):
                 stream = call(metadata=metadata)
                 assert await stream.code() is grpc.StatusCode.FAILED_PRECONDITION
+            preview = link.stub.SendPreview(pb.SendPreviewRequest(), metadata=metadata)
+            assert await preview.code() is grpc.StatusCode.FAILED_PRECONDITION
 
     run(scenario())
 
@@ -347,5 +351,93 @@ def test_a_disk_that_refuses_a_checkpoint_costs_no_generation(linked, generation
             assert not (await link.stub.SendCheckpoint(messages, metadata=EPOCH)).stored
             assert generation.state == RUNNING
             assert generation.checkpoints.newest_step == 0
+
+    run(scenario())
+
+
+def preview_request(generation, *, step=2, width=8, height=8, frame=3, count=1, size=None):
+    data = bytes(3 * width * height if size is None else size)
+    picture = pb.PreviewPicture(frame_index=frame, width=width, height=height, data=data)
+    return pb.SendPreviewRequest(generation_id=generation.generation_id, step=step, pictures=[picture] * count)
+
+
+def test_previews_are_shown_while_their_generation_is_in_work(linked, generations):
+    async def scenario():
+        async with linked() as link:
+            generation = create(generations)
+            board = generation.previews
+            await link.stub.SendPreview(preview_request(generation), metadata=EPOCH)
+            assert not board.since(0), "it does not run yet"
+            link.dispatcher.group_ready(link.group)
+            await link.stub.SendPreview(preview_request(generation), metadata=EPOCH)
+            (preview,) = board.since(0)
+            assert (preview.frame_index, preview.completed_step_count, preview.width) == (3, 2, 64)
+            generations.fail(generation, Failure(13, "INTERNAL", "x"))
+            await link.stub.SendPreview(preview_request(generation), metadata=EPOCH)
+            assert not board.since(0), "it has ended"
+
+    run(scenario())
+
+
+def test_a_preview_that_outlives_its_group_is_dropped(linked, generations, monkeypatch):
+    async def scenario():
+        async with linked() as link:
+            generation = create(generations)
+            link.dispatcher.group_ready(link.group)
+            begun, go_on = asyncio.Event(), asyncio.Event()
+
+            async def slow_thread(function, *arguments):
+                begun.set()
+                await go_on.wait()
+                return function(*arguments)
+
+            monkeypatch.setattr("vinf_server.front.engine.preview_intake.asyncio.to_thread", slow_thread)
+            call = link.stub.SendPreview(preview_request(generation), metadata=EPOCH)
+            await begun.wait()
+            link.group.lose(Loss(message="gone", cause="exit"))
+            go_on.set()
+            await call
+            assert not generation.previews.since(0)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"step": 0}, "step 0 is not in [1, 4]"),
+        ({"step": 5}, "step 5"),
+        ({"frame": -1}, "frame -1 is not in [0, 15]"),
+        ({"frame": 16}, "frame 16"),
+        ({"width": 0, "height": 0}, "0 x 0 pixels"),
+        ({"width": 128, "height": 128}, "128 x 128 pixels are no smaller picture of 64 x 64"),
+        ({"width": 1, "height": 60}, "1 x 60 pixels"),
+        ({"size": 191}, "191 bytes"),
+        ({"size": 193}, "193 bytes"),
+        ({"count": MAX_PICTURES + 1}, f"{MAX_PICTURES + 1} pictures came"),
+    ],
+)
+def test_pictures_that_do_not_fit_are_refused(linked, generations, fields, message):
+    async def scenario():
+        async with linked() as link:
+            generation = create(generations)
+            link.dispatcher.group_ready(link.group)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await link.stub.SendPreview(preview_request(generation, **fields), metadata=EPOCH)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert message in refused.value.details()
+            assert not generation.previews.since(0)
+            assert not link.group.lost.done()
+
+    run(scenario())
+
+
+def test_orders_carry_the_interval(linked, generations):
+    async def scenario():
+        async with linked() as link:
+            terms = Terms(preview_interval_steps=3)
+            generations.create(normalised_spec(), terms, request_id="", validate_only=False)
+            link.dispatcher.group_ready(link.group)
+            assert (await link.group.next_order()).generate.preview_interval_steps == 3
 
     run(scenario())

@@ -101,7 +101,7 @@ def finished_agent(tmp_path):
             async def wait():
                 return 1
 
-            return Agent(SimpleNamespace(pid=1, returncode=code, wait=wait), plan)
+            return Agent(SimpleNamespace(pid=1, returncode=code, wait=wait), plan, tmp_path)
 
         return asyncio.run(build())
 
@@ -155,7 +155,7 @@ def test_unfinished_failure_file_counts_as_none(finished_agent, tmp_path, conten
 def test_ranks_are_told_all_they_need(tmp_path):
     config = ServeConfig(
         ranks=2,
-        model="m",
+        model="sprites",
         device="cpu",
         dtype="bfloat16",
         deterministic=True,
@@ -169,7 +169,7 @@ def test_ranks_are_told_all_they_need(tmp_path):
     assert told == {
         "VINF_LINK": "unix:/x",
         "VINF_EPOCH": "4",
-        "VINF_MODEL": "m",
+        "VINF_MODEL": "sprites",
         "VINF_DEVICE": "cpu",
         "VINF_DTYPE": "bfloat16",
         "VINF_RANK_WEIGHTS": "auto",
@@ -183,7 +183,7 @@ def test_ranks_are_told_all_they_need(tmp_path):
     assert (by_default["VINF_MEMORY_BUDGET"], by_default["VINF_SKIP_NEGLIGIBLE"]) == ("0", "0")
     assert environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
-    command = agent_command(config, plan)
+    command = agent_command(config, plan, tmp_path)
     assert command[command.index("--nproc-per-node") + 1] == "2"
     assert command[command.index("--max-restarts") + 1] == "0"
     assert command[-2:] == ["-m", "vinf_server.rank"]

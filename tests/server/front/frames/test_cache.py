@@ -49,6 +49,21 @@ def test_many_who_want_the_same_wait_for_one_making():
     run(scenario())
 
 
+def test_what_is_unwanted_goes_at_once():
+    async def scenario():
+        sizes = []
+        cache, make = SharedCache(100, on_resize=sizes.append), Maker()
+        make.may_go_on.set()
+        for key in (("a", 1), ("a", 2), ("b", 1)):
+            await cache.fetch([key], make)
+        cache.drop(lambda key: key[0] == "a")
+        assert (cache.get(("a", 1)), cache.get(("a", 2))) == (None, None)
+        assert cache.get(("b", 1)) is not None
+        assert (cache.size_bytes, sizes[-1]) == (10, 10)
+
+    run(scenario())
+
+
 def test_what_was_used_longest_ago_goes_first():
     async def scenario():
         sizes = []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -27,7 +30,15 @@ from vinf_server.front.generations.store import SqliteStore, StoreError
 pytestmark = pytest.mark.fast
 
 REQUEST_ID = "123e4567-e89b-12d3-a456-426614174000"
-TERMS = Terms(owner="ann", priority=7, lease_s=60.0, deadline_ns=5, retention_frame_count=64, labels=(("a", "ü"),))
+TERMS = Terms(
+    owner="ann",
+    priority=7,
+    lease_s=60.0,
+    deadline_ns=5,
+    retention_frame_count=64,
+    labels=(("a", "ü"),),
+    preview_interval_steps=3,
+)
 
 
 def run(scenario):
@@ -210,11 +221,28 @@ def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="NONSENSE"):
         SqliteStore(path)
     connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(broken) - 1,)
     assert "more" not in {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     connection.close()
     monkeypatch.undo()
     SqliteStore(path).close()
+
+
+def test_terms_of_before_there_were_previews_ask_for_none(tmp_path, store, generations, reopen):
+    async def scenario():
+        generation, _ = generations.create(normalised_spec(), TERMS, request_id="", validate_only=False)
+        await store.flush()
+        with closing(sqlite3.connect(tmp_path / "vinf.db")) as connection:
+            connection.execute("UPDATE generations SET terms = json_remove(terms, '$.preview_interval_steps')")
+            connection.execute("PRAGMA user_version = 1")
+            connection.commit()
+        again = (await reopen()).get(generation.generation_id)
+        with closing(sqlite3.connect(tmp_path / "vinf.db")) as connection:
+            ((terms,),) = connection.execute("SELECT terms FROM generations")
+        assert json.loads(terms)["preview_interval_steps"] == 0
+        assert again.terms == replace(TERMS, preview_interval_steps=0)
+
+    run(scenario())
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
@@ -274,7 +302,37 @@ def test_what_was_promised_to_others_is_not_promised_again(generations, tmp_path
         assert caught.value.metadata == {"neededBytes": str(16 * size), "freeBytes": str(8 * size)}
         assert caught.value.retry_s > 0
         generations.cancel(first.generation_id)
+        await generations.keeper.look()
         assert create(generations, frame_count=16).state != SUCCEEDED
+
+    run(scenario())
+
+
+def test_between_two_looks_nothing_is_promised_twice_and_nobody_looks(generations, monkeypatch):
+    size = 64 * 64 * 3 + 64 * 64 * 4
+
+    async def scenario():
+        generations.keeper._disk.budget_bytes = 40 * size
+        await generations.keeper.look()
+        monkeypatch.setattr(generations.keeper._disk, "room_bytes", None)
+        create(generations, frame_count=16)
+        create(generations, frame_count=16)
+        with pytest.raises(DiskFullError) as caught:
+            create(generations, frame_count=16)
+        assert caught.value.metadata["freeBytes"] == str(8 * size)
+
+    run(scenario())
+
+
+def test_nothing_is_admitted_after_the_disk_refused_before_somebody_looks(generations):
+    async def scenario():
+        create(generations)
+        running = generations.start_next()
+        generations.suspend(running, "DISK_FULL", "no room")
+        with pytest.raises(DiskFullError):
+            create(generations)
+        await generations.keeper.look()
+        create(generations)
 
     run(scenario())
 

@@ -106,6 +106,17 @@ def test_pulled_frames():
     ] == [False, True, True, False]
 
 
+def test_preview_interval():
+    low, high = documented_range("video_generation_service.proto", "preview_interval_steps")
+
+    def interval_accepts(value):
+        spec = generation_pb2.GenerationSpec(prompt="a red circle")
+        request = Service.CreateGenerationRequest(spec=spec, preview_interval_steps=value)
+        return accepts(check_create, request, LIMITS, UNKNOWN_MEMORY)
+
+    assert [interval_accepts(value) for value in (low - 1, low, high, high + 1)] == [False, True, True, False]
+
+
 @pytest.mark.parametrize("field", ["row_alignment_bytes", "jpeg_quality"])
 def test_output_format(field):
     low, high = documented_range("frame.proto", field)

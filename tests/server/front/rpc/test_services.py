@@ -25,6 +25,8 @@ from vinf.v1 import (
 )
 from vinf_server.config import Address
 from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.frames.previews import make_preview
+from vinf_server.front.generations.generation import Failure
 from vinf_server.front.rpc.health import SERVICE, HealthService
 from vinf_server.front.rpc.server import AddressInUseError, start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
@@ -252,6 +254,52 @@ def test_retry_is_not_refused_for_its_size(serving):
             request.request_id = ""
             code = await failure(server.video.CreateGeneration(request))
             assert code[1] == "SPEC_TOO_LARGE"
+
+    run(scenario())
+
+
+def test_retry_is_not_refused_for_a_deadline_that_has_passed_meanwhile(serving):
+    async def scenario():
+        async with serving() as server:
+            request = create_request(seed=5)
+            request.request_id = "123e4567-e89b-12d3-a456-426614174000"
+            request.deadline.GetCurrentTime()
+            request.deadline.seconds += 60
+            first = await server.video.CreateGeneration(request)
+            request.deadline.seconds -= 120
+            again = await server.video.CreateGeneration(request)
+            assert again.deduplicated
+            assert again.generation.generation_id == first.generation.generation_id
+            request.request_id = ""
+            assert (await failure(server.video.CreateGeneration(request)))[1] == "INVALID_FIELD"
+
+    run(scenario())
+
+
+def test_a_full_disk_is_looked_at_again_before_a_generation_is_refused(serving):
+    async def scenario():
+        async with serving() as server:
+            server.generations.keeper.distrust()
+            await server.video.CreateGeneration(create_request())
+            server.generations.keeper._disk.budget_bytes = 1
+            await server.generations.keeper.look()
+            assert (await failure(server.video.CreateGeneration(create_request())))[1] == "DISK_FULL"
+
+    run(scenario())
+
+
+def test_frames_of_a_deleted_generation_are_kept_in_memory_no_longer(serving, metrics):
+    async def scenario():
+        async with serving() as server:
+            made = [(await server.video.CreateGeneration(create_request())).generation for _ in range(2)]
+            for generation in made:
+                server.generations.start_next()
+                await make_frames(server, generation.generation_id, *range(16))
+                server.generations.succeed(server.generations.get(generation.generation_id))
+                await rest(server.video.StreamFrames(v1.StreamFramesRequest(generation_id=generation.generation_id)))
+            both = metrics.registry.get_sample_value("vinf_frame_cache_bytes")
+            await server.video.DeleteGeneration(v1.DeleteGenerationRequest(generation_id=made[0].generation_id))
+            assert metrics.registry.get_sample_value("vinf_frame_cache_bytes") == both / 2 > 0
 
     run(scenario())
 
@@ -488,6 +536,65 @@ def test_watch_tells_every_event_and_goes_on_after_one(serving):
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "INVALID_FIELD",
             )
+
+    run(scenario())
+
+
+def preview(frame_index, step):
+    return make_preview(bytes(192), 8, 8, frame_index=frame_index, completed_steps=step)
+
+
+def shown(response):
+    return [(preview.frame_index, preview.completed_step_count) for preview in response.previews]
+
+
+def test_watch_brings_the_newest_preview_of_each_frame_once(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request(frame_count=4))).generation
+            generation = server.generations.get(made.generation_id)
+            server.generations.start_next()
+            request = v1.WatchGenerationRequest(generation_id=made.generation_id, with_previews=True)
+            watch = server.video.WatchGeneration(request)
+            assert shown(await watch.read()) == []
+            generation.previews.put([preview(0, 1), preview(3, 1)])
+            generation.previews.put([preview(3, 2)])
+            response = await watch.read()
+            assert shown(response) == [(0, 1), (3, 2)], "a burst is one message"
+            assert response.generation.state == generation_pb2.GENERATION_STATE_RUNNING
+            assert not response.events
+            server.generations.progressed(generation, 3, 2, 0.5)
+            assert shown(await watch.read()) == [], "nothing comes twice"
+            generation.previews.put([preview(0, 4)])
+            assert shown(await watch.read()) == [(0, 4)]
+            late = server.video.WatchGeneration(request)
+            assert shown(await late.read()) == [(0, 4), (3, 2)], "who comes late sees what there is"
+            server.generations.fail(generation, Failure(13, "INTERNAL", "x"))
+            for stream in (watch, late):
+                assert [shown(response) for response in await rest(stream)] == [[]]
+            (response,) = await rest(server.video.WatchGeneration(request))
+            assert shown(response) == [], "they are gone with the end of the generation"
+
+    run(scenario())
+
+
+def test_previews_wake_only_who_asks_for_them(serving):
+    async def scenario():
+        async with serving() as server:
+            made = (await server.video.CreateGeneration(create_request(frame_count=4))).generation
+            generation = server.generations.get(made.generation_id)
+            watch = server.video.WatchGeneration(v1.WatchGenerationRequest(generation_id=made.generation_id))
+            await watch.read()
+            woken = asyncio.create_task(generation.changed.wait())
+            await asyncio.sleep(0)
+            generation.previews.put([preview(0, 1)])
+            await asyncio.sleep(0)
+            assert not woken.done()
+            server.generations.cancel(made.generation_id)
+            await woken
+            (last,) = await rest(watch)
+            assert last.generation.state == generation_pb2.GENERATION_STATE_CANCELLED
+            assert not last.previews
 
     run(scenario())
 

@@ -40,6 +40,7 @@ def test_everything_asked_for():
         retention_frame_count=64,
         overflow_policy=DROP,
         labels={"b": "2", "a": "1"},
+        preview_interval_steps=1000,
     )
     assert not violations
     assert terms == Terms(
@@ -50,6 +51,7 @@ def test_everything_asked_for():
         retention_frame_count=64,
         drops_oldest=True,
         labels=(("a", "1"), ("b", "2")),
+        preview_interval_steps=1000,
     )
 
 
@@ -75,6 +77,8 @@ def test_a_detached_one_has_no_lease():
         ("retention_frame_count", 2**31, "got 2147483648"),
         ("overflow_policy", 99, "got 99"),
         ("overflow_policy", DROP, "retention_frame_count"),
+        ("preview_interval_steps", -1, "[0, 1000] steps (default no previews), got -1"),
+        ("preview_interval_steps", 1001, "got 1001"),
         ("labels", {"Upper": "x"}, "'Upper'"),
         ("labels", {"": "x"}, "1 to 63"),
         ("labels", {str(number): "x" for number in range(17)}, "got 17"),
