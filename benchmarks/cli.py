@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import NoReturn
 
-from benchmarks.settings import DEVICES, DTYPES, EMBEDDED, RANDOM, DeliverySettings, Settings, SettingsError
+from benchmarks.settings import (
+    DEVICES,
+    DTYPES,
+    EMBEDDED,
+    RANDOM,
+    AnySettings,
+    ClientsSettings,
+    DeliverySettings,
+    Settings,
+    SettingsError,
+)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -41,12 +51,19 @@ COMMANDS = {
 DELIVERY = "delivery"
 DELIVERY_HELP = "how long a health check takes while others read frames, beside how long it takes alone"
 
+CLIENTS = "clients"
+CLIENTS_HELP = "how old frames are that a slow reader sees, and how fast the SDKs are beside bare gRPC"
+
+SERVING: dict[type, str] = {DeliverySettings: DELIVERY, ClientsSettings: CLIENTS}
+"""Modules of benchmarks.serving with a function ``run(settings)``, by their settings."""
+
 EXAMPLES = """examples:
   vinf bench engine
   vinf bench engine --random-weights mid --frames 16,32 --repeats 3
   vinf bench scale --ranks 2 --frames 96 --json
   vinf bench communication --random-weights videocrafter2 --ranks 8 --frames 192,768,2304 --dtype float16
   vinf bench delivery --readers 4 --seconds 10
+  vinf bench clients --cpp build/vinf_bench
   vinf bench memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
 
 exit codes: 0 measured · 1 a measurement failed · 2 a mistake in the arguments · 130 interrupted"""
@@ -104,7 +121,27 @@ def build_parser() -> argparse.ArgumentParser:
             DELIVERY, help=DELIVERY_HELP, description=DELIVERY_HELP, formatter_class=_Formatter, allow_abbrev=False
         )
     )
+    _add_clients(
+        commands.add_parser(
+            CLIENTS, help=CLIENTS_HELP, description=CLIENTS_HELP, formatter_class=_Formatter, allow_abbrev=False
+        )
+    )
     return parser
+
+
+def _add_clients(parser: argparse.ArgumentParser) -> None:
+    defaults, add = ClientsSettings(), parser.add_argument
+    add("--frames", type=int, default=defaults.frames, metavar="N", help="of the videos that are read at full speed")
+    add("--repeats", type=int, default=defaults.repeats, metavar="N", help="turns that count")
+    add(
+        "--seconds",
+        type=float,
+        default=defaults.seconds,
+        metavar="S",
+        help="of the video that is read while it is made",
+    )
+    add("--cpp", default="", metavar="PROGRAM", help="vinf_bench of the C++ SDK (default: C++ is not measured)")
+    add("--json", action="store_true", help="print one line of JSON instead of tables")
 
 
 def _add_delivery(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +161,7 @@ def _add_delivery(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one line of JSON instead of tables")
 
 
-def parse_settings(argv: list[str]) -> tuple[str, Settings | DeliverySettings, bool]:
+def parse_settings(argv: list[str]) -> tuple[str, AnySettings, bool]:
     """Read the arguments: the command, its settings, and whether the answer is JSON.
 
     Raises:
@@ -134,6 +171,8 @@ def parse_settings(argv: list[str]) -> tuple[str, Settings | DeliverySettings, b
     command, wants_json = arguments.pop("command"), arguments.pop("json")
     if command == DELIVERY:
         return command, DeliverySettings(**arguments), wants_json
+    if command == CLIENTS:
+        return command, ClientsSettings(**arguments), wants_json
     random_weights = arguments.pop("random_weights")
     if random_weights:
         arguments["model"] = random_weights
@@ -159,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _measure(command: str, settings: Settings | DeliverySettings, json_for: list[str] | None) -> int:
+def _measure(command: str, settings: AnySettings, json_for: list[str] | None) -> int:
     """Run a command and print what it found: tables, or JSON that repeats the arguments ``json_for``."""
     # Imported late, so that --help and mistakes in the arguments are answered at once.
     import torch
@@ -169,9 +208,9 @@ def _measure(command: str, settings: Settings | DeliverySettings, json_for: list
     from vinf_core.errors import VinfCoreError
 
     try:
-        if isinstance(settings, DeliverySettings):
+        if not isinstance(settings, Settings):
             device = torch.device("cpu")
-            reports = import_module("benchmarks.serving.delivery").run(settings)
+            reports = import_module(f"benchmarks.serving.{SERVING[type(settings)]}").run(settings)
         else:
             device = prepare_device(settings)
             reports = import_module(f"benchmarks.{command}").run(settings, device)

@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 import torch
 
-from benchmarks.settings import DeliverySettings, Settings
+from benchmarks.settings import AnySettings, Settings
 from benchmarks.timing import Spread
 
 Value = str | int | float | Spread | None
@@ -40,9 +40,7 @@ class Report:
         return "\n\n".join("\n".join(block) for block in blocks if any(block))
 
 
-def as_json(
-    command: Sequence[str], settings: Settings | DeliverySettings, device: torch.device, reports: Sequence[Report]
-) -> str:
+def as_json(command: Sequence[str], settings: AnySettings, device: torch.device, reports: Sequence[Report]) -> str:
     """One line: the machine, the settings, and every table. A spread is an object of median, low and high."""
     return json.dumps(
         {
@@ -67,9 +65,9 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def describe(facts: Mapping[str, Any], settings: Settings | DeliverySettings) -> str:
+def describe(facts: Mapping[str, Any], settings: AnySettings) -> str:
     """The machine and the settings in one line."""
-    if isinstance(settings, DeliverySettings):
+    if not isinstance(settings, Settings):
         return f"server, clients and the measurement on {facts['cpu']}, {facts['cores']} cores"
     place = facts["gpu"] or f"{facts['cpu']}, {settings.threads} of {facts['cores']} cores a rank"
     return f"{settings.model} in {settings.dtype} on {place}; torch {facts['torch']}, diffusers {facts['diffusers']}"

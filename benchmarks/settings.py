@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 EMBEDDED = ("sprites",)
@@ -80,3 +81,28 @@ class DeliverySettings:
                 raise SettingsError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than 1")
         if not 0.1 <= self.seconds <= 600:
             raise SettingsError(f"--seconds: {self.seconds:g} is not in [0.1, 600]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientsSettings:
+    """What `vinf bench clients` is asked to measure."""
+
+    frames: int = 128
+    """Of the videos that are read at full speed."""
+    repeats: int = 3
+    seconds: float = 10.0
+    """Of the video that is read while it is made."""
+    cpp: str = ""
+    """The program `vinf_bench` of the C++ SDK; empty: C++ is not measured."""
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "repeats"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name}: {getattr(self, name)} is less than 1")
+        if not 1 <= self.seconds <= 600:
+            raise SettingsError(f"--seconds: {self.seconds:g} is not in [1, 600]")
+        if self.cpp and not os.access(self.cpp, os.X_OK):
+            raise SettingsError(f"--cpp: {self.cpp} is no program")
+
+
+AnySettings = Settings | DeliverySettings | ClientsSettings

@@ -6,12 +6,10 @@ measures alone and under each load, one after the other, and ratios are taken wi
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,6 +18,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.report import Report, Value, say
+from benchmarks.serving.child import child
 from benchmarks.serving.load import Load, put_load
 from benchmarks.serving.server import Served, Size, serve
 from benchmarks.settings import DeliverySettings
@@ -41,7 +40,6 @@ _PAUSE_S = 0.002
 """Between checks: they shall ask, not press."""
 
 _RPC_TIMEOUT_S = 30.0
-_GOODBYE_S = 10.0
 
 
 def run(settings: DeliverySettings) -> list[Report]:
@@ -50,9 +48,9 @@ def run(settings: DeliverySettings) -> list[Report]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vinf-bench-"))
         say(f"writing {settings.frames} frames of {settings.width} x {settings.height}")
-        process, server_pipe = stack.enter_context(_child(serve, folder, (large, SMALL)))
+        process, server_pipe = stack.enter_context(child(serve, folder, (large, SMALL)))
         served: Served = server_pipe.recv()
-        _, load_pipe = stack.enter_context(_child(put_load, served.address))
+        _, load_pipe = stack.enter_context(child(put_load, served.address))
         channel = stack.enter_context(grpc.insecure_channel(served.address))
         loads = {
             ALONE: Load(),
@@ -150,20 +148,3 @@ def _percentile(samples: list[float], percent: int) -> float:
     if len(samples) == 1:
         return samples[0]
     return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
-
-
-@contextmanager
-def _child(function: Any, *arguments: Any) -> Iterator[tuple[Any, Connection]]:
-    """Run ``function(pipe, *arguments)`` in a fresh process, which ends when its pipe closes."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=function, args=(theirs, *arguments), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield process, ours
-    finally:
-        ours.close()
-        process.join(_GOODBYE_S)
-        process.kill()
-        process.join()

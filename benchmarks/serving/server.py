@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +19,7 @@ from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.disk import DiskSpace
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.frames.spool import Spool
+from vinf_server.front.generations.generation import Generation, Terms
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.queue import GenerationQueue
@@ -27,6 +29,7 @@ from vinf_server.front.metrics import Metrics
 from vinf_server.front.rpc.health import HealthService
 from vinf_server.front.rpc.server import start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
+from vinf_server.front.rpc.terms import MAX_PRIORITY
 from vinf_server.front.rpc.video_generation import VideoGenerationService
 
 _MODEL = "synthetic"
@@ -49,8 +52,19 @@ class Served:
     """Id of one that waits for ever."""
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A video that is made while it is read, of noise."""
+
+    size: Size
+    frames_per_second: float
+
+
 def serve(pipe: Connection, folder: str, sizes: tuple[Size, ...]) -> None:
-    """Fill a spool, serve it, send a `Served`, and end when the other side of the pipe closes."""
+    """Fill a spool, serve it, send a `Served`, and end when the other side of the pipe closes.
+
+    Each `Live` that comes through the pipe is answered with the id of a generation that begins at once.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent ends us
     asyncio.run(_serve(pipe, Path(folder), sizes))
 
@@ -78,10 +92,42 @@ async def _serve(pipe: Connection, folder: Path, sizes: tuple[Size, ...]) -> Non
         health=health,
     )
     pipe.send(Served(str(address), tuple(videos), waiting))
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(pipe.fileno(), ended.set)
-    await ended.wait()
+    makers = set()
+    while (live := await _receive(pipe)) is not None:
+        # Before the one that waits for ever.
+        first = Terms(priority=MAX_PRIORITY)
+        generation = generations.create(_spec(live.size), first, request_id="", validate_only=False)[0]
+        assert generations.start_next() is generation
+        makers.add(asyncio.create_task(_make(generations, generation, live)))
+        pipe.send(generation.generation_id)
+    for maker in makers:
+        maker.cancel()
     await server.stop(None)
+
+
+async def _receive(pipe: Connection) -> Live | None:
+    """Return the next order, None once the other side is gone."""
+    try:
+        order: Live = await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+        return order
+    except (EOFError, OSError):
+        return None
+
+
+async def _make(generations: Generations, generation: Generation, live: Live) -> None:
+    """Make a video at its pace."""
+    pixels = _noise(live.size)
+    began = time.monotonic()
+    for index in range(live.size[2]):
+        await asyncio.sleep(max(0.0, began + index / live.frames_per_second - time.monotonic()))
+        await generation.frames.write(index, 0, pixels, frame_size=len(pixels))
+        generations.frame_stored(generation)
+    generations.succeed(generation)
+
+
+def _noise(size: Size) -> bytes:
+    width, height, _ = size
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8).tobytes()
 
 
 def _report(size: Size) -> link_pb2.ReadyReport:
