@@ -1,19 +1,20 @@
 """`vinf bench clients`: how old frames are that a slow reader sees, and how fast the SDKs are beside bare gRPC.
 
-A plain stream runs ahead of a reader that is slower than the video: what lies in its buffers grows old. Clients that pull
-take what is newest when they ask. Throughput is taken beside a stream of the same bytes without this project's protocol.
+A plain stream runs ahead of a reader that is slower than the video: what lies in its buffers grows old. Clients that
+pull take what is newest when they ask. Throughput is taken beside a stream of the same bytes from a server of the same
+kind (gRPC's asyncio stack, one message a frame) without this project's protocol.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -43,7 +44,7 @@ PRODUCED, CONSUMED = 48.0, 12.0
 _BARE = "/bare/Stream"
 _LARGEST_BYTES = 64 << 20
 _CPP_TIMEOUT_S = 300
-_UNLIMITED = (("grpc.max_receive_message_length", -1),)
+_UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,21 +207,26 @@ def _bare_server() -> Iterator[str]:
 
 
 def _serve_bare(pipe: Connection) -> None:
-    def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+    asyncio.run(_serve_bare_until_closed(pipe))
+
+
+async def _serve_bare_until_closed(pipe: Connection) -> None:
+    async def stream(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
         size, count = map(int, request.split())
-        return iter([bytes(size)] * count)
+        message = bytes(size)
+        for _ in range(count):
+            yield message
 
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_stream_rpc_method_handler(stream)
     service, method = _BARE.strip("/").split("/")
-    server = grpc.server(futures.ThreadPoolExecutor(2))
+    server = grpc.aio.server(options=_UNLIMITED)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+    await server.start()
     pipe.send(f"127.0.0.1:{port}")
-    try:
-        pipe.recv()
-    except EOFError:
-        server.stop(None).wait()
+    with suppress(EOFError):
+        await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+    await server.stop(None)
 
 
 def _read_bare(address: str, size: int, count: int) -> int:

@@ -133,9 +133,7 @@ def test_snapshots_and_events(client):
     assert last.sequence == 3
 
 
-def test_previews_come_where_they_were_asked_for(client, server):
-    if not isinstance(server, FakeServer):
-        pytest.skip("the real server has none yet")
+def test_previews_come_where_they_were_asked_for(client):
     handle = client.submit(PROMPT, **WANTED, preview_every=1)
     previews = [preview for update in handle.updates(previews=True) for preview in update.previews]
     assert previews
@@ -211,9 +209,7 @@ def test_the_same_request_id_is_the_same_generation(client):
         ({"preview_every": 1001}, {"preview_every"}),
     ],
 )
-def test_every_violation_is_told_at_once(client, server, options, names):
-    if "preview_every" in options and not isinstance(server, FakeServer):
-        pytest.skip("the real server has no previews yet")
+def test_every_violation_is_told_at_once(client, options, names):
     for call in (client.submit, client.check):
         with pytest.raises(InvalidRequestError) as caught:
             call(PROMPT, **{**WANTED, **options})
