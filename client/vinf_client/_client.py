@@ -108,6 +108,7 @@ class Client:
         deadline: float | timedelta | datetime | None = None,
         lease: float | timedelta | None = None,
         labels: Mapping[str, str] | None = None,
+        preview_every: int | None = None,
         **options: Unpack[SpecOptions],
     ) -> Video:
         """Start a generation and return its video, to be iterated over.
@@ -128,6 +129,7 @@ class Client:
             deadline: seconds from now, or a moment, until which it must have ended; otherwise it fails.
             lease: seconds that it outlives its clients; 60 by default.
             labels: texts for your own use, shown again with the generation.
+            preview_every: denoising steps between the previews that `GenerationHandle.updates` brings; none by default.
             options: see `SpecOptions`; each one left out is the server's default.
 
         Raises:
@@ -145,6 +147,7 @@ class Client:
             deadline=deadline,
             lease=lease,
             labels=labels,
+            preview_every=preview_every,
             **options,
         )
         return Video(handle, on_progress=on_progress, on_wait=on_wait, cancel_on_leave=not detached)
@@ -161,6 +164,7 @@ class Client:
         deadline: float | timedelta | datetime | None = None,
         lease: float | timedelta | None = None,
         labels: Mapping[str, str] | None = None,
+        preview_every: int | None = None,
         **options: Unpack[SpecOptions],
     ) -> GenerationHandle:
         """Start a generation and return at once; it goes on until it ends or `GenerationHandle.cancel`.
@@ -170,7 +174,13 @@ class Client:
         """
         arguments = SpecArguments(prompt=prompt, **options)
         job = JobArguments(
-            request_id=request_id, detached=detached, priority=priority, deadline=deadline, lease=lease, labels=labels
+            request_id=request_id,
+            detached=detached,
+            priority=priority,
+            deadline=deadline,
+            lease=lease,
+            labels=labels,
+            preview_every=preview_every,
         )
         violations = [*check(arguments), *check_job(job)]
         if violations:
@@ -197,6 +207,7 @@ class Client:
         priority: int | None = None,
         deadline: float | timedelta | datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        preview_every: int | None = None,
         **options: Unpack[SpecOptions],
     ) -> None:
         """Return when the server would take this generation as far as its arguments go; queues nothing.
@@ -208,7 +219,9 @@ class Client:
             ModelNotFoundError, ServerNotReadyError, TransportError: see `_errors`.
         """
         arguments = SpecArguments(prompt=prompt, **options)
-        job = JobArguments(detached=detached, priority=priority, deadline=deadline, labels=labels)
+        job = JobArguments(
+            detached=detached, priority=priority, deadline=deadline, labels=labels, preview_every=preview_every
+        )
         violations = [*check(arguments), *check_job(job)]
         if violations:
             raise InvalidRequestError.of(self._with_server_violations(arguments, job, violations))

@@ -54,6 +54,7 @@ ARGUMENTS = {
     "spec.temporal_scope.global_across_cuts": "global_across_cuts",
     "spec.prompt_segments": "segments",
     "lease_duration": "lease",
+    "preview_interval_steps": "preview_every",
 }
 
 # The same for the fields of one segment: spec.prompt_segments[1].start_frame_index → segments[1].start_frame.

@@ -26,6 +26,7 @@ class JobArguments:
     deadline: float | timedelta | datetime | None = None
     lease: float | timedelta | None = None
     labels: Mapping[str, str] | None = None
+    preview_every: int | None = None
 
 
 def check_job(arguments: JobArguments) -> list[Violation]:
@@ -33,7 +34,8 @@ def check_job(arguments: JobArguments) -> list[Violation]:
     return [
         *_check_request_id(arguments.request_id),
         *_check_detached(arguments.detached),
-        *_check_priority(arguments.priority),
+        *_check_int32("priority", arguments.priority, "[0, 9]"),
+        *_check_int32("preview_interval_steps", arguments.preview_every, "[0, 1000]"),
         *_check_deadline(arguments.deadline),
         *_check_lease(arguments),
         *_check_labels(arguments.labels),
@@ -65,6 +67,8 @@ def write_job(
         request.lease_duration.FromTimedelta(timedelta(seconds=_seconds(arguments.lease)))
     if arguments.labels is not None and "labels" not in without:
         request.labels.update(arguments.labels)
+    if arguments.preview_every is not None and "preview_interval_steps" not in without:
+        request.preview_interval_steps = operator.index(arguments.preview_every)
 
 
 def _moment(deadline: float | timedelta | datetime, now: Callable[[], datetime]) -> datetime:
@@ -85,7 +89,7 @@ def _check_detached(value: bool) -> list[Violation]:
     return [] if isinstance(value, bool) else [Violation("detached", f"must be True or False, got {value!r}")]
 
 
-def _check_priority(value: int | None) -> list[Violation]:
+def _check_int32(field: str, value: int | None, allowed: str) -> list[Violation]:
     if value is None:
         return []
     try:
@@ -93,9 +97,9 @@ def _check_priority(value: int | None) -> list[Violation]:
     except TypeError:
         number = None
     if number is None:
-        return [Violation("priority", f"must be a whole number, got {value!r}")]
+        return [Violation(field, f"must be a whole number, got {value!r}")]
     if abs(number) > _INT32:
-        return [Violation("priority", f"{number} is not allowed; allowed: [0, 9]")]
+        return [Violation(field, f"{number} is not allowed; allowed: {allowed}")]
     return []
 
 

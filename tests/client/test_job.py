@@ -31,12 +31,14 @@ def test_what_is_not_given_is_not_sent(client, server):
 def test_everything_given_is_sent(client, server, call):
     name = str(uuid.uuid4())
     moment = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-    getattr(client, call)("a red ball", request_id=name, detached=True, priority=0, deadline=moment, labels={"a": "b"})
+    job = {"detached": True, "priority": 0, "deadline": moment, "labels": {"a": "b"}, "preview_every": 5}
+    getattr(client, call)("a red ball", request_id=name, **job)
     (request,) = server.creates
     assert (request.request_id, request.detached, dict(request.labels)) == (name, True, {"a": "b"})
     assert request.HasField("priority")
     assert request.priority.value == 0
     assert request.deadline.ToDatetime(tzinfo=UTC) == moment
+    assert request.preview_interval_steps == 5
 
 
 @pytest.mark.parametrize("lease", [90, 90.0, timedelta(seconds=90)])
@@ -58,6 +60,8 @@ def test_a_deadline_counts_by_the_servers_clock(client, server, deadline):
         ("priority", 1.5),
         ("priority", True),
         ("priority", 2**31),
+        ("preview_every", 2.5),
+        ("preview_every", 2**31),
         ("deadline", 0),
         ("deadline", float("nan")),
         ("deadline", datetime(2030, 1, 1)),
@@ -96,9 +100,10 @@ def test_mistakes_of_both_kinds_come_at_once(client, server):
 
 
 def test_check_queues_nothing(client, server):
-    client.check("a red ball", window=4, priority=3)
+    client.check("a red ball", window=4, priority=3, preview_every=2)
     (request,) = server.creates
     assert request.validate_only
+    assert request.preview_interval_steps == 2
     assert (request.spec.temporal_scope.local_window_frames, request.priority.value) == (4, 3)
     with pytest.raises(InvalidRequestError, match=r"^frames: "):
         client.check("a red ball", frames=0)
