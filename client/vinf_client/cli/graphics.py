@@ -5,10 +5,12 @@ Each way starts at the cursor, takes the cells it is given and may leave the cur
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as Pillow
 from rich.color import Color
 from rich.console import Console
@@ -17,8 +19,9 @@ from rich.style import Style
 
 _KITTY_ID = 7811
 _KITTY_CHUNK = 4096  # bytes of base64 a command may carry
-_SIXEL_COLOURS = 128
+_SIXEL_COLOURS = 64
 _SIXEL_ROWS = 6  # rows of pixels in one band
+_RUN = re.compile(r"(.)\1{3,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,24 +123,24 @@ class Sixel:
         return ""
 
 
-def _band(rows: np.ndarray) -> str:
+def _band(rows: npt.NDArray[np.uint8]) -> str:
     """Write up to six rows of pixels, one colour after the other."""
-    weights = (1 << np.arange(len(rows)))[:, None]
-    lines = []
-    for colour in np.unique(rows).tolist():
-        bits = ((rows == colour) * weights).sum(axis=0)
-        lines.append(f"#{colour}{_run_lengths(bits)}")
-    return "$".join(lines) + "-"
+    colours, indices = np.unique(rows, return_inverse=True)
+    bits = np.zeros((len(colours), rows.shape[1]), np.uint8)
+    columns = np.arange(rows.shape[1])
+    for row, of_row in enumerate(indices.reshape(rows.shape)):
+        bits[of_row, columns] |= 1 << row
+    lines = (bits + ord("?")).tobytes().decode()
+    width = rows.shape[1]
+    parts = (
+        f"#{colour}{_RUN.sub(_short, lines[index * width : (index + 1) * width])}"
+        for index, colour in enumerate(colours.tolist())
+    )
+    return "$".join(parts) + "-"
 
 
-def _run_lengths(values: np.ndarray) -> str:
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
-    lengths = np.diff(np.r_[starts, len(values)])
-    parts = []
-    for value, length in zip(values[starts].tolist(), lengths.tolist(), strict=True):
-        sign = chr(63 + value)
-        parts.append(f"!{length}{sign}" if length > 3 else sign * length)
-    return "".join(parts)
+def _short(run: re.Match[str]) -> str:
+    return f"!{len(run[0])}{run[1]}"
 
 
 def _scaled(picture: Pillow.Image, width: int, height: int) -> Pillow.Image:

@@ -26,6 +26,7 @@ _LEAST_ROWS = 4  # a terminal with room for fewer shows no picture
 _MOST_IN_STRIP = 6
 _BAR_WIDTH = 30
 _PICTURE_INTERVAL = 0.1  # seconds between pictures: more would only keep the terminal busy
+_PAUSE_SHARE = 3  # of the time a picture took: whoever writes the video does not wait for the terminal
 _TICK = 1.0  # seconds; the time that went by is shown
 
 
@@ -47,7 +48,7 @@ class PictureDisplay:
         self._rows = 0  # above the line, for pictures
         self._cells: Cells | None = None  # of the picture that is shown
         self._began = time.monotonic()
-        self._drawn_at = 0.0
+        self._next_at = 0.0  # when the next frame may be drawn
         self._has_frames = False
         self._strip: dict[int, Pillow.Image] = {}
         self._closed = threading.Event()
@@ -82,7 +83,7 @@ class PictureDisplay:
     def show_frame(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Show a frame, uint8 ``[H, W, 3]``; frames that come too fast for a terminal are left out."""
         with self._lock:
-            if self._has_frames and time.monotonic() - self._drawn_at < _PICTURE_INTERVAL:
+            if self._has_frames and time.monotonic() < self._next_at:
                 return
             self._has_frames = True
             self._draw_picture(Pillow.fromarray(pixels))
@@ -109,9 +110,11 @@ class PictureDisplay:
     def _draw_line(self) -> None:
         text, share = self._line
         passed = round(time.monotonic() - self._began)
-        bar = ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, width=_BAR_WIDTH)
+        columns = room(self._stream).columns
+        width = min(_BAR_WIDTH, columns // 4)
+        bar = ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, width=width)
         words = Text(f" {text}  {passed // 60}:{passed % 60:02d}")
-        words.truncate(max(1, room(self._stream).columns - _BAR_WIDTH - 1), overflow="ellipsis")
+        words.truncate(max(1, columns - width - 1), overflow="ellipsis")
         with self._console.capture() as capture:
             self._console.print(bar, end="")
             self._console.print(words, end="", soft_wrap=True)
@@ -122,7 +125,7 @@ class PictureDisplay:
         most = min(_MOST_ROWS, screen.rows - 2)
         if self._closed.is_set() or most < _LEAST_ROWS:
             return
-        self._drawn_at = time.monotonic()
+        began = time.monotonic()
         cells = replace(screen, columns=min(_MOST_COLUMNS, screen.columns), rows=most).fitting(picture)
         prepare = ""
         if cells != self._cells:
@@ -134,6 +137,8 @@ class PictureDisplay:
         drawn = self._graphics.draw(picture, cells)
         self._write(f"{prepare}\x1b7\x1b[{self._rows}A\r{drawn}\x1b8")
         self._draw_line()
+        now = time.monotonic()
+        self._next_at = now + max(_PICTURE_INTERVAL, _PAUSE_SHARE * (now - began))
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

@@ -73,7 +73,8 @@ def _detect(environ: Mapping[str, str], console: Console, stream: TextIO) -> str
             return "sixel"
     if _says_sixel(stream):
         return "sixel"
-    return "blocks" if console.color_system in ("256", "truecolor") else "none"
+    has_colours = console.color_system in ("256", "truecolor") and not console.no_color
+    return "blocks" if has_colours else "none"
 
 
 def _says_sixel(stream: TextIO) -> bool:
