@@ -1,7 +1,7 @@
 """`vinf doctor`: what is wrong between here and a server, and what to do about it."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from rich.console import Console
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from vinf_client._access import Access, is_loopback
 from vinf_client._client import Client
+from vinf_client._errors import ClientClosedError
 from vinf_client.cli.common import Parser, access_of, client_of, print_json, server_of
 from vinf_client.cli.exit_codes import EXIT_FAILED
 from vinf_client.cli.following import run_interruptible
@@ -61,7 +62,9 @@ def _examine(arguments: argparse.Namespace, interruptible: Interruptible[int | N
     with ExitStack() as stack:
         client = stack.enter_context(client_of(arguments))  # refuses what cannot be an address, or a token
         interruptible.on_stop(client.close)
-        for found in _checks(arguments, server, access_of(arguments), client, interruptible):
+        stopping = _Stopping(interruptible)
+        for found in _checks(arguments, server, access_of(arguments), client, stopping):
+            stopping.check()
             findings.append(found)
             if not arguments.json:
                 _print(console, found)
@@ -76,7 +79,7 @@ def _checks(
     server: str,
     access: Access,
     client: Client,
-    interruptible: Interruptible[int | None],
+    stopping: "_Stopping",
 ) -> Iterator[Finding]:
     """Yield what each check finds, until one makes the others pointless."""
     found = None
@@ -87,7 +90,7 @@ def _checks(
     failed = False
     options = [("grpc.enable_http_proxy", 0)] if is_loopback(server) else []
     with access.channel(server, options) as channel:
-        interruptible.on_stop(channel.close)
+        stopping.on_stop(channel.close)
         for found in ServerChecks(channel, server, access.metadata).run():
             yield found
             failed = failed or found.status == "fail"
@@ -96,7 +99,33 @@ def _checks(
     elif failed:
         yield Finding("generation", "skip", "not tried: mend the above first")
     else:
-        yield check_generation(client, timeout=arguments.timeout, on_start=interruptible.on_stop)
+        yield check_generation(client, timeout=arguments.timeout, on_start=stopping.on_stop)
+
+
+class _Stopping:
+    """Tells what a check found because it was cut short from what it found."""
+
+    def __init__(self, interruptible: Interruptible[int | None]) -> None:
+        self._interruptible = interruptible
+        self._stopped = False
+
+    def on_stop(self, stop: Callable[[], object]) -> None:
+        """Have `stop` called when a signal arrives."""
+
+        def stop_and_know() -> None:
+            self._stopped = True
+            stop()
+
+        self._interruptible.on_stop(stop_and_know)
+
+    def check(self) -> None:
+        """Return when no signal arrived.
+
+        Raises:
+            ClientClosedError: one did.
+        """
+        if self._stopped:
+            raise ClientClosedError("interrupted")
 
 
 def _print(console: Console, found: Finding) -> None:

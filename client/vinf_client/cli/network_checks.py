@@ -69,6 +69,10 @@ class Place:
         return connection
 
 
+class _RefusedError(Exception):
+    """The server hung up behind the handshake."""
+
+
 def check_network(target: str, access: Access) -> Iterator[Finding]:
     """Check address, connection and TLS; the last finding is a failure when nothing further can work."""
     place = Place.of(target)
@@ -147,13 +151,13 @@ def _check_tls(place: Place, access: Access) -> Finding:
         certificate = _handshake(context, place)
     except ssl.SSLCertVerificationError as error:
         return _refused_certificate(place, access, error)
-    except ssl.SSLError as error:
-        if "CERTIFICATE_REQUIRED" in str(error).upper().replace(" ", "_") or "HANDSHAKE_FAILURE" in str(error):
-            mend = "add --tls-cert and --tls-key, signed by an authority that the server trusts"
-            return Finding("tls", "fail", "the server wants a certificate of yours, and got none that it trusts", mend)
-        if "UNKNOWN_CA" in str(error).upper().replace(" ", "_"):
+    except _RefusedError:
+        if access.tls_cert:
             mend = "have it signed by an authority that the server trusts (vinf serve --tls-client-ca)"
             return Finding("tls", "fail", "the server does not trust your certificate", mend)
+        mend = "add --tls-cert and --tls-key, signed by an authority that the server trusts"
+        return Finding("tls", "fail", "the server wants a certificate of yours", mend)
+    except ssl.SSLError:
         return Finding("tls", "fail", "the server does not speak TLS", "leave out --tls, --tls-ca and $VINF_TLS")
     except OSError as error:
         mend = "leave out --tls, or look at the server's log"
@@ -171,7 +175,7 @@ def _refused_certificate(place: Place, access: Access, error: ssl.SSLCertVerific
         context = _context(access)
         context.check_hostname = False
         names = ""
-        with suppress(OSError):
+        with suppress(OSError, _RefusedError):
             names = f"; it is for {', '.join(_names_of(_handshake(context, place)))}"
         mend = "use a name that it is for in --server, or a certificate for this one"
         return Finding("tls", "fail", f"the certificate is not for {place.host}{names}", mend)
@@ -190,15 +194,27 @@ def _context(access: Access) -> ssl.SSLContext:
 
 
 def _handshake(context: ssl.SSLContext, place: Place) -> dict[str, object]:
-    """Return the certificate of the server, once it took ours."""
+    """Return the certificate of the server, once it took ours.
+
+    Raises:
+        _RefusedError: it did not.
+        OSError: there was no handshake; `ssl.SSLError` is one, too.
+    """
     with (
         place.connect() as connection,
         context.wrap_socket(connection, server_hostname=place.host or "localhost") as tls,
     ):
         certificate = tls.getpeercert() or {}
         tls.settimeout(_ALERT_TIMEOUT)
-        with suppress(TimeoutError):
-            tls.recv(1)  # a refusal of our certificate comes behind the handshake
+        # Since TLS 1.3 a server judges our certificate behind the handshake: it greets, or hangs up.
+        try:
+            greeting = tls.recv(1)
+        except TimeoutError:
+            greeting = b"?"
+        except OSError as error:
+            raise _RefusedError from error
+        if not greeting:
+            raise _RefusedError
         return dict(certificate)
 
 

@@ -28,6 +28,7 @@ _SLOW_ROUND_TRIP = 0.2  # seconds
 _CLOCKS_APART = 60.0  # seconds
 _REQUEST_BYTES = 1 << 20
 _FRAMES, _STEPS = 8, 2
+_LEASE = 10.0  # seconds; should we be killed, nothing of ours stays in the queue
 _LOOK_AT_RANKS = "wait for them, or look at the server's log (vinf top shows when they come)"
 
 
@@ -162,6 +163,7 @@ def check_generation(client: Client, *, timeout: float, on_start: Callable[[Call
             steps=_STEPS,
             seed=1,
             deadline=timeout,
+            lease=_LEASE,
             labels={"made-by": "vinf-doctor"},
         )
         on_start(video.close)

@@ -9,15 +9,17 @@ import threading
 import time
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
 
 from vinf_client._client import Client
 from vinf_client._errors import ClientClosedError, TransportError, VinfError
-from vinf_client.cli.common import Parser, as_json, client_of, print_json, run, server_of
+from vinf_client.cli.common import Parser, client_of, print_json, server_of
 from vinf_client.cli.exit_codes import EXIT_USAGE
+from vinf_client.cli.following import run_interruptible
+from vinf_client.cli.interrupts import Interruptible
 from vinf_client.cli.overview import Monitor, Overview, figures, render
 from vinf_client.cli.values import duration
 
@@ -60,42 +62,40 @@ def main(argv: list[str] | None = None) -> int:
         )
         return EXIT_USAGE
 
-    def body() -> None:
-        with client_of(arguments) as client:
-            monitor = Monitor(client, server_of(arguments))
-            overview = monitor.look()  # who misspelt the address shall not look at an empty screen
-            if arguments.json:
-                _print_lines(monitor, overview, arguments)
-            elif arguments.once:
-                Console().print(render(overview))
-            else:
-                _show(monitor, overview, client, arguments.interval)
-
-    return run(parser.prog, body)
+    return run_interruptible(parser.prog, lambda interruptible: _look(arguments, interruptible))
 
 
-def _print_lines(monitor: Monitor, overview: Overview, arguments: argparse.Namespace) -> None:
+def _look(arguments: argparse.Namespace, interruptible: Interruptible[int | None]) -> None:
+    stopped = threading.Event()
+    with client_of(arguments) as client:
+        interruptible.on_stop(client.close)
+        interruptible.on_stop(stopped.set)
+        monitor = Monitor(client, server_of(arguments))
+        overview = monitor.look()  # who misspelt the address shall not look at an empty screen
+        if arguments.json:
+            _print_lines(monitor, overview, arguments, stopped)
+        elif arguments.once:
+            Console().print(render(overview))
+        else:
+            _show(monitor, overview, client, arguments.interval, stopped)
+
+
+def _print_lines(monitor: Monitor, overview: Overview, arguments: argparse.Namespace, stopped: threading.Event) -> None:
     print_json(figures(overview))
-    if arguments.once:
-        return
-    with suppress(KeyboardInterrupt):  # the way to leave
-        while True:
-            time.sleep(arguments.interval)
-            try:
-                print_json(figures(monitor.look()))
-            except VinfError as error:
-                print_json({"connected": False, "server": monitor.server, "error": as_json(str(error))})
+    while not (arguments.once or stopped.wait(arguments.interval)):
+        try:
+            print_json(figures(monitor.look()))
+        except ClientClosedError:
+            return
+        except VinfError as error:
+            print_json({"connected": False, "server": monitor.server, "error": str(error)})
 
 
-def _show(monitor: Monitor, overview: Overview, client: Client, interval: float) -> None:
+def _show(monitor: Monitor, overview: Overview, client: Client, interval: float, stopped: threading.Event) -> None:
     watcher = _Watcher(monitor, overview, interval)
     try:
-        with (
-            suppress(KeyboardInterrupt),
-            _keys() as keyboard,
-            Live(render(overview), console=Console(), screen=True, auto_refresh=False) as live,
-        ):
-            while not (_pressed(keyboard) & set("qQ")):
+        with _keys() as keyboard, Live(render(overview), console=Console(), screen=True, auto_refresh=False) as live:
+            while not (stopped.is_set() or _pressed(keyboard) & set("qQ")):
                 live.update(render(watcher.overview, problem=watcher.problem), refresh=True)
     finally:
         client.close()
