@@ -5,6 +5,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from vinf_client._errors import ClientClosedError
 from vinf_client._types import Generation
 from vinf_client.cli.batch_display import choose_batch_display
 from vinf_client.cli.batch_folder import FORMATS, Folder
@@ -71,10 +72,10 @@ def main(argv: list[str] | None = None) -> int:
 def _make(arguments: argparse.Namespace, interruptible: Interruptible[int | None]) -> int:
     arguments.segments, arguments.local = None, False
     items = read_items(Path(arguments.prompts), spec_options(arguments))
-    folder = Folder(Path(arguments.output), arguments.format)
-    done = folder.finished(items)
-    left = [item for item in items if item.name not in done]
     with ExitStack() as stack:
+        folder = stack.enter_context(Folder(Path(arguments.output), arguments.format))
+        done = folder.finished(items)
+        left = [item for item in items if item.name not in done]
         client = stack.enter_context(client_of(arguments, resume_attempts=RESUME_ATTEMPTS))
         interruptible.on_stop(client.close)
         if left:
@@ -92,7 +93,8 @@ def _make(arguments: argparse.Namespace, interruptible: Interruptible[int | None
         )
         interruptible.on_stop(batch.stop)
         batch.run(left)
-    return _tell_end(arguments, folder, batch, len(items), len(done))
+        display.close()
+        return _tell_end(arguments, folder, batch, len(items), len(done))
 
 
 def _tell_saved(folder: Folder, item: Item, generation: Generation, frames: int, seconds: float) -> None:
@@ -132,6 +134,8 @@ def _tell_end(arguments: argparse.Namespace, folder: Folder, batch: Batch, total
             lines.append(f"  and {len(failures) - _MOST_TOLD} more, see {path}")
         head = f"vinf batch: {len(failures)} of {total} failed; --retry-failed makes them anew:"
         print(head, *lines, sep="\n", file=sys.stderr)
+    if batch.stopped:
+        raise ClientClosedError("interrupted")
     if batch.fatal is not None:
         raise batch.fatal
     return exit_code(failures[0][1]) if failures else 0

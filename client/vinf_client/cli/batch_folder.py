@@ -1,10 +1,14 @@
 """The folder of `vinf batch`: beside each video its caption and its specification; the latter says that it is done."""
 
+import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from vinf_client._errors import InvalidRequestError, OutputError, VinfError
 from vinf_client._types import Generation
@@ -17,20 +21,37 @@ _FAILURES = "failures.jsonl"
 
 
 class Folder:
-    """Where the videos go.
+    """Where the videos go; nobody else's `vinf batch` writes there meanwhile.
 
     Args:
         path: the folder; made when it is not there.
         kind: one of `FORMATS`; png makes a folder of pictures for each video.
-
-    Raises:
-        OutputError: nothing can be written there.
     """
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path = path.absolute()
         self._kind = kind
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        """Make the folder.
+
+        Raises:
+            OutputError: nothing can be written there, or another batch writes there.
+        """
         prepare_folder(self.path / _FAILURES)
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise OutputError(f"{self.path}: another vinf batch works there; choose another folder") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self._lock)
 
     def target(self, item: Item) -> Target:
         """Return where the video of an item goes."""
@@ -61,6 +82,12 @@ class Folder:
         if mistakes:
             raise mistakes[0] if len(mistakes) == 1 else MistakesError(mistakes)
         return found
+
+    def clear(self, item: Item) -> None:
+        """Remove what a batch that was killed left of an item."""
+        for name in (self.target(item).path.name, f"{item.name}.txt", f"{item.name}.json"):
+            for path in self.path.glob(f".{name}.{'?' * 8}.partial"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def finish(self, item: Item, generation: Generation, *, frames: int, seconds: float) -> Path:
         """Write what belongs beside a video that is written; return the video's path."""

@@ -112,6 +112,11 @@ class Batch:
         for thread in threads:
             thread.join()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
+
     def stop(self) -> None:
         """Begin nothing more, and cancel what the server makes for us."""
         self._stopped.set()
@@ -150,6 +155,7 @@ class Batch:
 
     def _make(self, item: Item) -> tuple[Generation, int, float]:
         began = time.monotonic()
+        self._folder.clear(item)
         handle = self._submit(item)
         with self._held(handle):
             frames = self._save(item, handle)
