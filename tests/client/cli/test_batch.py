@@ -405,7 +405,7 @@ class TestRealServer:
 
     def test_bars_on_a_terminal(self, front, write, tmp_path):
         path = write("a.txt", "a circle", "slow")
-        with Terminal(*self.arguments(path, tmp_path), "--in-flight", "2", size=(120, 30)) as terminal:
+        with Terminal(*self.arguments(path, tmp_path), "--in-flight", "1", size=(120, 30)) as terminal:
             terminal.expect("videos", "1 of 2", "slow-", "decoding, frame 1 of 4")
             terminal.press(b"\x03")
             assert terminal.wait() == 130
