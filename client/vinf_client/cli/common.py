@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
@@ -36,6 +37,8 @@ from vinf_client._errors import (
 )
 from vinf_client._transport import DEFAULT_SERVER
 from vinf_client.cli.exit_codes import EXIT_CODES_HELP, EXIT_INTERRUPTED, EXIT_NOT_ENDED, EXIT_USAGE
+
+_HELP_WIDTH = 100  # characters a line of a description
 
 # The first class that fits decides.
 _EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
@@ -81,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
         super().__init__(
             prog=f"vinf {command}",
-            description=description,
+            description=textwrap.fill(description, _HELP_WIDTH),
             epilog=f"examples:\n{lines}\n\n{EXIT_CODES_HELP}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
