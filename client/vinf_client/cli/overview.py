@@ -25,7 +25,7 @@ _LIVE_STATES = (
 _MOST_LIVE = 50
 _MOST_ENDED = 5
 _BAR_WIDTH = 12
-_GIVE_WAY = ("DEVICE", "HOST", "PROMPT", "DOING")
+_ROOM_FOR_WORDS = 110  # columns
 _STYLES = {"running": "bold green", "failed": "red", "cancelled": "yellow", "suspended": "yellow"}
 
 
@@ -122,15 +122,16 @@ def figures(overview: Overview) -> dict[str, object]:
     }
 
 
-def render(overview: Overview, *, problem: str = "") -> RenderableType:
+def render(overview: Overview, *, width: int, problem: str = "") -> RenderableType:
     """Return the picture of a look.
 
     Args:
         overview: the newest one.
+        width: of the screen, in columns.
         problem: why it is old; empty when it is not.
     """
     parts: list[RenderableType] = [_head(overview, problem), Text(), _ranks(overview), Text()]
-    parts.append(_jobs(overview.jobs) if overview.jobs else Text("no generation runs or waits", style="dim"))
+    parts.append(_jobs(overview.jobs, width) if overview.jobs else Text("no generation runs or waits", style="dim"))
     if overview.ended:
         parts += [Text(), _ended(overview.ended)]
     return Group(*parts)
@@ -176,10 +177,10 @@ def _ranks(overview: Overview) -> Table:
                 "" if rate is None else f"{rate:.1f}",
             ]
         )
-    return _table(["RANK", "DEVICE", "HOST", "MEMORY", "", ">FRAMES", ">FRAMES/S"], rows)
+    return _table(["RANK", "~DEVICE", "~HOST", "MEMORY", "", ">FRAMES", ">FRAMES/S"], rows)
 
 
-def _jobs(jobs: Sequence[Job]) -> Table:
+def _jobs(jobs: Sequence[Job], width: int) -> Table:
     rows: list[list[RenderableType]] = [
         [
             job.generation.generation_id,
@@ -190,7 +191,8 @@ def _jobs(jobs: Sequence[Job]) -> Table:
         ]
         for job in jobs
     ]
-    return _table(["GENERATION", "STATE", "PROGRESS", "DOING", "PROMPT"], rows)
+    doing = "DOING" if width >= _ROOM_FOR_WORDS else "~DOING"
+    return _table(["GENERATION", "STATE", "PROGRESS", doing, "~PROMPT"], rows)
 
 
 def _ended(ended: Sequence[Generation]) -> Table:
@@ -203,20 +205,25 @@ def _ended(ended: Sequence[Generation]) -> Table:
         ]
         for generation in ended
     ]
-    return _table(["ENDED", "STATE", ">FRAMES", "PROMPT"], rows)
+    return _table(["ENDED", "STATE", ">FRAMES", "~PROMPT"], rows)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[RenderableType]]) -> Table:
-    """Build a table whose long texts give way where the screen is narrow, and nothing else does."""
+    """Build a table.
+
+    Args:
+        titles: of the columns; with ~ its texts give way where the screen is narrow, with > they stand at the right.
+        rows: texts and bars.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold cyan")
     for index, title in enumerate(titles):
-        name = title.removeprefix(">")
-        widths = [len(name), *(_width(row[index]) for row in rows)]
+        name = title.lstrip("~>")
+        gives_way = title.startswith("~")
         table.add_column(
             name,
             justify="right" if title.startswith(">") else "left",
-            no_wrap=name not in _GIVE_WAY,
-            min_width=None if name in _GIVE_WAY else max(widths),
+            no_wrap=not gives_way,
+            min_width=None if gives_way else max(len(name), *(_width(row[index]) for row in rows), 0),
         )
     for row in rows:
         table.add_row(*(_one_line(cell) for cell in row))

@@ -75,7 +75,8 @@ def _look(arguments: argparse.Namespace, interruptible: Interruptible[int | None
         if arguments.json:
             _print_lines(monitor, overview, arguments, stopped)
         elif arguments.once:
-            Console().print(render(overview))
+            console = Console()
+            console.print(render(overview, width=console.width))
         else:
             _show(monitor, overview, client, arguments.interval, stopped)
 
@@ -93,10 +94,13 @@ def _print_lines(monitor: Monitor, overview: Overview, arguments: argparse.Names
 
 def _show(monitor: Monitor, overview: Overview, client: Client, interval: float, stopped: threading.Event) -> None:
     watcher = _Watcher(monitor, overview, interval)
+    console = Console()
+    first = render(overview, width=console.width)
     try:
-        with _keys() as keyboard, Live(render(overview), console=Console(), screen=True, auto_refresh=False) as live:
+        with _keys() as keyboard, Live(first, console=console, screen=True, auto_refresh=False) as live:
             while not (stopped.is_set() or _pressed(keyboard) & set("qQ")):
-                live.update(render(watcher.overview, problem=watcher.problem), refresh=True)
+                picture = render(watcher.overview, width=console.width, problem=watcher.problem)
+                live.update(picture, refresh=True)
     finally:
         client.close()
         watcher.close()

@@ -40,7 +40,7 @@ def monitor(server, client, clock):
 def shown(overview, width=120, **options):
     console = Console(width=width, color_system=None, force_terminal=False)
     with console.capture() as capture:
-        console.print(render(overview, **options))
+        console.print(render(overview, width=width, **options))
     return capture.get()
 
 
