@@ -9,7 +9,8 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
@@ -61,6 +62,23 @@ def room(stream: TextIO) -> Cells:
     return Cells(columns, rows, width // columns, height // rows)
 
 
+@contextmanager
+def keys_at_once() -> Iterator[int]:
+    """Have keys arrive one by one and unseen; gives the keyboard, whose reads do not wait."""
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    tty.setcbreak(keyboard, termios.TCSANOW)
+    modes = termios.tcgetattr(keyboard)
+    # Ctrl-C empties the terminal's queue: what was there a moment ago shall not be waited for.
+    modes[6][termios.VMIN], modes[6][termios.VTIME] = 0, 0
+    termios.tcsetattr(keyboard, termios.TCSANOW, modes)
+    try:
+        yield keyboard
+    finally:
+        # What nobody read, such as the late rest of an answer, is not the next program's input.
+        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
+
+
 def _detect(environ: Mapping[str, str], console: Console, stream: TextIO) -> str:
     term, program = environ.get("TERM", ""), environ.get("TERM_PROGRAM", "")
     if term in ("", "dumb") or console.is_dumb_terminal:
@@ -84,16 +102,15 @@ def _says_sixel(stream: TextIO) -> bool:
         # Who runs in the background must not touch the terminal: it would be stopped.
         if not sys.stdin.isatty() or os.tcgetpgrp(keyboard) != os.getpgrp():
             return False
-        before = termios.tcgetattr(keyboard)
-    except (OSError, ValueError, termios.error):
+    except (OSError, ValueError):
         return False
     try:
-        tty.setcbreak(keyboard, termios.TCSANOW)
-        stream.write("\x1b[c")
-        stream.flush()
-        answer = _read_answer(keyboard)
-    finally:
-        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)  # a late rest of the answer is nobody's input
+        with keys_at_once():
+            stream.write("\x1b[c")
+            stream.flush()
+            answer = _read_answer(keyboard)
+    except termios.error:
+        return False
     match = _DEVICE_ATTRIBUTES.search(answer)
     return match is not None and _SIXEL_ATTRIBUTE in match[1].split(b";")
 

@@ -4,12 +4,8 @@ import argparse
 import os
 import select
 import sys
-import termios
 import threading
 import time
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
@@ -21,6 +17,7 @@ from vinf_client.cli.exit_codes import EXIT_USAGE
 from vinf_client.cli.following import run_interruptible
 from vinf_client.cli.interrupts import Interruptible
 from vinf_client.cli.overview import Monitor, Overview, figures, render
+from vinf_client.cli.terminal import keys_at_once
 from vinf_client.cli.values import duration
 
 _KEY_POLL = 0.1  # seconds
@@ -97,7 +94,7 @@ def _show(monitor: Monitor, overview: Overview, client: Client, interval: float,
     console = Console()
     first = render(overview, width=console.width)
     try:
-        with _keys() as keyboard, Live(first, console=console, screen=True, auto_refresh=False) as live:
+        with keys_at_once() as keyboard, Live(first, console=console, screen=True, auto_refresh=False) as live:
             while not (stopped.is_set() or _pressed(keyboard) & set("qQ")):
                 picture = render(watcher.overview, width=console.width, problem=watcher.problem)
                 live.update(picture, refresh=True)
@@ -147,21 +144,11 @@ class _Watcher:
             self._asked_at = None
 
 
-@contextmanager
-def _keys() -> Iterator[int]:
-    """Have keys arrive one by one and unseen."""
-    keyboard = sys.stdin.fileno()
-    before = termios.tcgetattr(keyboard)
-    tty.setcbreak(keyboard, termios.TCSANOW)
-    try:
-        yield keyboard
-    finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-
-
 def _pressed(keyboard: int) -> set[str]:
     """Wait a moment for keys."""
     if not select.select([keyboard], [], [], _KEY_POLL)[0]:
         return set()
-    data = os.read(keyboard, 64)
-    return set(data.decode("ascii", "replace")) if data else {"q"}  # the terminal is gone
+    try:
+        return set(os.read(keyboard, 64).decode("ascii", "replace"))
+    except OSError:  # the terminal is gone
+        return {"q"}
