@@ -2,6 +2,7 @@
 
 import io
 import signal
+import threading
 
 import pytest
 from PIL import Image
@@ -25,6 +26,13 @@ class PreviewServer(FakeServer):
         super().reset()
         self.hold_after = 0
         self.with_previews = []
+        self.asked_to_cancel, self.hears = threading.Event(), threading.Event()
+        self.hears.set()
+
+    def CancelGeneration(self, request, context):
+        self.asked_to_cancel.set()
+        assert self.hears.wait(60)
+        return super().CancelGeneration(request, context)
 
     def WatchGeneration(self, request, context):
         self._check(request, context)
@@ -163,6 +171,19 @@ def test_ctrl_c_cancels_and_leaves_the_terminal_as_it_was(generate, server):
         assert server.cancelled.is_set()
         assert terminal.is_as_it_was()
         assert terminal.text.rstrip().endswith("vinf generate: interrupted")
+
+
+def test_ctrl_c_twice_does_not_wait_for_the_server(generate, server):
+    server.hears.clear()
+    with generate() as terminal:
+        terminal.expect(BLOCK)
+        terminal.press(b"\x03")
+        assert server.asked_to_cancel.wait(60)
+        terminal.press(b"\x03")
+        assert terminal.wait() == 128 + signal.SIGINT
+        assert not server.cancelled.is_set()
+        assert "interrupted" not in terminal.text, "nothing is done in good order any more"
+    server.hears.set()
 
 
 def test_pictures_never_go_to_a_file(server, tmp_path, vinf, capsys):
