@@ -106,7 +106,7 @@ class PlainDisplay:
         self._show(text, topic=text)
 
     def waiting(self, reason: VinfError) -> None:
-        self._show(_waiting_text(reason), topic=reason.reason)
+        self._show(waiting_text(reason), topic=reason.reason)
 
     def update(self, progress: Progress) -> None:
         line, _ = self._tracker.describe(progress)
@@ -150,7 +150,7 @@ class RichDisplay:
         self._bar.update(self._task, description=text, total=None)
 
     def waiting(self, reason: VinfError) -> None:
-        self._bar.update(self._task, description=_waiting_text(reason), total=None)
+        self._bar.update(self._task, description=waiting_text(reason), total=None)
 
     def update(self, progress: Progress) -> None:
         with self._lock:
@@ -174,7 +174,7 @@ def choose_display(*, quiet: bool, stream: TextIO | None = None) -> Display:
     return PlainDisplay(stream)
 
 
-def _waiting_text(reason: VinfError) -> str:
+def waiting_text(reason: VinfError) -> str:
     match reason.reason:
         case "QUEUE_FULL":
             return "waiting for room in the server's queue"

@@ -5,12 +5,14 @@ import dataclasses
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
+from vinf_client._access import Access
 from vinf_client._client import RESUME_ATTEMPTS, Client
 from vinf_client._config import server_of as configured_server
 from vinf_client._errors import (
@@ -35,9 +37,9 @@ from vinf_client._errors import (
     WrongStateError,
 )
 from vinf_client._transport import DEFAULT_SERVER
+from vinf_client.cli.exit_codes import EXIT_CODES_HELP, EXIT_INTERRUPTED, EXIT_NOT_ENDED, EXIT_USAGE
 
-EXIT_INTERRUPTED = 130
-EXIT_NOT_ENDED = 6
+_HELP_WIDTH = 100  # characters a line of a description
 
 # The first class that fits decides.
 _EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
@@ -60,20 +62,6 @@ _EXIT_CODES: tuple[tuple[type[VinfError], int], ...] = (
     (VinfError, 1),
 )
 
-EXIT_CODES_HELP = """\
-exit codes:
-  0    done
-  1    the server failed in an unexpected way
-  2    an option, the request, the output, the token, or the id of a generation is not valid
-  3    no server there, the connection broke, or the local server died
-  4    the generation failed, was cancelled by somebody else, or a frame of it is damaged
-  5    the server is not ready, its queue or its disk is full, or a limit of this client is reached
-  6    the generation has not ended yet
-  130  interrupted by Ctrl-C, a second one quits at once
-  143  terminated
-vinf generate without --detach cancels its generation when it is interrupted or terminated; no other command does.
-"""
-
 
 class MistakesError(InvalidRequestError):
     """Several errors that are told at once."""
@@ -86,11 +74,19 @@ class MistakesError(InvalidRequestError):
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
-    def __init__(self, command: str, description: str) -> None:
+    def __init__(self, command: str, description: str, *, examples: str) -> None:
+        """Describe a command.
+
+        Args:
+            command: its name.
+            description: what it does, in a line or two.
+            examples: command lines that work, one a line.
+        """
+        lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
         super().__init__(
             prog=f"vinf {command}",
-            description=description,
-            epilog=EXIT_CODES_HELP,
+            description=textwrap.fill(description, _HELP_WIDTH),
+            epilog=f"examples:\n{lines}\n\n{EXIT_CODES_HELP}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -98,7 +94,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         text = message.removeprefix("argument ")
         print(f"{self.prog}: {text} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
+        raise SystemExit(EXIT_USAGE)
 
     def add_server_option(self, group: argparse._ArgumentGroup | None = None) -> None:
         """Add --server and what a connection to it needs; `client_of` fills in the defaults."""
@@ -135,15 +131,35 @@ def client_of(arguments: argparse.Namespace, *, resume_attempts: int = RESUME_AT
     Raises:
         InvalidRequestError: one of them cannot work.
     """
-    return Client(
-        server_of(arguments),
+    return Client(server_of(arguments), **_access_arguments(arguments), resume_attempts=resume_attempts)
+
+
+def access_of(arguments: argparse.Namespace) -> Access:
+    """Return the access that `client_of` connects with.
+
+    Raises:
+        InvalidRequestError: the token's file cannot be read.
+    """
+    return Access(**_access_arguments(arguments)).completed(os.environ)
+
+
+class _AccessArguments(TypedDict):
+    token: str | None
+    tls: bool | None
+    tls_ca: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    insecure: bool
+
+
+def _access_arguments(arguments: argparse.Namespace) -> _AccessArguments:
+    return _AccessArguments(
         token=None if arguments.token_file is None else _read_token(arguments.token_file),
         tls=arguments.tls,
         tls_ca=arguments.tls_ca,
         tls_cert=arguments.tls_cert,
         tls_key=arguments.tls_key,
         insecure=arguments.insecure,
-        resume_attempts=resume_attempts,
     )
 
 

@@ -3,13 +3,24 @@
 from vinf_client._errors import TransportError, VinfError, WrongStateError
 from vinf_client.cli.common import Parser, client_of, exit_code, print_error, print_json, run
 
+_EXAMPLES = """
+vinf delete ID
+vinf list --state failed,cancelled --json | jq -r '.[].generation_id' | xargs vinf delete
+"""
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    parser = Parser("delete", "Delete generations that have ended, and their frames.")
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser("delete", "Delete generations that have ended, and their frames.", examples=_EXAMPLES)
     parser.add_argument("generation_ids", metavar="ID", nargs="+", help="as vinf list shows it")
     parser.add_server_option()
     parser.add_json_option("print one line of JSON: the ids that were deleted, and why others were not")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = build_parser()
     arguments = parser.parse_args(argv)
 
     def body() -> int:

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
+
 from vinf_client._errors import (
     FrameEvictedError,
     GenerationCancelledError,
@@ -19,7 +21,8 @@ from vinf_client._generation import GenerationHandle
 from vinf_client._translate import failure_error
 from vinf_client._types import Generation, GenerationState
 from vinf_client._writers import VideoShape
-from vinf_client.cli.common import EXIT_NOT_ENDED, Parser, client_of, print_json
+from vinf_client.cli.common import Parser, client_of, print_json
+from vinf_client.cli.exit_codes import EXIT_NOT_ENDED
 from vinf_client.cli.following import (
     RESUME_ATTEMPTS,
     Follower,
@@ -35,12 +38,20 @@ from vinf_client.progress import choose_display
 _NAMES = {"start_frame_index": "--from-frame"}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
+_EXAMPLES = """
+vinf download ID --wait
+vinf download ID -o later/ --from-frame 48
+vinf download ID -o video.gif --json --quiet
+"""
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
     parser = Parser(
         "download",
         "Write the frames of a generation to a file. Without --wait those that are there: of one that has not ended "
         f"the exit code is {EXIT_NOT_ENDED} unless they are all there, of one that failed or was cancelled it is 4.",
+        examples=_EXAMPLES,
     )
     parser.add_argument("generation_id", metavar="ID", help="as vinf generate --detach prints and vinf list shows it")
     parser.add_argument("-o", "--output", metavar="OUT", help=f"where it goes: {ALLOWED} (default: ID.mp4)")
@@ -51,6 +62,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_server_option()
     parser.add_json_option("print one line of JSON: what was written")
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     return run_interruptible(parser.prog, lambda interruptible: _download(arguments, interruptible), names=_NAMES)
 
@@ -120,7 +137,7 @@ def _save(handle: GenerationHandle, target: Target, start: int, follower: Follow
     shape = VideoShape(count, spec.width, spec.height, spec.frame_rate, first_frame=start)
     with target.open(shape) as writer:
         for frame in _frames(handle, start, count, follower, wait=wait):
-            writer.write(frame)
+            writer.write(np.asarray(frame))
     return count
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from vinf_client._errors import ServerNotReadyError, TransportError, VinfError
 from vinf_client._types import Generation, Progress
 from vinf_client.cli.common import run
-from vinf_client.cli.interrupts import EXIT_TERMINATED, Interruptible, TerminatedError
+from vinf_client.cli.exit_codes import EXIT_TERMINATED
+from vinf_client.cli.interrupts import Interruptible, TerminatedError
 from vinf_client.progress import Display
 
 RESUME_ATTEMPTS = 100

@@ -1,14 +1,19 @@
 """`vinf generate`: a prompt in, a video file out."""
 
 import argparse
+import logging
 import sys
+import threading
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vinf_client._client import Client
 from vinf_client._errors import InvalidRequestError, ModelNotFoundError, OutputError, VinfError
+from vinf_client._generation import GenerationHandle
 from vinf_client._local import LocalServer
 from vinf_client._request import SpecArguments, check
 from vinf_client._types import Generation
@@ -16,6 +21,7 @@ from vinf_client._writers import VideoShape
 from vinf_client.cli.common import MistakesError, client_of, print_json
 from vinf_client.cli.following import Follower, come_back_later, download_command, run_interruptible
 from vinf_client.cli.generate_options import (
+    DEFAULT_PREVIEW_EVERY,
     build_parser,
     check_combination,
     job_options,
@@ -24,9 +30,13 @@ from vinf_client.cli.generate_options import (
     take_story,
 )
 from vinf_client.cli.interrupts import Interruptible
+from vinf_client.cli.pictures import PictureDisplay
+from vinf_client.cli.terminal import choose_graphics
 from vinf_client.output import Target
 from vinf_client.progress import Display, choose_display
 from vinf_client.sheet import ContactSheet, check_sheet
+
+log = logging.getLogger("vinf_client")
 
 _STORY_NAMES = {"prompt": "story: prompt", "negative_prompt": "story: negative_prompt"}
 
@@ -71,6 +81,7 @@ def _detach(arguments: argparse.Namespace, interruptible: Interruptible[int | No
             on_wait=display.waiting,
             wait_ready=arguments.wait_ready,
             request_id=arguments.request_id,
+            preview_every=arguments.preview_every,
             **job_options(arguments),
             **spec_options(arguments),
         )
@@ -131,7 +142,7 @@ def _request_mistakes(arguments: argparse.Namespace) -> list[VinfError]:
 def _generate(arguments: argparse.Namespace, interruptible: Interruptible[int | None]) -> None:
     target, sheet = _prepare(arguments)
     with ExitStack() as stack:
-        display = choose_display(quiet=arguments.quiet)
+        display = _choose_display(arguments)
         stack.callback(display.close)
         local: LocalServer | None = None
         if arguments.local:
@@ -157,6 +168,26 @@ def _generate(arguments: argparse.Namespace, interruptible: Interruptible[int | 
             print_json(_figures(recording))
 
 
+def _choose_display(arguments: argparse.Namespace) -> Display:
+    """Pick a display with pictures where there is a terminal that can show them."""
+    if not arguments.quiet:
+        graphics = choose_graphics(arguments.preview, sys.stderr)
+        if graphics is not None:
+            return PictureDisplay(sys.stderr, graphics)
+    return choose_display(quiet=arguments.quiet)
+
+
+def _show_updates(handle: GenerationHandle, follower: Follower, display: PictureDisplay) -> None:
+    """Show progress and estimates until the generation has ended or the client is closed; runs in its own thread."""
+    try:
+        for update in handle.updates(previews=True, on_wait=follower.waiting):
+            display.show_previews(update.previews)
+            follower.update(update.generation.progress)
+    except VinfError as error:
+        # What is shown is a courtesy: the frames report what is wrong with the generation.
+        log.info("progress of the generation is no longer known: %s", error)
+
+
 def _record(
     client: Client,
     arguments: argparse.Namespace,
@@ -172,18 +203,27 @@ def _record(
     count = 0
     sheet: ContactSheet | None = None
     follower = Follower(display)
+    pictures = display if isinstance(display, PictureDisplay) else None
+    preview_every = arguments.preview_every
+    if preview_every is None and pictures is not None:
+        preview_every = DEFAULT_PREVIEW_EVERY
     video = client.generate(
         arguments.prompt,
-        on_progress=follower.update,
+        on_progress=follower.update if pictures is None else None,
         on_wait=follower.waiting,
         wait_ready=arguments.wait_ready,
         request_id=arguments.request_id,
+        preview_every=preview_every or None,
         **job_options(arguments),
         **spec_options(arguments),
     )
     interruptible.on_stop(video.close)
     if local is None:  # a server of one's own does not come back
         follower.generation_id = video.generation_id
+    if pictures is not None:
+        threading.Thread(
+            target=_show_updates, args=(video.handle, follower, pictures), name="vinf-updates", daemon=True
+        ).start()
     began = time.monotonic()
     shape = VideoShape(video.frame_count, video.width, video.height, video.frame_rate)
     with _hint(video.generation_id, local), video, target.open(shape) as writer:
@@ -193,9 +233,12 @@ def _record(
                 if sheet_path is not None:  # the clips are known from the start of the work on
                     started = video.handle.refresh()
                     sheet = ContactSheet(video.frame_count, started.clips, started.spec.prompt_segments)
-            writer.write(frame)
+            pixels = np.asarray(frame)
+            writer.write(pixels)
+            if pictures is not None:
+                pictures.show_frame(pixels)
             if sheet is not None:
-                sheet.add(index, frame)
+                sheet.add(index, pixels)
             count += 1
     seconds = time.monotonic() - began
     generation = video.handle.refresh()

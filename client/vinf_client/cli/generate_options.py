@@ -14,10 +14,20 @@ _LOCAL_ONLY = ("ranks", "device")
 _NOT_DETACHED = ("output", "sheet", "local")
 _REMOTE_ONLY = ("server", "token_file", "tls", "tls_ca", "tls_cert", "tls_key", "insecure")
 
+PREVIEWS = ("auto", "none", "blocks", "kitty", "sixel")
+DEFAULT_PREVIEW_EVERY = 5
+
+_EXAMPLES = """
+vinf generate "a red ball bouncing over the sea" --frames 96 --seed 7 -o ball.mp4
+vinf generate "a yellow star circling over the city" --local --ranks 2 -o star.gif
+vinf generate --story story.json -o story.mp4 --sheet story.png
+vinf generate "a red ball bouncing over the sea" --detach --priority 7 --label for=me
+"""
+
 
 def build_parser() -> Parser:
     """Describe the command line. What is left out is the server's default (vinf info shows it)."""
-    parser = Parser("generate", "Make a video from a prompt and write it to a file.")
+    parser = Parser("generate", "Make a video from a prompt and write it to a file.", examples=_EXAMPLES)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="what the video shows")
     parser.add_argument(
         "--story",
@@ -32,31 +42,11 @@ def build_parser() -> Parser:
         help="print the id of the generation and return; vinf download ID --wait brings the video",
     )
 
-    video = parser.add_argument_group("the video; unset is the model's default, which vinf info shows")
-    video.add_argument("--frames", type=int, metavar="N", help="number of frames")
-    video.add_argument("--seed", type=int, metavar="S", help="same seed, same video; 0 or unset: the server picks one")
-    video.add_argument("--negative-prompt", metavar="TEXT", help="what the video must not show")
-    video.add_argument("--width", type=int, metavar="PIXELS")
-    video.add_argument("--height", type=int, metavar="PIXELS")
-    video.add_argument("--fps", metavar="RATE", help="frames per second it is played at, such as 24 or 24000/1001")
-    video.add_argument("--model", metavar="NAME", help="model to use (with --local: model to serve)")
-    video.add_argument("--steps", type=int, metavar="N", help="denoising steps")
-    video.add_argument("--guidance", type=float, metavar="X", help="how strongly the prompt steers; 1 switches it off")
-    video.add_argument("--solver", metavar="NAME", help="ddim or dpm++")
-
-    scope = parser.add_argument_group("temporal scope; any of these leaves the others at the model's own numbers")
-    scope.add_argument("--window", type=int, metavar="FRAMES", help="neighbours that a frame sees, an even number")
-    scope.add_argument("--global-frames", type=int, metavar="N", help="frames of the whole video that all frames see")
-    scope.add_argument("--phase-timestep", type=int, metavar="T", help="above it global frames lead, below the window")
-    scope.add_argument("--phase-bias", type=float, metavar="X", help="how much the leading ones are favoured; 0: not")
-
-    scope.add_argument(
-        "--global-across-cuts",
-        action="store_true",
-        default=None,
-        help="sample the whole video also when the story cuts it into scenes",
+    add_video_options(
+        parser,
+        "the video; unset is the model's default, which vinf info shows",
+        model_help="model to use (with --local: model to serve)",
     )
-
     queue = parser.add_argument_group("its place in the queue")
     queue.add_argument("--priority", type=int, metavar="P", help="from 0 to 9, higher ones run first (default: 5)")
     queue.add_argument(
@@ -88,8 +78,49 @@ def build_parser() -> Parser:
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--sheet", metavar="PATH.png", help="also write a contact sheet with the ranks' clips marked")
     parser.add_json_option("print one line of JSON with the figures at the end (with --detach: the generation)")
+    shown.add_argument(
+        "--preview",
+        choices=PREVIEWS,
+        default="auto",
+        help="show the newest pictures while they are made, as coloured half-blocks or as graphics of kitty or sixel "
+        "terminals; auto: what the terminal says it can; never where output is not a terminal (default: %(default)s)",
+    )
+    shown.add_argument(
+        "--preview-every",
+        type=int,
+        metavar="N",
+        help="while denoising, show an estimate every N steps; 0: only frames that are made (default: "
+        f"{DEFAULT_PREVIEW_EVERY} where pictures are shown)",
+    )
     shown.add_argument("--quiet", action="store_true", help="no progress and no summary")
     return parser
+
+
+def add_video_options(parser: Parser, title: str, *, model_help: str = "model to use") -> None:
+    """Add the options that `spec_options` picks."""
+    video = parser.add_argument_group(title)
+    video.add_argument("--frames", type=int, metavar="N", help="number of frames")
+    video.add_argument("--seed", type=int, metavar="S", help="same seed, same video; 0 or unset: the server picks one")
+    video.add_argument("--negative-prompt", metavar="TEXT", help="what the video must not show")
+    video.add_argument("--width", type=int, metavar="PIXELS")
+    video.add_argument("--height", type=int, metavar="PIXELS")
+    video.add_argument("--fps", metavar="RATE", help="frames per second it is played at, such as 24 or 24000/1001")
+    video.add_argument("--model", metavar="NAME", help=model_help)
+    video.add_argument("--steps", type=int, metavar="N", help="denoising steps")
+    video.add_argument("--guidance", type=float, metavar="X", help="how strongly the prompt steers; 1 switches it off")
+    video.add_argument("--solver", metavar="NAME", help="ddim or dpm++")
+
+    scope = parser.add_argument_group("temporal scope; any of these leaves the others at the model's own numbers")
+    scope.add_argument("--window", type=int, metavar="FRAMES", help="neighbours that a frame sees, an even number")
+    scope.add_argument("--global-frames", type=int, metavar="N", help="frames of the whole video that all frames see")
+    scope.add_argument("--phase-timestep", type=int, metavar="T", help="above it global frames lead, below the window")
+    scope.add_argument("--phase-bias", type=float, metavar="X", help="how much the leading ones are favoured; 0: not")
+    scope.add_argument(
+        "--global-across-cuts",
+        action="store_true",
+        default=None,
+        help="sample the whole video also when the story cuts it into scenes",
+    )
 
 
 def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
@@ -117,6 +148,8 @@ def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
             parser.error(f"--{name}: needs --local; a running server has its own")
     if arguments.ranks is not None and arguments.ranks < 1:
         parser.error(f"--ranks: {arguments.ranks} is not allowed; allowed: at least 1")
+    if arguments.preview_every is not None and not 0 <= arguments.preview_every <= 1000:
+        parser.error(f"--preview-every: {arguments.preview_every} is not allowed; allowed: [0, 1000]")
     if not arguments.wait_ready >= 0:
         parser.error(f"--wait-ready: {arguments.wait_ready} is not allowed; allowed: at least 0")
 

@@ -3,12 +3,24 @@
 from vinf_client._types import Limits, Model, Rank, ServerInfo
 from vinf_client.cli.common import Parser, client_of, print_json, run, server_of
 
+_EXAMPLES = """
+vinf info
+vinf info --server 10.0.0.1:50051 --tls-ca ca.crt --token-file token
+vinf info --json | jq '.models[0].vocabulary'
+"""
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser("info", "Show a server's models, limits and ranks.", examples=_EXAMPLES)
+    parser.add_server_option()
+    parser.add_json_option("print one line of JSON with everything the server tells")
+    return parser
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = Parser("info", "Show a server's models, limits and ranks.")
-    parser.add_server_option()
-    parser.add_json_option("print one line of JSON with everything the server tells")
+    parser = build_parser()
     arguments = parser.parse_args(argv)
 
     def body() -> None:

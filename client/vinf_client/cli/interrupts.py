@@ -9,9 +9,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Generic, TypeVar
 
-from vinf_client.cli.common import EXIT_INTERRUPTED
-
-EXIT_TERMINATED = 143
+from vinf_client.cli.exit_codes import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 _POLL = 0.1
 """Seconds; Python runs handlers in the main thread, but the system may interrupt any other one instead of it."""

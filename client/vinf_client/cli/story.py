@@ -45,11 +45,28 @@ def read_story(path: Path) -> Story:
     Raises:
         InvalidRequestError: it cannot be read or is no story: one line with file, key, value and what is allowed.
     """
-    told = _table(_parse(path), str(path), _STORY_KEYS)
+    told = table(_parse(path), str(path), _STORY_KEYS)
+    return Story(
+        prompt=_take(told, f"{path}: ", "prompt"),
+        negative_prompt=_take(told, f"{path}: ", "negative_prompt", default=None),
+        segments=read_segments(_take(told, f"{path}: ", "segments", default=[]), f"{path}: "),
+    )
+
+
+def read_segments(entries: list[Any], prefix: str) -> tuple[PromptSegment, ...]:
+    """Read the segments of a story.
+
+    Args:
+        entries: as they stand in the file.
+        prefix: what messages begin with.
+
+    Raises:
+        InvalidRequestError: one of them is none.
+    """
     segments = []
-    for index, entry in enumerate(_take(told, f"{path}: ", "segments", default=[])):
-        place = f"{path}: segments[{index}]"
-        segment = _table(entry, place, _SEGMENT_KEYS)
+    for index, entry in enumerate(entries):
+        place = f"{prefix}segments[{index}]"
+        segment = table(entry, place, _SEGMENT_KEYS)
         segments.append(
             PromptSegment(
                 start_frame=_take(segment, f"{place}.", "start_frame"),
@@ -58,11 +75,7 @@ def read_story(path: Path) -> Story:
                 cut=_take(segment, f"{place}.", "cut", default=False),
             )
         )
-    return Story(
-        prompt=_take(told, f"{path}: ", "prompt"),
-        negative_prompt=_take(told, f"{path}: ", "negative_prompt", default=None),
-        segments=tuple(segments),
-    )
+    return tuple(segments)
 
 
 def _parse(path: Path) -> Any:
@@ -74,7 +87,7 @@ def _parse(path: Path) -> Any:
     if len(data) > _LARGEST_BYTES:
         raise InvalidRequestError(f"{path}: is larger than {_LARGEST_BYTES} bytes; allowed: a story file")
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_no_key_twice)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=no_key_twice)
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     except json.JSONDecodeError as error:
@@ -84,41 +97,51 @@ def _parse(path: Path) -> Any:
         raise InvalidRequestError(f"{path}: is not a story: {error}") from error
 
 
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
+def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object with a key that stands there twice; for `json.loads`.
+
+    Raises:
+        ValueError: it has one.
+    """
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {_shown(twice)} stands there twice")
-    return table
+        raise ValueError(f"the key {shown(twice)} stands there twice")
+    return entries
 
 
-def _table(value: Any, place: str, keys: tuple[str, ...]) -> dict[str, Any]:
+def table(value: Any, place: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Refuse what is not an object with these keys only; messages begin with `place`.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
     if not isinstance(value, dict):
-        raise InvalidRequestError(f"{place}: {_shown(value)} is not allowed; allowed: an object with {', '.join(keys)}")
+        raise InvalidRequestError(f"{place}: {shown(value)} is not allowed; allowed: an object with {', '.join(keys)}")
     for name in value:
         if name not in keys:
-            raise InvalidRequestError(f"{place}: the key {_shown(name)} is not allowed; allowed: {', '.join(keys)}")
+            raise InvalidRequestError(f"{place}: the key {shown(name)} is not allowed; allowed: {', '.join(keys)}")
     return value
 
 
-def _take(table: dict[str, Any], prefix: str, name: str, *, default: Any = _MISSING) -> Any:
+def _take(entries: dict[str, Any], prefix: str, name: str, *, default: Any = _MISSING) -> Any:
     """Return an entry, of the right type and not below its least; the default where there is none."""
     kind, allowed = _KINDS[name]
-    if name not in table:
+    if name not in entries:
         if default is _MISSING:
             raise InvalidRequestError(f"{prefix}{name}: is missing; allowed: {allowed}")
         return default
-    value = table[name]
+    value = entries[name]
     least = 1 if name == "start_frame" else 0
     # bool is a kind of int to Python, but not to whoever writes a file.
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not fits or (kind is int and value < least):
-        raise InvalidRequestError(f"{prefix}{name}: {_shown(value)} is not allowed; allowed: {allowed}")
+        raise InvalidRequestError(f"{prefix}{name}: {shown(value)} is not allowed; allowed: {allowed}")
     return value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as the file has it, on one line of readable length."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"

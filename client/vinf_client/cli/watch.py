@@ -10,11 +10,19 @@ from vinf_client.cli.following import RESUME_ATTEMPTS, Follower, come_back_later
 from vinf_client.cli.interrupts import Interruptible
 from vinf_client.progress import choose_display
 
+_EXAMPLES = """
+vinf watch ID
+vinf watch ID --json | jq -r 'select(.kind == "event") | .state'
+vinf watch ID --quiet && vinf download ID -o video.mp4
+"""
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
+
+def build_parser() -> Parser:
+    """Describe the command line."""
     parser = Parser(
-        "watch", "Follow a generation to its end. The exit code says how it ended; leaving does not cancel it."
+        "watch",
+        "Follow a generation to its end. The exit code says how it ended; leaving does not cancel it.",
+        examples=_EXAMPLES,
     )
     parser.add_argument("generation_id", metavar="ID", help="as vinf generate --detach prints and vinf list shows it")
     parser.add_argument(
@@ -23,6 +31,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_server_option()
     parser.add_json_option("print one line of JSON an event or snapshot, told apart by their kind")
     parser.add_argument("--quiet", action="store_true", help="events only, no progress")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = build_parser()
     arguments = parser.parse_args(argv)
     return run_interruptible(parser.prog, lambda interruptible: _watch(arguments, interruptible))
 

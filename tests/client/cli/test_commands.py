@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from vinf.v1 import generation_pb2 as pb
 from vinf_client.cli import main
 
 pytestmark = pytest.mark.fast
@@ -73,7 +74,29 @@ def test_cancel(server, capsys):
 
 def test_cancel_of_an_unknown_id(server, capsys):
     assert main(["cancel", "gen-2", "--server", server.address]) == 2
-    assert capsys.readouterr().err == "vinf cancel: no such generation\n"
+    assert capsys.readouterr().err == "vinf cancel: gen-2: no such generation\n"
+
+
+def test_cancel_goes_on_after_one_that_is_not_there(server, capsys):
+    assert main(["cancel", "gen-2", "gen-1", "gen-1", "--json", "--server", server.address]) == 2
+    out, err = capsys.readouterr()
+    (told,) = map(json.loads, out.splitlines())
+    assert (told["generation_id"], told["state"]) == ("gen-1", "cancelled")
+    assert err == "vinf cancel: gen-2: no such generation\n"
+
+
+def test_list_of_some_states(server):
+    assert main(["list", "--state", "running,pending", "--state", "running", "--server", server.address]) == 0
+    assert list(server.lists[0].states) == [pb.GENERATION_STATE_RUNNING, pb.GENERATION_STATE_PENDING]
+
+
+def test_list_of_a_state_that_is_none(server, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["list", "--state", "running,lost", "--server", server.address])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vinf list: --state: 'lost' is not allowed; allowed: pending, running, cancelling, ")
+    assert not server.lists
 
 
 @pytest.mark.parametrize("command", [["info"], ["list"], ["cancel", "x"]], ids=lambda command: command[0])

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.fast
 @pytest.fixture
 def entry(monkeypatch):
     def install(name, value):
-        monkeypatch.setattr(dispatch, "_entry_points", lambda: {name: EntryPoint(name, value, "vinf.commands")})
+        monkeypatch.setattr(dispatch, "entries", lambda: {name: EntryPoint(name, value, "vinf.commands")})
 
     return install
 
@@ -22,10 +22,28 @@ def entry(monkeypatch):
 def test_help_lists_all_commands(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    client, server = out.split("server commands:")
-    for name in ("generate", "info", "download", "watch", "list", "cancel", "delete", "token"):
-        assert f"\n  {name} " in client
-    assert "\n  serve " in server
+    groups = [group.splitlines() for group in out.split("\n\n")]
+    commands = {title: [line.split()[0] for line in lines] for title, *lines in groups if title.endswith(":")}
+    codes = commands.pop("exit codes:")
+    assert commands == {
+        "make videos:": ["generate", "batch"],
+        "follow and fetch them:": ["list", "watch", "download", "cancel", "delete"],
+        "look at a server:": ["info", "top", "doctor"],
+        "set up:": ["token", "completion"],
+        "run a server:": ["serve", "worker", "bench"],
+    }
+    assert codes[:9] == ["0", "1", "2", "3", "4", "5", "6", "130", "143"]
+
+
+@pytest.mark.parametrize("name", dispatch.OWN)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert f"examples:\n  vinf {name}" in out
+    assert "exit codes:" in out
+    assert ("--json" in out) == (name != "completion")
 
 
 def test_version(capsys):
@@ -35,7 +53,7 @@ def test_version(capsys):
 
 def test_no_command_shows_the_help(capsys):
     assert main([]) == 2
-    assert "client commands" in capsys.readouterr().err
+    assert "make videos:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("told", "used"), [(None, "ERROR"), ("DEBUG", "DEBUG")])
