@@ -23,7 +23,7 @@ from tests.support.server import Server
 
 RUN = {"sh", "python"}
 READ = {"json": json.loads, "toml": tomllib.loads}
-COMPILED = {"cpp", "cmake"}  # tests/client_cpp
+COMPILED = {"cpp", "cmake"}  # test_cpp_blocks.py, tests/client_cpp
 PLAIN = {"", "text", "proto", "csharp"}
 
 TIMEOUT_S = 150
@@ -67,6 +67,7 @@ class Page:
             "PATH": f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(folder),
             "XDG_CONFIG_HOME": str(folder / "config"),
+            "VINF_SOURCE": str(ROOT),
         }
         self._address = ""
 
