@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import PAGES, Block, all_blocks, blocks
+from tests.docs.blocks import PAGES, ROOT, Block, all_blocks, blocks
 from tests.support.server import Server
 
 RUN = {"sh", "python"}
