@@ -78,7 +78,6 @@ vinf::PullerOptions puller_options(Arguments& arguments) {
 
 void wait_for_a_line(const char* word) {
     std::printf("%s\n", word);
-    std::fflush(stdout);
     std::string line;
     std::getline(std::cin, line);
 }
@@ -138,7 +137,6 @@ int latest(vinf::FramePuller& puller, Arguments& arguments) {
         if (frame && (!shown || frame.index() != shown.index())) {
             std::printf("show %lld at_us %lld\n", static_cast<long long>(frame.index()),
                         static_cast<long long>(std::chrono::duration_cast<std::chrono::microseconds>(before - begin).count()));
-            std::fflush(stdout);
         }
         shown = std::move(frame);
     }
@@ -197,7 +195,6 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
                 for (const vinf::GenerationEvent& event : update.events) {
                     std::printf("event %lld %s\n", static_cast<long long>(event.sequence), vinf::name_of(event.state));
                 }
-                std::fflush(stdout);
                 return true;
             },
             options));
@@ -216,6 +213,7 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
 }  // namespace
 
 int main(int argc, char** argv) {
+    std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // the tests read along
     const std::string command = argc > 1 ? argv[1] : "";
     Arguments arguments(argc - 1, argv + 1, kHelp);
     vinf::ClientOptions access;
