@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +17,12 @@ import pytest
 
 from tests.chaos.front import ChaosFront
 from tests.chaos.proxy import Proxy
-from tests.client_cpp import toolchain
-from tests.client_cpp.toolchain import BUILD, SOURCE, VIEWER, need, run
+from tests.client_cpp.toolchain import BUILD, SOURCE, VIEWER, need, run, try_to_install
 from vinf.v1 import video_generation_service_pb2 as v1
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 from vinf_client import Client
 
-RANKS = (
-    *("--device", "cpu", "--rank-module", "tests.client_cpp.rank", "--agent-module", "tests.server.fake_agent"),
-)
+RANKS = (*("--device", "cpu", "--rank-module", "tests.client_cpp.rank", "--agent-module", "tests.server.fake_agent"),)
 
 SANITIZERS = ("asan", "tsan")
 
@@ -42,17 +38,13 @@ BUILD_TIMEOUT_S = 1200
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Iterator[Path]:
-    """The folder with every program; a build of its own takes the place of VINF_CPP_BUILD."""
+    """The folder with every program; VINF_CPP_BUILD names one that is kept and built further, for who works on it."""
     need(BUILD)
     folder = Path(os.environ.get("VINF_CPP_BUILD") or tmp_path_factory.mktemp("cpp"))
-    with_viewer = [package for package in VIEWER if toolchain._is_installed(package)] == list(VIEWER)
-    if not with_viewer and os.geteuid() == 0:
-        need(VIEWER)
+    try_to_install(VIEWER)
     options = ("VINF_BUILD_TESTS", "VINF_BUILD_EXAMPLES", "VINF_BUILD_BENCH", "VINF_WARNINGS_AS_ERRORS")
-    began = time.monotonic()
     run("cmake", "-G", "Ninja", "-S", SOURCE, "-B", folder, *(f"-D{option}=ON" for option in options))
     run("ninja", "-C", folder, timeout=BUILD_TIMEOUT_S)
-    (folder / "seconds.json").write_text(json.dumps(time.monotonic() - began))
     yield folder
     if "VINF_CPP_BUILD" not in os.environ:
         shutil.rmtree(folder)  # half a gigabyte
@@ -66,13 +58,17 @@ def sanitizer(request) -> str:
 @pytest.fixture
 def drive(built, sanitizer):
     """Run client/cpp/tests/drive.cc under a sanitizer."""
-    return Driver(built / f"drive_{sanitizer}")
+    driver = Driver(built / f"drive_{sanitizer}")
+    yield driver
+    driver.close()
 
 
 @pytest.fixture
 def drive_once(built):
     """The same where one sanitizer is enough."""
-    return Driver(built / "drive_asan")
+    driver = Driver(built / "drive_asan")
+    yield driver
+    driver.close()
 
 
 @dataclass
@@ -109,15 +105,17 @@ class Run:
     """A driver that is running."""
 
     def __init__(self, command: list[str]) -> None:
+        self._stderr = tempfile.TemporaryFile("w+")  # a pipe might fill up
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
             env={**os.environ, **ENVIRONMENT},
         )
         self.lines: list[str] = []
+        self._complaints = ""
 
     def wait_for(self, word: str) -> str:
         """Read until a line that starts with a word."""
@@ -125,29 +123,56 @@ class Run:
             self.lines.append(line.rstrip("\n"))
             if line.startswith(word):
                 return self.lines[-1]
-        raise AssertionError(f"it ended without {word!r}: {self.lines[-20:]}\n{self.process.stderr.read()[-8000:]}")
+        raise AssertionError(f"it ended without {word!r}: {self.lines[-20:]}\n{self.stderr()}")
 
     def go_on(self) -> None:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
-    def end(self, timeout: float = 120) -> Outcome:
+    def end(self) -> Outcome:
+        """Read the rest and wait; the program has time limits of its own, and so has the test."""
+        self.lines += self.process.stdout.read().splitlines()
+        self.kill()
+        assert self.process.returncode == 0, f"exit {self.process.returncode}\n{self.stderr()}"
+        return Outcome(self.lines)
+
+    def kill(self) -> None:
+        """Leave nothing behind."""
         try:
-            out, err = self.process.communicate(timeout=timeout)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise
-        assert self.process.returncode == 0, f"exit {self.process.returncode}\n{err[-8000:]}"
-        return Outcome(self.lines + out.splitlines())
+            self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.stderr()
+
+    def stderr(self) -> str:
+        """What it complained about."""
+        if not self._stderr.closed:
+            self._stderr.seek(0)
+            self._complaints = self._stderr.read()[-8000:]
+            if self.process.returncode is not None:
+                self._stderr.close()
+        return self._complaints
 
 
 class Driver:
     def __init__(self, program: Path) -> None:
         self.program = program
+        self.runs: list[Run] = []
 
     def start(self, command: str, *arguments: object, **options: object) -> Run:
         words = [str(word) for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-        return Run([str(self.program), command, *map(str, arguments), *words])
+        self.runs.append(Run([str(self.program), command, *map(str, arguments), *words]))
+        return self.runs[-1]
+
+    def close(self) -> None:
+        """End what a failed test has left running."""
+        for started in self.runs:
+            if started.process.poll() is None:
+                started.process.kill()
+            started.kill()
 
     def __call__(self, command: str, *arguments: object, **options: object) -> Outcome:
         return self.start(command, *arguments, **options).end()
@@ -161,6 +186,7 @@ class Front(ChaosFront):
         os.environ["VINF_TEST_FRAME_INTERVAL_S"] = str(interval_s)
 
     def begin(self) -> None:
+        """Begin a life, and wait until it is ready."""
         self.start()
         asyncio.run(self.wait_ready())
 

@@ -32,7 +32,9 @@ def test_a_generation_from_create_to_delete(front, drive_once):
     pulled = drive("next", server=front.address, generation=generation_id)
     assert pulled.status == "CANCELLED reason=CANCEL_REQUESTED"
     assert drive("delete", server=front.address, generation=generation_id).status == "OK reason="
-    assert drive("get", server=front.address, generation=generation_id).status == "NOT_FOUND reason=GENERATION_NOT_FOUND"
+    assert (
+        drive("get", server=front.address, generation=generation_id).status == "NOT_FOUND reason=GENERATION_NOT_FOUND"
+    )
 
 
 def test_the_same_request_id_is_the_same_generation(front, drive_once):
@@ -53,7 +55,7 @@ def test_a_watch_is_resumed_without_losing_an_event(start_front, drive):
     running = drive.start("watch", server=front.address, generation=generation)
     running.wait_for("event 2 ")
     front.kill()
-    front.start()
+    front.begin()
     outcome = running.end()
     assert outcome.status == "OK reason="
     sequences = [int(sequence) for sequence, _ in outcome.pairs("event")]

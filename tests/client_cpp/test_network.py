@@ -13,13 +13,6 @@ from tests.client_cpp.conftest import BUILD_TIMEOUT_S
 pytestmark = [pytest.mark.process, pytest.mark.timeout(BUILD_TIMEOUT_S)]
 
 
-def wait_until(condition, *, timeout_s=30.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)  # another process's state: nothing to wait on but the clock
-
-
 def test_a_killed_server_is_found_again(start_front, drive, tmp_path):
     """Killed while it makes frames: the next life makes the rest."""
     front = start_front(interval_s=0.05)
@@ -28,7 +21,7 @@ def test_a_killed_server_is_found_again(start_front, drive, tmp_path):
     running = drive.start("next", server=front.address, generation=generation, out=out, attempts=100)
     running.wait_for("frame 9 ")
     front.kill()
-    front.start()
+    front.begin()
     outcome = running.end()
     assert outcome.status == "OK reason="
     assert outcome.indices == list(range(40))
@@ -44,7 +37,7 @@ def test_a_drained_server_is_found_again(start_front, drive_once, tmp_path):
     running = drive_once.start("next", server=front.address, generation=generation, out=out, attempts=100)
     running.wait_for("frame 9 ")
     front.stop()
-    front.start()
+    front.begin()
     outcome = running.end()
     assert outcome.indices == list(range(40))
     assert out.read_bytes() == b"".join(front.frames(generation))
@@ -56,9 +49,7 @@ def test_connections_that_are_cut_again_and_again(front, proxy_to, drive, tmp_pa
     proxy = proxy_to(front.address)
     proxy.set(Weather(bytes_per_s=3_000_000))
     out = tmp_path / "frames.rgb"
-    running = drive.start(
-        "next", server=proxy.address, generation=generation, out=out, max_message=65536, attempts=100
-    )
+    running = drive.start("next", server=proxy.address, generation=generation, out=out, max_message=65536, attempts=100)
     for index in range(2, 24, 3):
         running.wait_for(f"frame {index} ")
         proxy.do(proxy.proxy.reset())
@@ -80,18 +71,14 @@ def test_bytes_one_by_one_and_late(front, proxy_to, drive, tmp_path):
     assert out.read_bytes() == b"".join(front.frames(generation))
 
 
-def test_a_silent_network_is_given_up_and_tried_again(front, proxy_to, drive_once):
-    """Nothing is closed and nothing arrives: only the time of the call tells."""
+def test_a_network_that_falls_silent_and_breaks(front, proxy_to, drive_once):
     generation = front.make(frames=40, width=256, height=128)
     proxy = proxy_to(front.address)
-    running = drive_once.start(
-        "next", server=proxy.address, generation=generation, hold=3, ring=2, call_timeout_ms=200, connect_timeout_ms=20000
-    )
+    running = drive_once.start("next", server=proxy.address, generation=generation, hold=3, ring=2)
     running.wait_for("holding")
     proxy.set(Weather(silent=True))
     running.go_on()
-    # Calls last for the server's wait of 10 s and the timeout; what hangs is cut when they are over.
-    time.sleep(0.5)
+    time.sleep(0.5)  # what was pulled ahead is used up
     proxy.do(proxy.proxy.reset())
     proxy.set(Weather())
     assert running.end().indices == list(range(40))
@@ -103,7 +90,7 @@ def test_a_reader_that_pauses_keeps_its_generation(start_front, drive_once):
     generation = front.make(frames=40, wait=False, detached=False, lease=5)
     running = drive_once.start("next", server=front.address, generation=generation, hold=1, ring=2)
     running.wait_for("holding")
-    time.sleep(8)  # longer than the lease: what is tested is that nothing happens
+    time.sleep(6.5)  # longer than the lease: what is tested is that nothing happens
     running.go_on()
     outcome = running.end()
     assert outcome.status == "OK reason="

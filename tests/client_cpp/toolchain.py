@@ -22,38 +22,39 @@ BUILD = (
 VIEWER = ("libsdl2-dev", "xvfb")
 CLANG = ("clang",)
 
-_installed: dict[str, bool] = {}
+_failed: set[str] = set()
 
 
 def need(packages: tuple[str, ...]) -> None:
     """Install packages where that is possible, or skip the test with the line that would."""
+    failure = try_to_install(packages)
+    if failure:
+        pytest.skip(f"the C++ client is not tested without: {failure}")
+
+
+def try_to_install(packages: tuple[str, ...]) -> str:
+    """Install what is missing, once; returns the line that would have done it where it cannot be done."""
     missing = [package for package in packages if not _is_installed(package)]
     if not missing:
-        return
+        return ""
     line = f"apt-get install -y --no-install-recommends {' '.join(missing)}"
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        pytest.skip(f"the C++ client is not tested without: {line}")
+    if line in _failed or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return line
     print(f"tests/client_cpp: {line}", file=sys.stderr, flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", *missing)):
         done = subprocess.run(["apt-get", *arguments], env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            for package in missing:
-                _installed[package] = False
-            pytest.skip(f"the C++ client is not tested; {line} failed: {done.stderr.strip()[-300:]}")
-    for package in missing:
-        _installed[package] = True
+            _failed.add(line)
+            return line
+    return ""
 
 
 def _is_installed(package: str) -> bool:
-    if package not in _installed:
-        if shutil.which("dpkg-query") is None:
-            return False
-        done = subprocess.run(
-            ["dpkg-query", "-W", "-f=${Status}", package], capture_output=True, text=True, check=False
-        )
-        _installed[package] = "ok installed" in done.stdout
-    return _installed[package]
+    if shutil.which("dpkg-query") is None:
+        return False
+    done = subprocess.run(["dpkg-query", "-W", "-f=${Status}", package], capture_output=True, text=True, check=False)
+    return "ok installed" in done.stdout
 
 
 def run(*command: object, timeout: float = 60, **options: object) -> str:

@@ -29,9 +29,14 @@ constexpr const char* kHelp =
     "Connection:\n"
     "  --server HOST:PORT  --token-file FILE  --tls-ca FILE  --insecure\n"
     "\n"
-    "Ctrl-C cancels the generation it started. Exit code: 0, 1 for a failure, 2 for a wrong command line.\n";
+    "Ctrl-C cancels the generation it started; twice ends at once. Exit code: 0, 1 for a failure, 2 for a wrong command line.\n";
 
 volatile std::sig_atomic_t interrupted = 0;
+
+extern "C" void interrupt(int number) {
+    interrupted = 1;
+    std::signal(number, SIG_DFL);  // the second one ends the program
+}
 
 int fail(const std::string& message) {
     std::fprintf(stderr, "vinf_record: %s\n", message.c_str());
@@ -135,6 +140,8 @@ int main(int argc, char** argv) {
 
     const vinf::Result<vinf::Client> client = vinf::Client::open(access);
     if (!client.ok()) return fail(client.status().message);
+    std::signal(SIGINT, interrupt);
+    std::signal(SIGTERM, interrupt);
     const bool is_ours = generation_id.empty();
     if (is_ours) {
         const vinf::Result<vinf::Generation> generation = client->create_generation(request);
@@ -142,9 +149,6 @@ int main(int argc, char** argv) {
         generation_id = generation->id;
         std::fprintf(stderr, "vinf_record: generation %s\n", generation_id.c_str());
     }
-    std::signal(SIGINT, [](int) { interrupted = 1; });
-    std::signal(SIGTERM, [](int) { interrupted = 1; });
-
     vinf::PullerOptions pull;
     pull.format = options.format;
     pull.skip_missing_frames = false;
