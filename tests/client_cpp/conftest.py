@@ -105,7 +105,7 @@ class Run:
     """A driver that is running."""
 
     def __init__(self, command: list[str]) -> None:
-        self._stderr = tempfile.TemporaryFile("w+")  # a pipe might fill up
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  # a pipe might fill up; `stderr` closes it
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -101,7 +101,7 @@ def test_options_are_checked_before_anything_is_sent(drive_once):
 def test_nobody_listens(drive_once):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:{}".format(probe.getsockname()[1])
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
         for command in ("info", "next", "watch"):
             outcome = drive_once(command, server=address, generation="x")
             assert outcome.status == "UNAVAILABLE reason="
@@ -110,7 +110,7 @@ def test_nobody_listens(drive_once):
 
 def test_somebody_listens_and_says_nothing(drive_once):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = "127.0.0.1:{}".format(silent.getsockname()[1])
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
         outcome = drive_once("info", server=address, connect_timeout_ms=300)
     assert outcome.one("message") == f"cannot reach a vinf server at {address}: no answer within 300 ms"
 

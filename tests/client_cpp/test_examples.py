@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.client_cpp.conftest import BUILD_TIMEOUT_S
 from tests.client_cpp.toolchain import SOURCE, VIEWER, need
-from vinf_client import Client
+from vinf_client import Client, GenerationCancelledError
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(BUILD_TIMEOUT_S)]
 
@@ -111,8 +111,8 @@ def test_the_recorder_starts_a_generation_and_cancels_it_on_ctrl_c(front, built,
         generation_id = re.fullmatch(r"vinf_record: generation (\S+)\n", line).group(1)
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 1
-    with Client(front.address) as client:
-        assert client.attach(generation_id).wait(timeout=30).state == "cancelled"
+    with Client(front.address) as client, pytest.raises(GenerationCancelledError):
+        client.attach(generation_id).wait(timeout=30)
 
 
 WRONG = {
@@ -169,7 +169,7 @@ def display(tmp_path):
 
 
 def screen(path: Path) -> np.ndarray:
-    """The X server's picture ``[H, W, 3]``: a file in the XWD format, whose header is 32-bit words, the first its size."""
+    """The X server's picture ``[H, W, 3]``, from an XWD file: 32-bit words, the first their size, then rows."""
     data = path.read_bytes()
     words = np.frombuffer(data[:100], ">u4")
     header, width, height, colours = (int(words[at]) for at in (0, 4, 5, 19))
