@@ -63,6 +63,16 @@ def test_a_watch_is_resumed_without_losing_an_event(start_front, drive):
     assert len(sequences) >= 4, "pending, running, pending again, running again, succeeded"
 
 
+def test_a_closed_client_ends_everything_that_waits(front, drive):
+    """A puller and a watch of a generation that goes on, from other threads; frames that were taken stay."""
+    made = drive("create", "--detached", server=front.address, prompt="a red circle slow")
+    generation_id = made.one("generation").split(" ")[0]
+    outcome = drive("close", server=front.address, generation=generation_id)
+    assert outcome.all("status") == ["CANCELLED reason=CLIENT_CLOSED"] * 3
+    assert outcome.one("kept") == f"0 {64 * 64 * 3}"
+    assert drive("cancel", server=front.address, generation=generation_id).status == "OK reason="
+
+
 def test_unknown_ids(front, drive):
     for command in ("get", "watch", "cancel", "delete", "next"):
         outcome = drive(command, server=front.address, generation="nope")

@@ -1,9 +1,12 @@
 // The library, driven by tests/client_cpp: one command a run, plain lines out.
 #include <chrono>
 #include <cstdio>
+#include <future>
 #include <iostream>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 #include <vinf/vinf.h>
 
 #include "../examples/arguments.h"
@@ -13,7 +16,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kHelp =
-    "drive next|latest|get|list|create|watch|cancel|delete|info --server ADDRESS [--generation ID] ...\n";
+    "drive next|latest|get|list|create|watch|cancel|delete|info|close --server ADDRESS [--generation ID] ...\n";
 
 void print(const vinf::Status& status) {
     std::printf("status %s reason=%s\n", vinf::name_of(status.code), status.reason.c_str());
@@ -145,6 +148,45 @@ int latest(vinf::FramePuller& puller, Arguments& arguments) {
     return 0;
 }
 
+/// Everything that waits is ended by a close from another thread; a handle stays valid.
+int close_everything(const vinf::Client& client, const std::string& id) {
+    vinf::Frame kept;
+    vinf::Status pulled;
+    vinf::Status watched;
+    {
+        vinf::Result<vinf::FramePuller> puller = vinf::FramePuller::start(client, id);
+        vinf::Result<vinf::Frame> first = puller->next();
+        if (!first.ok()) {
+            print(first.status());
+            return 1;
+        }
+        kept = *first;
+        std::thread puller_thread([&] { pulled = puller->next(std::chrono::seconds(100)).status(); });
+        std::promise<void> is_watching;
+        std::thread watch_thread([&] {
+            bool is_first = true;
+            watched = client
+                          .watch_generation(id,
+                                            [&](const vinf::Update&) {
+                                                if (std::exchange(is_first, false)) {
+                                                    is_watching.set_value();
+                                                }
+                                                return true;
+                                            })
+                          .status();
+        });
+        is_watching.get_future().wait();
+        client.close();
+        puller_thread.join();
+        watch_thread.join();
+    }
+    print(pulled);
+    print(watched);
+    print(client.get_generation(id).status());
+    std::printf("kept %lld %zu\n", static_cast<long long>(kept.index()), kept.size());
+    return 0;
+}
+
 int pull(const vinf::Client& client, const std::string& command, const std::string& id, Arguments& arguments) {
     vinf::Result<vinf::FramePuller> puller = vinf::FramePuller::start(client, id, puller_options(arguments));
     if (!puller.ok()) {
@@ -198,6 +240,9 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
                 return true;
             },
             options));
+    }
+    if (command == "close") {
+        return close_everything(client, id);
     }
     if (command == "info") {
         const vinf::Result<vinf::ServerInfo> info = client.server_info();
