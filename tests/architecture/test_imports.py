@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("vinf_core", "server/vinf_server", "client/vinf_client", "benchmarks")
 HEAVY = ("torch", "diffusers", "transformers", "vinf_core")
 
-MAY_TALK_TO_TORCH_DISTRIBUTED = ("vinf_core/distributed/", "server/vinf_server/agent_shim.py")
+MAY_TALK_TO_TORCH_DISTRIBUTED = (
+    "vinf_core/distributed/",
+    "server/vinf_server/agent_shim.py",
+    "server/vinf_server/rank/preload.py",
+)
 """The room for it, and the shim that runs torchrun and nothing else."""
 
 IMPORT_ALL = """

@@ -1,0 +1,160 @@
+"""Everything but frames, and one clear status for everything that goes wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import uuid
+
+import pytest
+
+from tests.client_cpp.conftest import BUILD_TIMEOUT_S
+from tests.support.certificates import Authority
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(BUILD_TIMEOUT_S)]
+
+
+def test_a_generation_from_create_to_delete(front, drive_once):
+    drive = drive_once
+    made = drive("create", "--detached", server=front.address, prompt="a red circle slow", seed=7)
+    generation_id, _, seed, frames = made.one("generation").split(" ")
+    assert (seed, frames) == ("seed=7", "frames=16")
+    assert drive("get", server=front.address, generation=generation_id).status == "OK reason="
+    assert generation_id in {line.split(" ")[0] for line in drive("list", server=front.address).all("generation")}
+    refused = drive("delete", server=front.address, generation=generation_id)
+    assert refused.status == "FAILED_PRECONDITION reason=WRONG_STATE"
+    assert drive("cancel", server=front.address, generation=generation_id).status == "OK reason="
+    watched = drive("watch", server=front.address, generation=generation_id)
+    sequences = [int(sequence) for sequence, _ in watched.pairs("event")]
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert watched.pairs("event")[-1][1] == "cancelled"
+    assert drive("watch", server=front.address, generation=generation_id, after=sequences[-1]).pairs("event") == []
+    pulled = drive("next", server=front.address, generation=generation_id)
+    assert pulled.status == "CANCELLED reason=CANCEL_REQUESTED"
+    assert drive("delete", server=front.address, generation=generation_id).status == "OK reason="
+    assert (
+        drive("get", server=front.address, generation=generation_id).status == "NOT_FOUND reason=GENERATION_NOT_FOUND"
+    )
+
+
+def test_the_same_request_id_is_the_same_generation(front, drive_once):
+    wish = {"server": front.address, "prompt": "a blue square", "request_id": str(uuid.uuid4())}
+    first, again = (drive_once("create", "--detached", **wish).one("generation").split(" ")[0] for _ in range(2))
+    assert first == again
+    reused = drive_once("create", "--detached", **(wish | {"prompt": "a red square"}))
+    assert reused.status == "ALREADY_EXISTS reason=REQUEST_ID_REUSED"
+
+
+def test_the_servers_models(front, drive_once):
+    assert drive_once("info", server=front.address).one("model") == "scripted 64"
+
+
+def test_a_watch_is_resumed_without_losing_an_event(start_front, drive):
+    front = start_front(interval_s=0.05)
+    generation = front.make(frames=40, wait=False)
+    running = drive.start("watch", server=front.address, generation=generation)
+    running.wait_for("event 2 ")
+    front.kill()
+    front.begin()
+    outcome = running.end()
+    assert outcome.status == "OK reason="
+    sequences = [int(sequence) for sequence, _ in outcome.pairs("event")]
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert len(sequences) >= 4, "pending, running, pending again, running again, succeeded"
+
+
+def test_a_closed_client_ends_everything_that_waits(front, drive):
+    """A puller and a watch of a generation that goes on, from other threads; frames that were taken stay."""
+    made = drive("create", "--detached", server=front.address, prompt="a red circle slow")
+    generation_id = made.one("generation").split(" ")[0]
+    outcome = drive("close", server=front.address, generation=generation_id)
+    assert outcome.all("status") == ["CANCELLED reason=CLIENT_CLOSED"] * 3
+    assert outcome.one("kept") == f"0 {64 * 64 * 3}"
+    assert drive("cancel", server=front.address, generation=generation_id).status == "OK reason="
+
+
+def test_unknown_ids(front, drive):
+    for command in ("get", "watch", "cancel", "delete", "next"):
+        outcome = drive(command, server=front.address, generation="nope")
+        assert outcome.status == "NOT_FOUND reason=GENERATION_NOT_FOUND", command
+        assert "generationId=nope" in outcome.all("metadata")
+
+
+def test_every_violation_is_told(front, drive_once):
+    outcome = drive_once("create", server=front.address, prompt="a purple house", width=33)
+    assert outcome.status == "INVALID_ARGUMENT reason=INVALID_FIELD"
+    assert {text.partition(":")[0] for text in outcome.all("violation")} == {"spec.prompt", "spec.width"}
+    assert all(text in outcome.one("message") for text in outcome.all("violation"))
+
+
+def test_what_the_wire_cannot_say_is_refused_here(front, drive_once):
+    outcome = drive_once("create", server=front.address, prompt=b"caf\xe9".decode("utf-8", "surrogateescape"), width=0)
+    assert {text.partition(":")[0] for text in outcome.all("violation")} == {"spec.prompt", "spec.width"}
+
+
+def test_formats_the_server_does_not_make(front, drive_once):
+    generation = front.make(frames=1)
+    outcome = drive_once("next", server=front.address, generation=generation, encoding=3, pixels=3)
+    assert outcome.status == "INVALID_ARGUMENT reason=INVALID_FIELD"
+    assert outcome.all("violation")[0].startswith("output_format.pixel_format")
+
+
+def test_options_are_checked_before_anything_is_sent(drive_once):
+    outcome = drive_once("next", server="127.0.0.1:1", generation="x", ring=1, max_message=1, start=-1)
+    assert {text.partition(":")[0] for text in outcome.all("violation")} == {
+        "ring_frames",
+        "max_message_bytes",
+        "start_frame",
+    }
+
+
+def test_nobody_listens(drive_once):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+        for command in ("info", "next", "watch"):
+            outcome = drive_once(command, server=address, generation="x")
+            assert outcome.status == "UNAVAILABLE reason="
+            assert outcome.one("message") == f"cannot reach a vinf server at {address}: connection refused"
+
+
+def test_somebody_listens_and_says_nothing(drive_once):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        outcome = drive_once("info", server=address, connect_timeout_ms=300)
+    assert outcome.one("message") == f"cannot reach a vinf server at {address}: no answer within 300 ms"
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:0", "http://127.0.0.1:1"])
+def test_addresses_that_are_none(drive_once, address):
+    outcome = drive_once("info", server=address)
+    assert outcome.status == "INVALID_ARGUMENT reason=INVALID_FIELD"
+    assert outcome.one("message").startswith("address: must be HOST:PORT")
+
+
+def test_a_token_does_not_leave_the_machine_unencrypted(drive_once):
+    outcome = drive_once("info", server="gpu.example.com:50051", token="secret-token")
+    assert outcome.one("violation").startswith("token: would travel to gpu.example.com:50051 without encryption")
+    assert not any("secret-token" in line for line in outcome.lines)
+
+
+def test_tls_and_tokens(start_front, drive_once, tmp_path):
+    authority = Authority(tmp_path / "certificates")
+    pair = authority.server()
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"alice {hashlib.sha256(b'vinf_right').hexdigest()}\n")
+    front = start_front(
+        *("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key), "--tokens", str(tokens)),
+    )
+    trusting = {"server": front.address, "tls_ca": authority.certificate}
+    assert drive_once("info", **trusting, token="vinf_right").status == "OK reason="
+    missing = drive_once("info", **trusting)
+    assert missing.status == "UNAUTHENTICATED reason=TOKEN_MISSING"
+    assert "VINF_TOKEN" in missing.one("message")
+    wrong = drive_once("next", **trusting, token="vinf_wrong", generation="x")
+    assert wrong.status == "UNAUTHENTICATED reason=TOKEN_INVALID"
+    stranger = Authority(tmp_path / "stranger")
+    untrusted = drive_once("info", server=front.address, tls_ca=stranger.certificate, token="vinf_right")
+    assert untrusted.status == "UNAVAILABLE reason="
+    plain = drive_once("info", server=front.address)
+    assert plain.status == "UNAVAILABLE reason="
