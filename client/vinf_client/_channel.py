@@ -29,7 +29,7 @@ def channel_options(target: str) -> list[tuple[str, int]]:
 
 def call_metadata(access: Access) -> tuple[tuple[str, str], ...]:
     """Return what every call carries."""
-    return (("x-vinf-client", f"python/{_version()}"), *access.metadata)
+    return (("x-vinf-client", f"python/{package_version()}"), *access.metadata)
 
 
 def check_target(server: str) -> str:
@@ -54,7 +54,8 @@ def check_target(server: str) -> str:
     return text
 
 
-def _version() -> str:
+def package_version() -> str:
+    """Return this package's own; "unknown" where it is not installed."""
     try:
         return version("vinf")
     except PackageNotFoundError:  # run from a source tree that is not installed

@@ -11,6 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import server_info_service_pb2 as info_pb
@@ -20,6 +23,7 @@ from vinf.v1.video_generation_service_pb2_grpc import (
     VideoGenerationServiceServicer,
     add_VideoGenerationServiceServicer_to_server,
 )
+from vinf_client._channel import package_version
 from vinf_client.testing._checks import check_create, check_frames
 from vinf_client.testing._generation import FakeGeneration
 from vinf_client.testing._model import LIMITS, MODEL, resolve
@@ -27,6 +31,7 @@ from vinf_client.testing._reading import FakePull, FakeStream
 from vinf_client.testing._script import Script
 from vinf_client.testing._status import refuse
 
+_SERVICE = service_pb.DESCRIPTOR.services_by_name["VideoGenerationService"].full_name
 _WORKERS = 64
 _STOP_TIMEOUT = 10.0  # seconds
 _RETRY_AFTER = 0.05  # seconds
@@ -87,6 +92,9 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self._server = grpc.server(self._pool, options=[("grpc.max_receive_message_length", 16 * 1024 * 1024)])
         add_VideoGenerationServiceServicer_to_server(self, self._server)
         add_ServerInfoServiceServicer_to_server(self, self._server)
+        health = HealthServicer()
+        health.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        add_HealthServicer_to_server(health, self._server)
         self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
         self.address = f"127.0.0.1:{self._port}"
         self._server.start()
@@ -168,8 +176,8 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         with self.changed:
             running = sum(not generation.ended for generation in self._generations.values())
         info = info_pb.ServerInfo(
-            version="fake",
-            api_version="1",
+            version=package_version(),
+            api_version="v1",
             ready=True,
             models=[MODEL],
             limits=LIMITS,
