@@ -63,7 +63,7 @@ EXAMPLES = """examples:
   vinf bench scale --ranks 2 --frames 96 --json
   vinf bench communication --random-weights videocrafter2 --ranks 8 --frames 192,768,2304 --dtype float16
   vinf bench delivery --readers 4 --seconds 10
-  vinf bench clients --cpp build/vinf_bench
+  vinf bench clients --cpp build/vinf_pull_bench
   vinf bench memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
 
 exit codes: 0 measured · 1 a measurement failed · 2 a mistake in the arguments · 130 interrupted"""
@@ -140,7 +140,7 @@ def _add_clients(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="of the video that is read while it is made",
     )
-    add("--cpp", default="", metavar="PROGRAM", help="vinf_bench of the C++ SDK (default: C++ is not measured)")
+    add("--cpp", default="", metavar="PROGRAM", help="vinf_pull_bench of the C++ SDK (default: C++ is not measured)")
     add("--json", action="store_true", help="print one line of JSON instead of tables")
 
 

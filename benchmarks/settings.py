@@ -93,7 +93,7 @@ class ClientsSettings:
     seconds: float = 10.0
     """Of the video that is read while it is made."""
     cpp: str = ""
-    """The program `vinf_bench` of the C++ SDK; empty: C++ is not measured."""
+    """The program `vinf_pull_bench` of the C++ SDK; empty: C++ is not measured."""
 
     def __post_init__(self) -> None:
         for name in ("frames", "repeats"):

@@ -38,6 +38,9 @@ PICTURES: tuple[tuple[int, int, str, int], ...] = ((512, 320, "rgb24", 3), (1280
 LIVE_SIZE = (256, 128)
 """About 100 kB a frame, as a JPEG picture of a larger one has."""
 
+_PIXELS = {"rgb24": 1, "bgra8": 3}
+"""Numbers of the contract's PixelFormat."""
+
 PRODUCED, CONSUMED = 48.0, 12.0
 """Frames a second that are made, and that are looked at."""
 
@@ -78,32 +81,49 @@ def run(settings: ClientsSettings) -> list[Report]:
 
 
 def _ages(bench: _Bench, client: Client) -> Report:
-    contenders: dict[str, Callable[[str], list[float]]] = {
-        "plain stream": lambda generation_id: _plain_ages(bench.served.address, generation_id),
-        "Python, latency low": lambda generation_id: _low_latency_ages(client.attach(generation_id)),
-        "Python, puller": lambda generation_id: _puller_ages(client.attach(generation_id)),
+    address = bench.served.address
+    contenders: dict[str, Callable[[str], _Ages]] = {
+        "plain stream": lambda generation_id: _ages_of(_plain_ages(address, generation_id)),
+        "Python, latency low": lambda generation_id: _ages_of(_low_latency_ages(client.attach(generation_id))),
+        "Python, puller": lambda generation_id: _ages_of(_puller_ages(client.attach(generation_id))),
     }
     if bench.settings.cpp:
         contenders["C++, latest"] = lambda generation_id: _cpp_ages(bench, generation_id)
     report = Report(title=f"age of a frame when it is looked at: {PRODUCED:g} made, {CONSUMED:g} seen a second")
     plain = 0.0
-    for name, ages_of in contenders.items():
+    for name, measure in contenders.items():
         say(name)
-        ages = ages_of(bench.make())
-        if not ages:
-            raise RankFailedError(f"{name}: no frame came")
-        median = statistics.median(ages)
-        plain = plain or median
+        ages = measure(bench.make())
+        plain = plain or ages.median_ms
         row: dict[str, Value] = {
             "reader": name,
-            "frames": len(ages),
-            "p50 ms": median,
-            "p95 ms": statistics.quantiles(ages, n=20, method="inclusive")[-1],
-            "of the plain stream": median / plain,
+            "frames": ages.count,
+            "p50 ms": ages.median_ms,
+            "p95 ms": ages.p95_ms,
+            "of the plain stream": ages.median_ms / plain,
         }
         report.rows.append(row)
     report.notes.append(f"one run of {bench.settings.seconds:g} s each; the aim is at most 0.02 of the plain stream")
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Ages:
+    count: int
+    median_ms: float
+    p95_ms: float
+
+
+def _ages_of(samples: list[float]) -> _Ages:
+    if len(samples) < 2:
+        raise RankFailedError(f"{len(samples)} frames came")
+    p95 = statistics.quantiles(samples, n=20, method="inclusive")[-1]
+    return _Ages(len(samples), statistics.median(samples), p95)
+
+
+def _cpp_ages(bench: _Bench, generation_id: str) -> _Ages:
+    found = _run_cpp(bench, "--mode", "latest", "--generation", generation_id, "--fps", f"{CONSUMED:g}")
+    return _Ages(found["frames"], found["age_ms_p50"], found["age_ms_p95"])
 
 
 def _age_ms(generate_time_us: int) -> float:
@@ -156,7 +176,7 @@ def _throughputs(bench: _Bench, client: Client, bare: str) -> Report:
             "Python, puller": partial(_pull_all, handle, name),
         }
         samples: dict[str, list[float]] = {contender: [] for contender in contenders}
-        cpp: dict[str, list[float]] = {"bare gRPC, C++": [], "C++, next": []}
+        cpp: dict[str, list[float]] = {"bare stub, C++": [], "C++, next": []}
         for turn in range(bench.settings.repeats + 1):  # the first one fills caches and does not count
             for contender, read in contenders.items():
                 began = time.perf_counter()
@@ -167,11 +187,11 @@ def _throughputs(bench: _Bench, client: Client, bare: str) -> Report:
                 if turn:
                     samples[contender].append(count / seconds)
             if bench.settings.cpp and turn:
-                cpp["bare gRPC, C++"].append(_cpp_bare(bench, bare, size))
-                cpp["C++, next"].append(_cpp_rate(bench, generation_id, name))
+                cpp["bare stub, C++"].append(_cpp_rate(bench, generation_id, "stream", name))
+                cpp["C++, next"].append(_cpp_rate(bench, generation_id, "next", name))
         _add_rows(report, f"{width}x{height} {name}", samples, "bare gRPC, Python")
         if bench.settings.cpp:
-            _add_rows(report, f"{width}x{height} {name}", cpp, "bare gRPC, C++")
+            _add_rows(report, f"{width}x{height} {name}", cpp, "bare stub, C++")
     report.notes.append(f"{bench.settings.repeats} turns; ratios are taken within turns; the aim is 0.9")
     return report
 
@@ -235,30 +255,22 @@ def _read_bare(address: str, size: int, count: int) -> int:
         return len([None for _ in stream(f"{size} {count}".encode())])
 
 
-def _cpp_ages(bench: _Bench, generation_id: str) -> list[float]:
-    server = bench.served.address
-    found = _run_cpp(
-        bench, "--mode", "latest", "--server", server, "--generation", generation_id, "--fps", f"{CONSUMED:g}"
-    )
-    return list(found["ages_ms"])
-
-
-def _cpp_rate(bench: _Bench, generation_id: str, name: str) -> float:
-    server = bench.served.address
-    found = _run_cpp(bench, "--mode", "next", "--server", server, "--generation", generation_id, "--format", name)
-    return float(found["frames_per_second"])
-
-
-def _cpp_bare(bench: _Bench, address: str, size: int) -> float:
-    count = bench.settings.frames
-    found = _run_cpp(bench, "--mode", "bare", "--server", address, "--bytes", str(size), "--count", str(count))
-    return float(found["frames_per_second"])
+def _cpp_rate(bench: _Bench, generation_id: str, mode: str, name: str) -> float:
+    """Frames a second through the SDK (`next`) or through a bare stub, one message a frame (`stream`)."""
+    arguments = ["--mode", mode, "--generation", generation_id, "--pixels", str(_PIXELS[name])]
+    if mode == "stream":
+        arguments += ["--max-message", str(_LARGEST_BYTES)]
+    return float(_run_cpp(bench, *arguments)["frames_per_s"])
 
 
 def _run_cpp(bench: _Bench, *arguments: str) -> dict[str, Any]:
     """Run the C++ program; it prints one line of JSON."""
     done = subprocess.run(
-        [bench.settings.cpp, *arguments, "--json"], capture_output=True, text=True, timeout=_CPP_TIMEOUT_S, check=False
+        [bench.settings.cpp, *arguments, "--server", bench.served.address, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=_CPP_TIMEOUT_S,
+        check=False,
     )
     if done.returncode:
         raise RankFailedError(f"{bench.settings.cpp}: {done.stderr.strip() or f'exit code {done.returncode}'}")

@@ -39,6 +39,8 @@ ROOT = Path(__file__).parents[2]
         (["delivery", "--readers", "0"], "--readers: 0 is less than 1"),
         (["delivery", "--small-readers", "0"], "--small-readers: 0 is less than 1"),
         (["delivery", "--seconds", "nan"], "--seconds: nan is not in [0.1, 600]"),
+        (["clients", "--frames", "0"], "--frames: 0 is less than 1"),
+        (["clients", "--cpp", "/nowhere"], "--cpp: /nowhere is no program"),
         (["dance"], "engine"),
         ([], "COMMAND"),
     ],
@@ -163,6 +165,21 @@ def test_delivery(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < row["p50 ms"] <= row["p99 ms"]
         assert row["server MB"] > 10
     assert all(rows[place]["frames MB/s"]["median"] > 0 for place in (1, 4))
+
+
+@pytest.mark.process
+def test_clients(capsys: pytest.CaptureFixture[str]) -> None:
+    ages, rates = bench(capsys, "clients", "--frames", "4", "--repeats", "1", "--seconds", "1")
+    assert [row["reader"] for row in ages["rows"]] == ["plain stream", "Python, latency low", "Python, puller"]
+    for row in ages["rows"]:
+        assert row["frames"] > 1
+        assert 0 < row["p50 ms"] <= row["p95 ms"]
+    assert [(row["picture"], row["reader"]) for row in rates["rows"]] == [
+        (picture, reader)
+        for picture in ("512x320 rgb24", "1280x720 bgra8")
+        for reader in ("bare gRPC, Python", "Python, frames", "Python, puller")
+    ]
+    assert all(row["frames/s"]["median"] > 0 for row in rates["rows"])
 
 
 @pytest.mark.process
