@@ -10,13 +10,15 @@ from vinf.v1 import frame_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError, Violation
 from vinf_server.front.frames.delivery import SKIPPED
 from vinf_server.front.frames.formats import ENCODING_NAMES, STORED, Format
-from vinf_server.front.frames.shared import Picture, SharedFrames, frame_slice
+from vinf_server.front.frames.shared import Picture, SharedFrames
 from vinf_server.front.frames.video import Rendition
+from vinf_server.front.frames.wire import Parts, frame_field
 from vinf_server.front.metrics import Metrics
 
 Response = video_generation_service_pb2.PullFramesResponse
 
 _METHOD = "PullFrames"
+_FRAMES = Response.DESCRIPTOR.fields_by_name["frames"].number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,11 +64,12 @@ class FramePuller:
         self._metrics = metrics
         self._is_draining = is_draining
         self._release = release
+        self._pieces: list[_Piece] = []
 
     async def response(self, *, limit_s: float) -> Response:
-        """Return the frames that are there, after a wait for the first one if it must be.
+        """Choose from the frames that are there, after a wait for the first one if it must be; describe them.
 
-        The generation's state, its error and `end_of_stream` are left to the caller.
+        The generation's state, its error and `end_of_stream` are left to the caller, and the frames to `serialised`.
 
         Args:
             limit_s: longest wait that the call itself allows.
@@ -85,10 +88,12 @@ class FramePuller:
         ready = frames.complete_run(first, min(frames.frame_count, self._stop(first)))
         if ready and self._wants_latest:
             first, ready = first + ready - 1, 1
-        pieces = await self._choose(first, ready)
-        response: Response = await self._shared.in_thread(_build, pieces)
-        self._describe(response, pieces, first)
-        return response
+        self._pieces = await self._choose(first, ready)
+        return self._description(self._pieces, first)
+
+    async def serialised(self, response: Response) -> bytes:
+        """Return the response with the frames that were chosen for it."""
+        return await self._shared.in_thread(_join, self._pieces, response)
 
     def is_last(self, response: Response) -> bool:
         """True when no frame will come after the ones in this response."""
@@ -142,8 +147,9 @@ class FramePuller:
                 break
         return pieces
 
-    def _describe(self, response: Response, pieces: Sequence[_Piece], first: int) -> None:
+    def _description(self, pieces: Sequence[_Piece], first: int) -> Response:
         pull, frames, header = self._pull, self._video.frames, self._rendition.header
+        response = Response()
         kept = frames.first_available
         response.first_available_frame_index = kept
         response.next_frame_index, response.next_byte_offset = pull.start, pull.start_byte
@@ -162,6 +168,7 @@ class FramePuller:
         response.latest_frame_index = max(newest if newest >= kept else -1, sent)
         if pull.known_revision != header.format_revision:
             response.format.CopyFrom(header)
+        return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,5 +179,9 @@ class _Piece:
     end: int
 
 
-def _build(pieces: Sequence[_Piece]) -> Response:
-    return Response(frames=[frame_slice(piece.facts, piece.picture, piece.begin, piece.end) for piece in pieces])
+def _join(pieces: Sequence[_Piece], response: Response) -> bytes:
+    parts: Parts = [response.SerializeToString()]
+    for piece in pieces:
+        picture = piece.picture
+        parts += frame_field(_FRAMES, piece.facts, picture.data, picture.crc32c, piece.begin, piece.end)
+    return b"".join(parts)

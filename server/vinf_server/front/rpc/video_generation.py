@@ -221,7 +221,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         error = self._stream_error(generation)
         if error is not None:
             response.error.CopyFrom(error)
-        return await self._frames.in_thread(response.SerializeToString)
+        return await puller.serialised(response)
 
     def _stream_error(self, generation: Generation) -> generation_pb2.GenerationError | None:
         """Why no further frame comes; None while some may, or when none is missing."""

@@ -12,7 +12,7 @@ from tests.server.fakes import create, frame_bytes
 from vinf.v1 import frame_pb2
 from vinf_server.front.errors import FrameEvictedError, InvalidFieldsError
 from vinf_server.front.frames.formats import Format
-from vinf_server.front.frames.pulling import FramePuller, Pull
+from vinf_server.front.frames.pulling import FramePuller, Pull, Response
 from vinf_server.front.frames.shared import SharedFrames
 from vinf_server.front.frames.video import Rendition
 
@@ -53,7 +53,7 @@ class Video:
         puller = self.puller(start, **wishes)
         response = await puller.response(limit_s=math.inf)
         response.end_of_stream = puller.is_last(response)
-        return response
+        return Response.FromString(await puller.serialised(response))
 
 
 def run(scenario):
