@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # verbosity_assertions in pyproject.toml keeps -v from the same.
 for name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(name, None)
-os.environ["XDG_CONFIG_HOME"] = os.devnull  # no settings of whoever runs the tests
+# No settings of whoever runs the tests: a folder that is not there.
+os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir(), "vinf-tests-have-no-settings"))
 
 TIERS = {"fast", "process", "gpu", "soak"}
 

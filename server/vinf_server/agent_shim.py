@@ -18,8 +18,6 @@ import sys
 import tempfile
 from multiprocessing import forkserver
 
-from vinf_server.rank.start import start_rank
-
 PRELOAD = "vinf_server.rank.preload"
 
 _PR_SET_PDEATHSIG = 1
@@ -73,6 +71,8 @@ def main(argv: list[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import record  # noqa: TID251
     from torch.distributed.launcher.api import elastic_launch  # noqa: TID251
     from torch.distributed.run import config_from_args, parse_args  # noqa: TID251
+
+    from vinf_server.rank.start import start_rank
 
     if is_spare:
         line = sys.stdin.readline()
