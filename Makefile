@@ -16,7 +16,7 @@ PYTEST := $(PY) -m pytest -q
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast process gpu chaos fuzz soak check stubs clean
+.PHONY: help setup demo test fast process gpu chaos fuzz soak check docs stubs clean
 
 help: ## list the targets
 	@echo "Targets of vinf:"
@@ -79,6 +79,11 @@ check: $(STAMP) ## lint, format, types, import contracts, stubs, protos
 		&& { diff -r -x __pycache__ "$$fresh/vinf" gen/vinf || { echo "check: stubs differ from protos: make stubs" >&2; exit 1; }; }
 	@$(VENV)/bin/buf lint
 	@echo "check: all clean"
+
+docs: $(STAMP) ## build the documentation as a site in out/site
+	@echo "docs: writing docs/protocol.md from the contracts, and the site to out/site"
+	@$(PY) scripts/protocol_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 stubs: $(STAMP) ## regenerate the Python stubs under gen/ from protos/
 	@echo "stubs: generating gen/ from protos/"
