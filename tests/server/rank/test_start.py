@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.support import telling_rank
 
 pytestmark = pytest.mark.process
 
@@ -24,10 +29,39 @@ print(json.dumps({
 
 
 def test_what_ranks_are_copied_from_has_one_thread_and_no_cuda() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=120, start_new_session=False, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == (
         '{"threads": 1, "has the rank": true, "cuda": false, "leads its session": true, "ignores": true}'
     )
+
+
+@pytest.mark.parametrize(("method", "is_spare"), [("forkserver", False), ("forkserver", True), ("spawn", False)])
+def test_ranks_get_the_environment_of_their_launch_and_may_leave(method: str, is_spare: bool, tmp_path: Path) -> None:
+    """As on CPUs and as on GPUs; a spare agent hears of its launch when everything is imported."""
+    told = tmp_path / "told"
+    told.mkdir()
+    (tmp_path / "sockets").mkdir()
+    environment = {**os.environ, telling_rank.FOLDER: str(told)}
+    arguments = [
+        *("--nnodes", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--rdzv-id", "vinf-1"),
+        *("--nproc-per-node", "2", "--max-restarts", "0", "--start-method", method),
+        *("--log-dir", str(tmp_path / "logs"), "--redirects", "3", "-m", telling_rank.__name__),
+    ]
+    order = {"arguments": arguments, "environment": environment, "log": str(tmp_path / "agent.log")}
+    shim = [sys.executable, "-m", "vinf_server.agent_shim", str(os.getpid()), str(tmp_path / "sockets")]
+    done = subprocess.run(
+        [*shim, "--spare", method] if is_spare else [*shim, *arguments],
+        input=json.dumps(order) + "\n" if is_spare else "",
+        env=dict(os.environ) if is_spare else environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads((told / str(rank)).read_text()) for rank in range(2)]
+    is_copy = method == "forkserver"
+    assert found == [
+        {"rank": rank, "world_size": 2, "leads its session": True, "has torch already": is_copy} for rank in range(2)
+    ]
