@@ -142,7 +142,9 @@ def resolve(server: str | None, access: Access, environ: Mapping[str, str]) -> t
 def _flag(word: str) -> bool | None:
     if word.lower() in ("1", "true", "yes", "on"):
         return True
-    return False if word.lower() in ("0", "false", "no", "off") else None
+    if word.lower() in ("", "0", "false", "no", "off"):
+        return False if word else None
+    raise InvalidRequestError.of([Violation("tls", f"$VINF_TLS must be 1 or 0, got {word!r}")])
 
 
 def is_loopback(target: str) -> bool:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import pytest
 
 from tests.chaos.front import ChaosFront
 from tests.chaos.proxy import Proxy
-from tests.client_cpp.toolchain import BUILD, SOURCE, VIEWER, need, run, try_to_install
+from tests.client_cpp.background_build import BackgroundBuild
 from vinf.v1 import video_generation_service_pb2 as v1
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 from vinf_client import Client
@@ -36,18 +34,29 @@ BUILD_TIMEOUT_S = 1200
 """Two idle cores take little more than a minute."""
 
 
+_BUILD = pytest.StashKey[BackgroundBuild]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to compile when it is known that some test will want it."""
+    if not session.config.option.collectonly and any(
+        "built" in getattr(item, "fixturenames", ()) for item in session.items
+    ):
+        session.config.stash[_BUILD] = BackgroundBuild()
+        session.config.stash[_BUILD].start()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave no compiler behind."""
+    build = session.config.stash.get(_BUILD, None)
+    if build is not None:
+        build.stop()
+
+
 @pytest.fixture(scope="session")
-def built(tmp_path_factory) -> Iterator[Path]:
-    """The folder with every program; VINF_CPP_BUILD names one that is kept and built further, for who works on it."""
-    need(BUILD)
-    folder = Path(os.environ.get("VINF_CPP_BUILD") or tmp_path_factory.mktemp("cpp"))
-    try_to_install(VIEWER)
-    options = ("VINF_BUILD_TESTS", "VINF_BUILD_EXAMPLES", "VINF_BUILD_BENCH", "VINF_WARNINGS_AS_ERRORS")
-    run("cmake", "-G", "Ninja", "-S", SOURCE, "-B", folder, *(f"-D{option}=ON" for option in options))
-    run("ninja", "-C", folder, timeout=BUILD_TIMEOUT_S)
-    yield folder
-    if "VINF_CPP_BUILD" not in os.environ:
-        shutil.rmtree(folder)  # half a gigabyte
+def built(request: pytest.FixtureRequest) -> Path:
+    """The folder with every program."""
+    return request.config.stash[_BUILD].wait(BUILD_TIMEOUT_S)
 
 
 @pytest.fixture(params=SANITIZERS)
@@ -202,7 +211,7 @@ class Front(ChaosFront):
     def frames(self, generation_id: str) -> list[bytes]:
         """What the Python client gets."""
         with Client(self.address) as client:
-            return [image.tobytes() for image in client.attach(generation_id).frames()]
+            return [frame.data for frame in client.attach(generation_id).frames()]
 
     def pull(self, request: v1.PullFramesRequest) -> v1.PullFramesResponse:
         """A raw call."""

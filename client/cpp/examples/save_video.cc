@@ -15,13 +15,13 @@ int main(int argc, char** argv) {
     auto client = vinf::Client::open();  // $VINF_SERVER, $VINF_TOKEN
     if (!client.ok()) return fail(client.status());
 
+    auto file = vinf::Y4mWriter::create(argv[2]);
+    if (!file.ok()) return fail(file.status());
+
     vinf::GenerationRequest request;
     request.prompt = argv[1];
     auto generation = client->create_generation(request);
     if (!generation.ok()) return fail(generation.status());
-
-    auto file = vinf::Y4mWriter::create(argv[2]);
-    if (!file.ok()) return fail(file.status());
 
     vinf::DownloadOptions options;
     options.format.pixel_format = vinf::PixelFormat::kNv12;  // what video files are made of

@@ -15,7 +15,7 @@ constexpr const char* kHelp =
     "\n"
     "  vinf_record --prompt \"a red ball over the sea\" --frames 48 --y4m ball.y4m\n"
     "  vinf_record --generation ID --png DIR\n"
-    "  vinf_record --generation ID --raw - --pixels rgb24 | ffmpeg -f rawvideo -pix_fmt rgb24 -s 512x320 -r 8 -i - ball.mp4\n"
+    "  vinf_record --generation ID --raw - --pixels rgb24 | ffmpeg -f rawvideo -pix_fmt rgb24 -s 64x64 -r 24 -i - ball.mp4\n"
     "\n"
     "What:\n"
     "  --prompt TEXT        start a generation\n"

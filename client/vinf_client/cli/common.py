@@ -190,10 +190,6 @@ def run(prog: str, body: Callable[[], int | None], *, names: Mapping[str, str] |
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; keep the interpreter from complaining when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def exit_code(error: VinfError) -> int:

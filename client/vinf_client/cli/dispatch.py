@@ -6,12 +6,13 @@ small and `vinf serve` on a server loads no client.
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 
-from vinf_client.cli.exit_codes import EXIT_CODES_HELP, EXIT_USAGE
+from vinf_client.cli.exit_codes import EXIT_CODES_HELP, EXIT_PIPE, EXIT_USAGE
 
 Main = Callable[[list[str] | None], int]
 
@@ -55,7 +56,23 @@ _OUR_PACKAGES = ("vinf", "vinf_core", "vinf_server", "vinf_client")
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    warnings.showwarning = _show_warning
+    try:
+        code = _dispatch(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep the interpreter from complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """In one line, as errors are."""
+    print(f"vinf: {message}", file=sys.stderr)
+
+
+def _dispatch(arguments: list[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command in ("-h", "--help", "help"):
         print(_help())
