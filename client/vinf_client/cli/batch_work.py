@@ -97,6 +97,7 @@ class Batch:
         self._delete = delete
         self._on_saved = on_saved
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._stopped = threading.Event()
         self._handles: set[GenerationHandle] = set()
 
@@ -128,13 +129,22 @@ class Batch:
 
     def _work(self, waiting: Iterator[Item]) -> None:
         while True:
-            with self._lock:
-                item = None if self._stopped.is_set() or self.fatal is not None else next(waiting, None)
-            if item is None:
-                return
-            self._display.started(item)
+            # Whoever takes an item submits it before another one is taken: the server gets them in the file's order.
+            with self._turn:
+                with self._lock:
+                    item = None if self._stopped.is_set() or self.fatal is not None else next(waiting, None)
+                if item is None:
+                    return
+                self._display.started(item)
+                began = time.monotonic()
+                try:
+                    self._folder.clear(item)
+                    handle = self._submit(item)
+                except VinfError as error:
+                    self._note_failure(item, error)
+                    continue
             try:
-                generation, frames, seconds = self._make(item)
+                generation, frames, seconds = self._make(item, handle, began)
             except VinfError as error:
                 self._note_failure(item, error)
                 continue
@@ -153,10 +163,7 @@ class Batch:
                 self.failures.append((item, error))
         self._display.failed(item, error)
 
-    def _make(self, item: Item) -> tuple[Generation, int, float]:
-        began = time.monotonic()
-        self._folder.clear(item)
-        handle = self._submit(item)
+    def _make(self, item: Item, handle: GenerationHandle, began: float) -> tuple[Generation, int, float]:
         with self._held(handle):
             frames = self._save(item, handle)
             generation = handle.refresh()
