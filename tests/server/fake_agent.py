@@ -34,11 +34,13 @@ def main(argv: list[str]) -> int:
         time.sleep(0.02)
     else:
         failed = [rank for rank, process in ranks.items() if process.returncode]
+    codes = {rank: ranks[rank].returncode for rank in failed}
     for process in ranks.values():
         process.kill()
         process.wait()
     if failed:
-        rank = failed[0]
+        # Where the others have noticed already, the one that was killed.
+        rank = min(failed, key=lambda failed_rank: codes[failed_rank])
         print(f"failed (exitcode: {ranks[rank].returncode}) local_rank: {rank} (pid: {ranks[rank].pid})", flush=True)
     return bool(failed)
 
