@@ -63,6 +63,7 @@ class SpareAgent:
         """
         stdin = self._process.stdin
         if self._process.returncode is not None or stdin is None:
+            await self.stop()
             return None
         order = {"arguments": arguments, "environment": environment, "log": str(log)}
         try:
