@@ -3,6 +3,7 @@
 VinfCoreError
 ├── InvalidSpecError        the caller's specification cannot be generated (also a ValueError)
 ├── ModelNotFoundError      no model of that name, or its files are missing (also a ValueError)
+│   └── ModelFilesError     its files are there, but damaged or of something else
 ├── ConfigError             the engine cannot be set up like this (also a ValueError)
 ├── CheckpointError         a checkpoint is damaged or of something else (also a ValueError)
 ├── GenerationCancelledError  every rank agreed to stop; the group goes on
@@ -21,6 +22,10 @@ class InvalidSpecError(VinfCoreError, ValueError):
 
 class ModelNotFoundError(VinfCoreError, ValueError):
     """No such model; the message lists the known ones."""
+
+
+class ModelFilesError(ModelNotFoundError):
+    """A model's files are missing in part, damaged, or of another class; the message names the file."""
 
 
 class ConfigError(VinfCoreError, ValueError):

@@ -97,6 +97,8 @@ class GenerationSpec:
     scope: TemporalScope
     solver: Solver = Solver.DPM_SOLVER_PP_2M
     negative_prompt: str = ""
+    frame_rate: float = 8.0
+    """Frames a second; models that were trained with it as a condition move accordingly."""
     segments: tuple[PromptSegment, ...] = ()
     """The rest of the timeline, by ascending start frame; ``prompt`` holds until the first one starts."""
 
@@ -108,6 +110,8 @@ class GenerationSpec:
             raise InvalidSpecError(f"seed: {self.seed} is not in [0, 2^63 - 1]")
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):
             raise InvalidSpecError(f"guidance_scale: {self.guidance_scale} is not a finite number, 1 or more")
+        if not (math.isfinite(self.frame_rate) and self.frame_rate > 0):
+            raise InvalidSpecError(f"frame_rate: {self.frame_rate} is not a finite number above 0")
         free = 1  # first frame at which the next segment may start
         for index, segment in enumerate(self.segments):
             stop = segment.start_frame + max(1, segment.transition_frames)

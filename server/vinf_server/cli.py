@@ -23,6 +23,7 @@ from vinf_server.config import (
 from vinf_server.devices import count_visible_gpus
 from vinf_server.hosts_config import add_serve_flags, read_serve_flags
 from vinf_server.logs import configure_logs
+from vinf_server.model_choice import check_model, read_model_options
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -55,7 +56,28 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--model", default="sprites", help="model the ranks load")
+    add(
+        "--model",
+        default="sprites",
+        metavar="MODEL",
+        help="what the ranks load: a name that vinf models lists, a folder, or OWNER/NAME on the hub",
+    )
+    add(
+        "--model-base",
+        default="",
+        metavar="BASE",
+        help="folder, or OWNER/NAME on the hub, with autoencoder, text encoder, tokenizer and scheduler, where the "
+        "model's own files lack them (default: where the model's authors say)",
+    )
+    add("--revision", default="", metavar="REV", help="branch, tag or commit of the model on the hub (default: main)")
+    add(
+        "--model-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the model, as vinf models NAME lists them; can be given several times",
+    )
+    add("--offline", action="store_true", help="never ask the hub: only files that are on this machine count")
     add("--ranks", type=int, default=None, metavar="N", help="processes in the group (default: CUDA devices, else 2)")
     add("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="where clients connect; port 0 picks one")
     add("--metrics", default="127.0.0.1:9464", metavar="HOST:PORT", help="where Prometheus scrapes, or off")
@@ -174,6 +196,10 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
     weights = arguments.rank_weights or ("even" if arguments.deterministic else "auto")
     return ServeConfig(
         model=arguments.model,
+        model_base=arguments.model_base,
+        model_revision=arguments.revision,
+        model_options=read_model_options(arguments.model_option),
+        offline=arguments.offline,
         ranks=arguments.ranks if arguments.ranks is not None else default_ranks(gpus),
         listen=Address.parse(arguments.listen, flag="--listen"),
         metrics=None if arguments.metrics == "off" else Address.parse(arguments.metrics, flag="--metrics"),
@@ -212,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     try:
         config = parse_config(argv)
+        check_model(config)
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
     configure_logs()

@@ -31,9 +31,6 @@ MIN_MEMORY_BUDGET, MAX_MEMORY_BUDGET = 64 << 20, 16 << 40
 TORCHRUN_SHIM = "vinf_server.agent_shim"
 RANK_MODULE = "vinf_server.rank"
 
-MODELS = ("sprites",)
-"""Names that the ranks know. Repeated here, because their own list comes with torch."""
-
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) *([A-Za-z]{0,3})")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
@@ -164,7 +161,19 @@ class ServeConfig:
     """Processes in the group, one a GPU (or a share of the CPU)."""
 
     model: str = "sprites"
-    """Handed to the ranks as it is: they know the models."""
+    """A name, a folder, or OWNER/NAME on the hub; handed to the ranks as it is: they know the models."""
+
+    model_base: str = ""
+    """A folder or OWNER/NAME on the hub with the parts that the model's own files lack."""
+
+    model_revision: str = ""
+    """Branch, tag or commit of the model on the hub."""
+
+    model_options: tuple[tuple[str, str], ...] = ()
+    """What the model lets one choose, by name."""
+
+    offline: bool = False
+    """Whether the hub is left alone: only files that are on this machine count."""
 
     listen: Address = field(default_factory=lambda: Address("127.0.0.1", 50051))
     """Where clients connect."""
@@ -294,8 +303,6 @@ class ServeConfig:
         _check_range("--max-losses", self.max_losses, 1, 1_000_000)
         if not self.model.strip():
             raise ConfigError("--model", "is empty")
-        if self.rank_module == RANK_MODULE and self.model not in MODELS:
-            raise ConfigError("--model", f"{self.model!r} is not one of {', '.join(MODELS)}")
         if self.device not in DEVICES:
             raise ConfigError("--device", f"{self.device!r} is not one of {', '.join(DEVICES)}")
         if self.dtype not in DTYPES:

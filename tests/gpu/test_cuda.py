@@ -23,6 +23,7 @@ from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.generator import Generator
 from vinf_core.events import Pixels, StageClock
+from vinf_core.models.locate import ModelSource
 from vinf_core.models.registry import load_model
 from vinf_core.types import GenerationSpec, Solver, Stage
 
@@ -34,7 +35,7 @@ PROMPT = "a red ball bouncing over the sea"
 def sprites_latents(device: str, solver: Solver) -> tuple[torch.Tensor, StageClock]:
     topology = Topology.single(device)
     clock = StageClock(topology.device)
-    model = load_model("sprites", topology.device, torch.float32)
+    model = load_model(ModelSource(model="sprites"), device=topology.device, dtype=torch.float32)
     generator = Generator(model, topology, Exchange(topology, None, clock), clock)
     limits = model.limits
     what = GenerationSpec(
@@ -70,7 +71,7 @@ def test_decoding_ahead_delivers_what_decoding_alone_does(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     topology = Topology.single("cuda")
-    model = load_model("sprites", topology.device, torch.float32)
+    model = load_model(ModelSource(model="sprites"), device=topology.device, dtype=torch.float32)
     frame_count, (width, height) = 101, (model.limits.default_width, model.limits.default_height)
     latents = torch.randn(frame_count, *model.latent_shape(width, height), device="cuda")
     expected = torch.cat(
@@ -121,7 +122,7 @@ def test_the_service_makes_the_cpus_video(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_a_snapshot_although_the_gpu_goes_on() -> None:
     scheduler = make_scheduler(
-        Solver.DPM_SOLVER_PP_2M, load_model("sprites", torch.device("cpu"), torch.float32).scheduler_config, 6
+        Solver.DPM_SOLVER_PP_2M, load_model(ModelSource(model="sprites"), device=torch.device("cpu"), dtype=torch.float32).scheduler_config, 6
     )
     latents = torch.randn(64, 4, 64, 64, device="cuda")
     taken, expected = [], []
@@ -140,7 +141,7 @@ def test_a_checkpoint_is_a_snapshot_although_the_gpu_goes_on() -> None:
 def test_previews_are_made_beside_the_steps_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     topology = Topology.single("cuda")
-    model = load_model("sprites", topology.device, torch.float32)
+    model = load_model(ModelSource(model="sprites"), device=topology.device, dtype=torch.float32)
     clock = StageClock(topology.device)
     generator = Generator(model, topology, Exchange(topology, None, clock), clock)
     what = GenerationSpec(

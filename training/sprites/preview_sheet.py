@@ -18,6 +18,7 @@ from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.generator import Generator
 from vinf_core.events import StageClock
+from vinf_core.models.locate import ModelSource
 from vinf_core.models.registry import load_model
 from vinf_core.types import Clip, GenerationSpec, Stage
 
@@ -108,7 +109,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     topology = Topology.single()
     clock = StageClock(topology.device)
-    model = load_model("sprites", topology.device, torch.float32)
+    model = load_model(ModelSource(model="sprites"), device=topology.device, dtype=torch.float32)
     generator = Generator(model, topology, Exchange(topology, None, clock), clock)
     rows = [
         (prompt, *make(generator, prompt, steps=options.steps, every=options.every, seed=options.seed))

@@ -59,7 +59,7 @@ def denoise(
         OutputInvalidError: what was to be saved is not finite; on every rank alike.
     """
     clip = context.layout.clip
-    scheduler = make_scheduler(spec.solver, model.scheduler_config, spec.step_count)
+    scheduler = make_scheduler(spec.solver, model.scheduler_config, spec.step_count, model.latent_scale)
     # A rank with an empty clip walks along with one idle frame: every rank joins every reduction of every call.
     frames = clip.frames or range(1)
     shape = model.latent_shape(spec.width, spec.height)

@@ -139,6 +139,7 @@ class Generator:
         if previews is not None and preview_interval and layout.clip.count and self.model.preview_map is not None:
             previewer = Previewer(previews, self.model.preview_map, layout.clip, interval=preview_interval)
         self._context.begin_generation(layout)
+        self.model.begin(spec)
         try:
             observer.progress(generation_id, Stage.TEXT, resume_step, 0.0)
             with self._clock.measure(Stage.TEXT):

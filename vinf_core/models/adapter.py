@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from vinf_core.models.latent_scale import LatentScale
 from vinf_core.models.preview_map import PreviewMap
-from vinf_core.types import ModelLimits
+from vinf_core.types import GenerationSpec, ModelLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class VideoModel(Protocol):
         """The noise schedule the model was trained with, as diffusers stores it."""
 
     @property
+    def latent_scale(self) -> LatentScale | None:
+        """The scale of clean latents it was trained with; None: they were not scaled."""
+
+    @property
     def preview_map(self) -> PreviewMap | None:
         """What its clean latents look like, on its device; None: nobody has fitted one, and there are no previews."""
 
@@ -56,6 +61,9 @@ class VideoModel(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """In what the model computes."""
+
+    def begin(self, spec: GenerationSpec) -> None:
+        """Take up what a generation is conditioned on besides its text, such as its frame rate."""
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Size of one frame's latent, ``(C, h, w)``, for a picture in pixels."""

@@ -1,25 +1,31 @@
-"""Models by name; a model's code and libraries are imported only when it is asked for."""
+"""From a name to a model that can compute; a model's code and libraries are imported only when it is asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 
 import torch
 
 from vinf_core.errors import ModelNotFoundError
 from vinf_core.models.adapter import VideoModel
-
-MODELS = {"sprites": "vinf_core.models.sprites"}
-"""Modules with a function ``load(device, dtype)``, by the name users give."""
+from vinf_core.models.locate import ModelSource, locate
 
 
-def load_model(name: str, device: torch.device, dtype: torch.dtype) -> VideoModel:
+def load_model(
+    source: ModelSource, *, options: Mapping[str, str] | None = None, device: torch.device, dtype: torch.dtype
+) -> VideoModel:
     """Load a model onto ``device`` in ``dtype``.
 
     Raises:
-        ModelNotFoundError: unknown name, or its files are missing.
+        ModelNotFoundError: there is no such model, its files are missing or damaged, or its adapter cannot be imported.
+        ConfigError: it has no such option.
     """
-    if name not in MODELS:
-        raise ModelNotFoundError(f"model: {name!r} is not one of {', '.join(sorted(MODELS))}")
-    model: VideoModel = import_module(MODELS[name]).load(device, dtype)
+    files = locate(source)
+    chosen = files.card.choose(options or {})
+    try:
+        adapter = import_module(files.card.adapter)
+    except ImportError as error:
+        raise ModelNotFoundError(f"model: {files.card.adapter}, which loads {files.card.name}: {error}") from error
+    model: VideoModel = adapter.load(files, chosen, device=device, dtype=dtype)
     return model

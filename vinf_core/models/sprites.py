@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 
 from vinf_core.models.adapter import VideoModel
+from vinf_core.models.locate import ModelFiles
 from vinf_core.models.preview_map import PreviewMap
 from vinf_core.models.text_to_video import TextToVideoModel
 from vinf_core.types import ModelLimits, Solver, TemporalScope
-
-FOLDER = Path(__file__).parents[1] / "assets" / "sprites"
-"""The pipeline as diffusers saves it; stock diffusers loads it from here too."""
 
 DEFAULT_SCOPE = TemporalScope(local_window_frames=16, global_frames=8)
 """Chosen by measurement: see training/sprites/README.md."""
@@ -21,16 +19,16 @@ DEFAULT_SCOPE = TemporalScope(local_window_frames=16, global_frames=8)
 SOLVERS = {"ddim": Solver.DDIM, "dpmsolver++": Solver.DPM_SOLVER_PP_2M}
 
 
-def load(device: torch.device, dtype: torch.dtype) -> VideoModel:
-    """Load the embedded weights."""
-    preview_map = PreviewMap.from_file(FOLDER / "preview.json")
-    return TextToVideoModel.from_folder(FOLDER, limits(), preview_map=preview_map, device=device, dtype=dtype)
+def load(files: ModelFiles, options: Mapping[str, str], *, device: torch.device, dtype: torch.dtype) -> VideoModel:
+    """Load the embedded weights; stock diffusers loads them from the same folder."""
+    preview_map = PreviewMap.from_file(files.base / "preview.json")
+    return TextToVideoModel.from_files(files, limits(files), preview_map=preview_map, device=device, dtype=dtype)
 
 
-def limits() -> ModelLimits:
+def limits(files: ModelFiles) -> ModelLimits:
     """What the model takes; the defaults that depend on training stand beside the weights in ``vinf.json``."""
-    facts = json.loads((FOLDER / "vinf.json").read_text())
-    vocabulary = json.loads((FOLDER / "vocabulary.json").read_text())
+    facts = json.loads((files.base / "vinf.json").read_text())
+    vocabulary = json.loads((files.base / "vocabulary.json").read_text())
     return ModelLimits(
         name="sprites",
         default_width=64,

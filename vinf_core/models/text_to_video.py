@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +10,16 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D, TemporalConvLay
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from vinf_core.errors import ModelNotFoundError
 from vinf_core.models.adapter import TemporalSites
+from vinf_core.models.latent_scale import LatentScale
+from vinf_core.models.loading import load_component, load_scheduler_config, load_text_encoder, load_tokenizer
+from vinf_core.models.locate import ModelFiles
 from vinf_core.models.preview_map import PreviewMap
-from vinf_core.types import ModelLimits
+from vinf_core.types import GenerationSpec, ModelLimits
+
+SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "PNDMScheduler", "EulerDiscreteScheduler")
+"""Classes whose configuration describes the noise schedule in the same words."""
 
 
 class TextToVideoModel:
@@ -33,6 +35,7 @@ class TextToVideoModel:
         scheduler_config: dict[str, Any],
         limits: ModelLimits,
         preview_map: PreviewMap | None = None,
+        latent_scale: LatentScale | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -41,6 +44,7 @@ class TextToVideoModel:
         self.limits = limits
         self.scheduler_config = scheduler_config
         self.preview_map = preview_map.to(self.device) if preview_map is not None else None
+        self.latent_scale = latent_scale
         self._unet_config = unet.config
         self.unet: nn.Module = self._settle(unet)
         self._vae = self._settle(vae)
@@ -50,31 +54,41 @@ class TextToVideoModel:
         self.framewise_sites = find_framewise_sites(self.unet)
 
     @classmethod
-    def from_folder(
+    def from_files(
         cls,
-        folder: Path,
+        files: ModelFiles,
         limits: ModelLimits,
         *,
+        unet: Any = None,
         preview_map: PreviewMap | None = None,
-        device: torch.device | str,
+        latent_scale: LatentScale | None = None,
+        device: torch.device,
         dtype: torch.dtype,
     ) -> TextToVideoModel:
-        """Load a pipeline saved by diffusers.
+        """Load a pipeline as diffusers saves it.
+
+        Args:
+            files: where its components are.
+            limits: what it takes.
+            unet: the denoiser, where it is of another class than `UNet3DConditionModel`.
+            preview_map: see `VideoModel.preview_map`.
+            latent_scale: see `VideoModel.latent_scale`.
+            device: where it computes.
+            dtype: in what; weights that are stored in half precision are converted once here.
 
         Raises:
-            ModelNotFoundError: the folder holds no such pipeline.
+            ModelFilesError: a file is missing, damaged, or of something else.
         """
-        if not (folder / "model_index.json").is_file():
-            raise ModelNotFoundError(f"model: {folder} holds no diffusers pipeline (model_index.json is missing)")
-        # Weights may be stored in half precision; compute happens in `dtype`, converted once here.
+        base = files.base
         return cls(
-            unet=UNet3DConditionModel.from_pretrained(folder / "unet", local_files_only=True),
-            vae=AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True),
-            text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True),
-            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
+            unet=load_component(UNet3DConditionModel, files.denoiser) if unet is None else unet,
+            vae=load_component(AutoencoderKL, base / "vae"),
+            text_encoder=load_text_encoder(base / "text_encoder"),
+            tokenizer=load_tokenizer(base / "tokenizer"),
+            scheduler_config=load_scheduler_config(base / "scheduler", SCHEDULERS),
             limits=limits,
             preview_map=preview_map,
+            latent_scale=latent_scale,
             device=device,
             dtype=dtype,
         )
@@ -83,6 +97,12 @@ class TextToVideoModel:
         """Move a module to the model's device and dtype, for inference."""
         # Not `module.to(...)`: diffusers' own warns about a conversion that is meant here.
         return nn.Module.to(module, self.device, self.dtype).eval().requires_grad_(False)
+
+    def begin(self, spec: GenerationSpec) -> None:
+        """Take up what a generation is conditioned on besides its text; nothing, unless the denoiser knows frame rates."""
+        condition = getattr(self.unet, "set_frame_rate", None)
+        if condition is not None:
+            condition(spec.frame_rate)
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Size of one frame's latent, ``(C, h, w)``."""

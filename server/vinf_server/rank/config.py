@@ -12,6 +12,7 @@ import torch
 from vinf_core.engine.balance import AskedWeights
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
+from vinf_core.models.locate import ModelSource
 from vinf_server.link_security import LinkSecurity
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -31,7 +32,8 @@ class RankConfig:
     """What it shows there, when that is on another host."""
     epoch: int
     """The launch this rank belongs to; the front drops what comes from an earlier one."""
-    model: str
+    model: ModelSource
+    model_options: dict[str, str]
     device: str
     dtype: torch.dtype
     deterministic: bool
@@ -66,7 +68,14 @@ class RankConfig:
                 link=environment["VINF_LINK"],
                 link_security=LinkSecurity.from_environment(environment),
                 epoch=int(environment["VINF_EPOCH"]),
-                model=environment["VINF_MODEL"],
+                # The front has downloaded what was missing, once for all ranks of its host.
+                model=ModelSource(
+                    model=environment["VINF_MODEL"],
+                    base=environment.get("VINF_MODEL_BASE", ""),
+                    revision=environment.get("VINF_MODEL_REVISION", ""),
+                    offline=True,
+                ),
+                model_options=json.loads(environment.get("VINF_MODEL_OPTIONS", "{}")),
                 device=environment.get("VINF_DEVICE", "auto"),
                 dtype=DTYPES[dtype],
                 deterministic=environment.get("VINF_DETERMINISTIC", "0") == "1",

@@ -74,7 +74,7 @@ def run(config: RankConfig) -> int:
     try:
         device = select_device(config.device, config.local_rank, config.local_world_size)
         prepare(device, config.deterministic)
-        model = load_model(config.model, device, config.dtype)
+        model = load_model(config.model, options=config.model_options, device=device, dtype=config.dtype)
     except (ConfigError, ModelNotFoundError) as error:
         explain(config, "MODEL_NOT_FOUND" if isinstance(error, ModelNotFoundError) else "CONFIGURATION", str(error))
         return EXIT_CONFIGURATION

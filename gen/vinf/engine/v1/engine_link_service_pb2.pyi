@@ -401,6 +401,8 @@ class GenerateOrder(_message.Message):
     TEXTS_AT_ONCE_FIELD_NUMBER: _builtins.int
     FIRST_FRAME_INDEX_FIELD_NUMBER: _builtins.int
     PREVIEW_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
+    FRAME_RATE_NUM_FIELD_NUMBER: _builtins.int
+    FRAME_RATE_DEN_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     prompt: _builtins.str
     negative_prompt: _builtins.str
@@ -424,6 +426,11 @@ class GenerateOrder(_message.Message):
     """Frames before this one need not be decoded: the front has them."""
     preview_interval_steps: _builtins.int
     """Previews after every so many steps; 0: none."""
+    frame_rate_num: _builtins.int
+    """How fast the frames are meant to be played: a condition of models that were trained with it. Both at least 1.
+    Unit: frames per second
+    """
+    frame_rate_den: _builtins.int
     @_builtins.property
     def temporal_scope(self) -> Global___Scope: ...
     @_builtins.property
@@ -456,10 +463,12 @@ class GenerateOrder(_message.Message):
         texts_at_once: _builtins.int = ...,
         first_frame_index: _builtins.int = ...,
         preview_interval_steps: _builtins.int = ...,
+        frame_rate_num: _builtins.int = ...,
+        frame_rate_den: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["temporal_scope", b"temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "first_frame_index", b"first_frame_index", "frame_count", b"frame_count", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "resume_step", b"resume_step", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "texts_at_once", b"texts_at_once", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "first_frame_index", b"first_frame_index", "frame_count", b"frame_count", "frame_rate_den", b"frame_rate_den", "frame_rate_num", b"frame_rate_num", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "resume_step", b"resume_step", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "texts_at_once", b"texts_at_once", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

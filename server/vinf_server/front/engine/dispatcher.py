@@ -321,6 +321,8 @@ def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
         seed=spec.seed,
         step_count=spec.inference_step_count,
         guidance_scale=spec.guidance_scale,
+        frame_rate_num=spec.frame_rate.num,
+        frame_rate_den=spec.frame_rate.den,
         solver=SOLVER_NAMES[spec.solver],
         temporal_scope=link_pb2.Scope(
             local_window_frames=scope.local_window_frames,

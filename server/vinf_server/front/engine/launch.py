@@ -27,7 +27,8 @@ _VERDICT_POLL_S = 0.05
 _END_POLL_S = 0.01
 
 SHARED_VARIABLES = (
-    *("VINF_EPOCH", "VINF_MODEL", "VINF_DTYPE", "VINF_RANK_WEIGHTS", "VINF_MEMORY_BUDGET", "VINF_KNOWN_MEMORY"),
+    *("VINF_EPOCH", "VINF_MODEL", "VINF_MODEL_BASE", "VINF_MODEL_REVISION", "VINF_MODEL_OPTIONS", "VINF_DTYPE"),
+    *( "VINF_RANK_WEIGHTS", "VINF_MEMORY_BUDGET", "VINF_KNOWN_MEMORY"),
     *("VINF_SKIP_NEGLIGIBLE", "VINF_DETERMINISTIC"),
 )
 """What ranks are told wherever they run; the rest is each host's own."""
@@ -139,6 +140,9 @@ def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
         "VINF_LINK": plan.link_address,
         "VINF_EPOCH": str(plan.epoch),
         "VINF_MODEL": config.model,
+        "VINF_MODEL_BASE": config.model_base,
+        "VINF_MODEL_REVISION": config.model_revision,
+        "VINF_MODEL_OPTIONS": json.dumps(dict(config.model_options)),
         "VINF_DEVICE": config.device,
         "VINF_DTYPE": config.dtype,
         "VINF_RANK_WEIGHTS": str(config.rank_weights),
