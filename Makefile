@@ -12,6 +12,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 
 PYTEST := $(PY) -m pytest -q
 
+# Tests wait for other processes much of the time: two workers take little more than half of one's time. Files stay
+# together, and so do tests that share what takes long to set up (tests/conftest.py).
+WORKERS ?= 2
+SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
 # Idle OpenMP threads sleep instead of spinning: several ranks share the cores.
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -43,7 +48,7 @@ demo: $(STAMP) ## generate one video on several ranks and show that they worked 
 
 test: $(STAMP) ## run the fast and the process tier (no GPU needed)
 	@echo "test: the fast and the process tier"
-	@$(PYTEST) -m "fast or process"
+	@$(PYTEST) $(SPREAD) -m "fast or process"
 
 fast: $(STAMP) ## run the tests that start no process
 	@echo "fast: tests that start no process"

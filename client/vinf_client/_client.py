@@ -190,9 +190,13 @@ class Client:
             preview_every=preview_every,
         )
         submission = submission_of(SpecArguments(prompt=prompt, **options), job, on_wait=on_wait, wait_ready=wait_ready)
-        generation = self._transport.run(_flows.submit(submission))
+        generation, deduplicated = self._transport.run(_flows.submit(submission))
         return GenerationHandle(
-            self._transport, generation, persistence=self._persistence, request_id=submission.request_id
+            self._transport,
+            generation,
+            persistence=self._persistence,
+            request_id=submission.request_id,
+            deduplicated=deduplicated,
         )
 
     def check(

@@ -106,8 +106,12 @@ def unary(method: str, request: Message, *, timeout: float | None = None) -> Flo
         yield Pause(delay)
 
 
-def submit(submission: Submission) -> Flow[Generation]:
-    """Create a generation; wait as long as the caller has patience where the server asks to come back later."""
+def submit(submission: Submission) -> Flow[tuple[Generation, bool]]:
+    """Create a generation; wait as long as the caller has patience where the server asks to come back later.
+
+    Returns:
+        The generation, and whether an earlier call with the same request id had created it.
+    """
     arguments, job = submission.arguments, submission.job
     yield from _refuse(arguments, job)
     patience = _Patience(submission.wait_ready, submission.on_wait)
@@ -124,7 +128,7 @@ def submit(submission: Submission) -> Flow[Generation]:
     except VinfError as error:
         error.request_id = submission.request_id
         raise
-    return _convert.generation(reply.generation)
+    return _convert.generation(reply.generation), reply.deduplicated
 
 
 def check_only(arguments: SpecArguments, job: JobArguments) -> Flow[None]:

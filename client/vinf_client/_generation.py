@@ -42,7 +42,13 @@ class GenerationHandle:
     """
 
     def __init__(
-        self, transport: Transport, generation: Generation, *, persistence: Persistence, request_id: str = ""
+        self,
+        transport: Transport,
+        generation: Generation,
+        *,
+        persistence: Persistence,
+        request_id: str = "",
+        deduplicated: bool = False,
     ) -> None:
         self._transport = transport
         self._persistence = persistence
@@ -51,6 +57,9 @@ class GenerationHandle:
 
         self.request_id = request_id
         """That of the call that created it; empty where another client did."""
+
+        self.deduplicated = deduplicated
+        """Whether an earlier call with the same request id had created it, so that nothing new was started."""
 
     def __repr__(self) -> str:
         return f"GenerationHandle({self.generation_id!r}, {self.generation.state.value})"

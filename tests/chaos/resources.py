@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import psutil
 
 from tests.chaos.front import ChaosFront
+from tests.support.remains import left_segments
 
 SETTLE_S = 60.0
 """How long a front may take to give everything back once its clients have gone."""
@@ -26,11 +25,6 @@ DESCRIPTOR_SLACK = 4
 
 _CACHES = "torchinductor_"
 """Torch's own cache, one folder a user and always under the same name."""
-
-_SHARED_MEMORY = Path("/dev/shm")
-
-_PASSING_S = 3.0
-"""A segment of another program is without an owner for less than this, when it comes or goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +114,10 @@ async def settle(front: ChaosFront, baseline: Resources) -> tuple[Resources, lis
         await asyncio.sleep(0.5)
 
 
-def shared_memory() -> frozenset[str]:
-    """Names of the segments there are on this machine."""
-    return frozenset(path.name for path in _SHARED_MEMORY.iterdir()) if _SHARED_MEMORY.is_dir() else frozenset()
-
-
 def leftovers(front: ChaosFront, shared_before: frozenset[str]) -> list[str]:
     """What a server that was stopped in good order has left lying about, in words."""
     found = [f"process {process.pid} is still there: {process.name()}" for process in front.processes()]
-    found += [f"shared-memory segment {name} is still there" for name in sorted(_left_segments(shared_before))]
+    found += [f"shared-memory segment {name} is still there" for name in sorted(left_segments(shared_before))]
     found += [f"private folder {path.name} is still there" for path in sorted((front.folder / "data").glob("run-*"))]
     found += [
         f"temporary file {path.name} is still there"
@@ -136,25 +125,3 @@ def leftovers(front: ChaosFront, shared_before: frozenset[str]) -> list[str]:
         if not path.name.startswith(_CACHES)
     ]
     return found
-
-
-def _left_segments(before: frozenset[str]) -> set[str]:
-    """New segments that nobody has mapped, and that do not go either: others may be about to map or remove theirs."""
-    left = set(shared_memory() - before)
-    deadline = time.monotonic() + _PASSING_S
-    while True:
-        left = {name for name in left & shared_memory() if not _is_in_use(_SHARED_MEMORY / name)}
-        if not left or time.monotonic() > deadline:
-            return left
-        time.sleep(0.2)
-
-
-def _is_in_use(path: Path) -> bool:
-    """Whether a living process has it mapped: then it is somebody else's."""
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            if os.fspath(path) in maps.read_text():
-                return True
-        except OSError:
-            continue
-    return False

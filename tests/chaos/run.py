@@ -30,8 +30,9 @@ from tests.chaos.history import GenerationLog, History
 from tests.chaos.proxy import Proxy, Weather
 from tests.chaos.readers import Reading
 from tests.chaos.report import ChaosReport
-from tests.chaos.resources import leftovers, rested, settle, shared_memory
+from tests.chaos.resources import leftovers, rested, settle
 from tests.chaos.specs import SPECS
+from tests.support.remains import shared_memory
 from vinf.v1.generation_pb2 import GenerationState
 
 CALM_S = 240.0

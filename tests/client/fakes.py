@@ -93,6 +93,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.width, self.height, self.frame_count = 20, 10, 7
         self.info = _server_info()
         self.create_failures = deque()
+        self.create_replies = deque()  # (state, deduplicated)
         self.validate_failure = None
         self.info_failures = deque()
         self.breaks = deque()
@@ -186,7 +187,9 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             return service_pb.CreateGenerationResponse()
         if self.create_failures:
             self.create_failures.popleft().abort(context)
-        return service_pb.CreateGenerationResponse(generation=self.generation(pb.GENERATION_STATE_PENDING))
+        usual = (pb.GENERATION_STATE_PENDING, False)
+        state, deduplicated = self.create_replies.popleft() if self.create_replies else usual
+        return service_pb.CreateGenerationResponse(generation=self.generation(state), deduplicated=deduplicated)
 
     def GetGeneration(self, request, context):
         self._check(request, context)

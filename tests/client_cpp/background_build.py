@@ -1,17 +1,20 @@
-"""The C++ client is compiled while other tests run: they wait for processes and timers much of the time."""
+"""The C++ client is compiled while other tests run: they wait for processes and timers much of the time.
+
+Where several workers run the tests, one of them builds for all.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 from tests.client_cpp.toolchain import BUILD, SOURCE, VIEWER, need, try_to_install
+from tests.conftest import RUN_FOLDER
 
 OPTIONS = ("VINF_BUILD_TESTS", "VINF_BUILD_EXAMPLES", "VINF_BUILD_BENCH", "VINF_WARNINGS_AS_ERRORS")
 KEPT = "VINF_CPP_BUILD"
@@ -27,7 +30,7 @@ class BackgroundBuild:
         self._is_stopping = False
         self._failure = ""
         self._missing = ""
-        self._folder = Path(os.environ.get(KEPT) or tempfile.mkdtemp(prefix="vinf-cpp-"))
+        self._folder = Path(os.environ.get(KEPT) or Path(os.environ[RUN_FOLDER], "cpp"))
 
     def start(self) -> None:
         self._thread.start()
@@ -42,20 +45,24 @@ class BackgroundBuild:
         return self._folder
 
     def stop(self) -> None:
-        """End it, and remove what it made."""
+        """End it; what it made goes with the folder of the run."""
         self._is_stopping = True
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        self._thread.join(60)
-        if KEPT not in os.environ:
-            shutil.rmtree(self._folder, ignore_errors=True)  # half a gigabyte
+            self._thread.join(60)
 
     def _build(self) -> None:
         self._missing = try_to_install(BUILD)
         if self._missing:
             return
         try_to_install(VIEWER)
+        self._folder.mkdir(exist_ok=True)
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file lets the next worker in: it finds everything built
+            self._compile()
+
+    def _compile(self) -> None:
         options = [f"-D{option}=ON" for option in OPTIONS]
         # What the tests beside it do matters more.
         self._run("nice", "-n", "19", "cmake", "-G", "Ninja", "-S", SOURCE, "-B", self._folder, *options)

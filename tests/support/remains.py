@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import psutil
 
 SHARED_MEMORY = Path("/dev/shm")
+
+_PASSING_S = 20.0
+"""A segment of another program is without an owner for less than this, when it comes or goes."""
 
 
 def remains_of(data_folder: Path) -> list[str]:
@@ -21,10 +25,31 @@ def remains_of(data_folder: Path) -> list[str]:
     return found
 
 
-def shared_memory() -> set[str]:
-    """Names of the segments that torch or a server may have made; those of other servers included."""
-    names = (path.name for path in SHARED_MEMORY.iterdir()) if SHARED_MEMORY.exists() else ()
-    return {name for name in names if name.startswith(("torch_", "vinf", "sem.mp-"))}
+def shared_memory() -> frozenset[str]:
+    """Names of the segments there are on this machine."""
+    return frozenset(path.name for path in SHARED_MEMORY.iterdir()) if SHARED_MEMORY.is_dir() else frozenset()
+
+
+def left_segments(before: frozenset[str]) -> set[str]:
+    """New segments that nobody has mapped, and that do not go either: others may be about to map or remove theirs."""
+    left = set(shared_memory() - before)
+    deadline = time.monotonic() + _PASSING_S
+    while True:
+        left = {name for name in left & shared_memory() if not _is_in_use(SHARED_MEMORY / name)}
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.2)  # other processes' doings: nothing to wait on but the clock
+
+
+def _is_in_use(path: Path) -> bool:
+    """Whether a living process has it mapped: then it is somebody else's."""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            if os.fspath(path) in maps.read_text():
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def _processes_of(data_folder: Path) -> list[psutil.Process]:

@@ -156,9 +156,13 @@ class AsyncClient:
             preview_every=preview_every,
         )
         submission = submission_of(SpecArguments(prompt=prompt, **options), job, on_wait=on_wait, wait_ready=wait_ready)
-        generation = await self._transport.run(_flows.submit(submission))
+        generation, deduplicated = await self._transport.run(_flows.submit(submission))
         return AsyncGenerationHandle(
-            self._transport, generation, persistence=self._persistence, request_id=submission.request_id
+            self._transport,
+            generation,
+            persistence=self._persistence,
+            request_id=submission.request_id,
+            deduplicated=deduplicated,
         )
 
     async def check(

@@ -27,7 +27,13 @@ class AsyncGenerationHandle:
     """One generation on a server: `GenerationHandle`, awaited."""
 
     def __init__(
-        self, transport: AsyncTransport, generation: Generation, *, persistence: Persistence, request_id: str = ""
+        self,
+        transport: AsyncTransport,
+        generation: Generation,
+        *,
+        persistence: Persistence,
+        request_id: str = "",
+        deduplicated: bool = False,
     ) -> None:
         self._transport = transport
         self._persistence = persistence
@@ -36,6 +42,9 @@ class AsyncGenerationHandle:
 
         self.request_id = request_id
         """That of the call that created it; empty where another client did."""
+
+        self.deduplicated = deduplicated
+        """Whether an earlier call with the same request id had created it, so that nothing new was started."""
 
     def __repr__(self) -> str:
         return f"AsyncGenerationHandle({self.generation_id!r}, {self.generation.state.value})"

@@ -184,7 +184,8 @@ class Batch:
         for attempt in range(_MOST_ATTEMPTS):
             request_id = item.request_id(self._folder.path, attempt)
             handle = self._patiently(item, lambda name=request_id: self._create(item, name))  # type: ignore[misc]
-            if handle.generation.state not in again:
+            # What this run has started may have failed already: that is not tried again.
+            if handle.generation.state not in again or not handle.deduplicated:
                 break
         assert handle is not None
         return handle

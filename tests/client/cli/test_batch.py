@@ -249,6 +249,12 @@ class TestFolder:
         assert batch(write("a.txt", "a star"), "--quiet") == 4
         assert "(line 1): rank 1 died" in capsys.readouterr().err
 
+    def test_what_failed_before_the_server_could_say_so_is_not_made_anew(self, batch, server, write):
+        failed = pb.GENERATION_STATE_FAILED
+        server.create_replies += [(failed, True), (failed, False)]  # of an earlier run, and of this one
+        batch(write("a.txt", "a star"), "--quiet", "--retry-failed")
+        assert len(server.creates) == 2
+
 
 @pytest.mark.fast
 @pytest.mark.parametrize(
