@@ -16,11 +16,14 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.settings import Settings, SettingsError
 from vinf_core.models.adapter import VideoModel
-from vinf_core.models.sprites import FOLDER, limits
+from vinf_core.models.locate import ModelSource, locate
+from vinf_core.models.sprites import limits
 from vinf_core.models.text_to_video import TextToVideoModel
 from vinf_core.types import ModelLimits
 
 SEED = 0
+
+FILES = locate(ModelSource(model="sprites"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,9 +88,9 @@ def build(settings: Settings, device: torch.device) -> Measured:
         )
         text_tokens = architecture.text_tokens
     else:
-        unet = UNet3DConditionModel.from_pretrained(FOLDER / "unet", local_files_only=True)
-        vae = AutoencoderKL.from_pretrained(FOLDER / "vae", local_files_only=True)
-        model = TextToVideoModel.from_folder(FOLDER, limits(), device=device, dtype=dtype)
+        unet = UNet3DConditionModel.from_pretrained(FILES.denoiser, local_files_only=True)
+        vae = AutoencoderKL.from_pretrained(FILES.base / "vae", local_files_only=True)
+        model = TextToVideoModel.from_files(FILES, limits(FILES), device=device, dtype=dtype)
         text_tokens = model.encode_text([""]).shape[1]
         nn.Module.to(vae, device, dtype).eval().requires_grad_(False)
     return Measured(model=model, vae=vae, text_tokens=text_tokens, width=width, height=height)
@@ -98,7 +101,7 @@ def outline(settings: Settings) -> Any:
     with torch.device("meta"):
         if settings.model in ARCHITECTURES:
             return UNet3DConditionModel(**ARCHITECTURES[settings.model].unet)
-        return UNet3DConditionModel.from_config(json.loads((FOLDER / "unet" / "config.json").read_text()))
+        return UNet3DConditionModel.from_config(json.loads((FILES.denoiser / "config.json").read_text()))
 
 
 def latent_size(settings: Settings) -> tuple[int, int]:
@@ -128,14 +131,14 @@ def picture_size(settings: Settings) -> tuple[int, int]:
 
 def limits_of(settings: Settings) -> ModelLimits:
     """The model's limits and defaults, without loading it."""
-    return ARCHITECTURES[settings.model].limits if settings.model in ARCHITECTURES else limits()
+    return ARCHITECTURES[settings.model].limits if settings.model in ARCHITECTURES else limits(FILES)
 
 
 def text_tokens_of(settings: Settings) -> int:
     """Tokens of a text, without loading the model."""
     if settings.model in ARCHITECTURES:
         return ARCHITECTURES[settings.model].text_tokens
-    tokens: int = json.loads((FOLDER / "tokenizer" / "tokenizer_config.json").read_text())["model_max_length"]
+    tokens: int = json.loads((FILES.base / "tokenizer" / "tokenizer_config.json").read_text())["model_max_length"]
     return tokens
 
 

@@ -10,6 +10,7 @@ import torch
 
 from tests.support.engine import Recorder, make_generator, spec
 from tests.support.ranks import RankPool
+from tests.support.sprites import load_sprites
 from tests.support.store import Store
 from vinf_core.context.partition import clips_of
 from vinf_core.diffusion.cadence import CHECKPOINT_SHARE, Checkpointer
@@ -19,7 +20,6 @@ from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.errors import CheckpointError
 from vinf_core.events import Pixels, StageClock, Verdict
-from vinf_core.models.sprites import load
 from vinf_core.types import Clip, GenerationSpec, Solver, Stage
 
 ALONE = (Topology.single(), Groups(control=None, data=None))
@@ -74,7 +74,7 @@ def test_other_frames_and_steps_are_refused() -> None:
 
 @pytest.mark.fast
 def test_a_checkpoint_of_another_solver_is_refused() -> None:
-    config = load("cpu", torch.float32).scheduler_config
+    config = load_sprites().scheduler_config
     for solver, outputs in ((Solver.DDIM, 1), (Solver.DPM_SOLVER_PP_2M, 0)):
         scheduler = make_scheduler(solver, config, 9)
         latents = torch.zeros(1, 4, 2, 2)
@@ -86,7 +86,7 @@ def test_a_checkpoint_of_another_solver_is_refused() -> None:
 @pytest.mark.fast
 def test_what_is_captured_stays_as_it_was() -> None:
     """The loop goes on while a checkpoint is written: nothing in it may be changed in place."""
-    scheduler = make_scheduler(Solver.DPM_SOLVER_PP_2M, load("cpu", torch.float32).scheduler_config, 6)
+    scheduler = make_scheduler(Solver.DPM_SOLVER_PP_2M, load_sprites().scheduler_config, 6)
     latents = torch.randn(3, 4, 2, 2)
     kept = []
     for index, timestep in enumerate(scheduler.timesteps):
@@ -108,7 +108,7 @@ def test_checkpoints_take_a_bounded_share_of_the_time(earlier: float) -> None:
     clock.seconds |= {Stage.CHECKPOINT: earlier, Stage.DENOISE: 3.0}
     store = Store()
     checkpointer = Checkpointer(store, clock, Clip(0, 1))
-    scheduler = make_scheduler(Solver.DDIM, load("cpu", torch.float32).scheduler_config, 1000)
+    scheduler = make_scheduler(Solver.DDIM, load_sprites().scheduler_config, 1000)
     taken = []
     for done in range(1, 1000):
         clock.seconds[Stage.DENOISE] += 0.1

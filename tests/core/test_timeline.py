@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.support.engine import Recorder, make_generator, spec
+from tests.support.sprites import load_sprites
 from vinf_core.context.partition import clips_of
 from vinf_core.diffusion.timeline import Blend, ClipTimeline
 from vinf_core.distributed.control import ControlPlane
@@ -14,7 +15,6 @@ from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.generator import Generator
 from vinf_core.events import StageClock
-from vinf_core.models import sprites
 from vinf_core.types import GenerationSpec, PromptSegment, TemporalScope
 
 pytestmark = pytest.mark.fast
@@ -112,7 +112,7 @@ def test_clip_boundaries_do_not_show(counts: list[int], guidance_scale: float) -
 def sprites_generator() -> tuple[Generator, ControlPlane]:
     topology, groups = ALONE
     clock = StageClock(topology.device)
-    model = sprites.load(topology.device, torch.float32)
+    model = load_sprites(topology.device)
     return Generator(model, topology, Exchange(topology, groups.data, clock), clock), ControlPlane(*ALONE[:1], None)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from tests.support.engine import Recorder
 from tests.support.server import Server
+from tests.support.sprites import load_sprites
 from vinf_core.context.partition import partition
 from vinf_core.decode.buffers import HostBuffers
 from vinf_core.decode.decoder import decode_video
@@ -23,8 +24,6 @@ from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.generator import Generator
 from vinf_core.events import Pixels, StageClock
-from vinf_core.models.locate import ModelSource
-from vinf_core.models.registry import load_model
 from vinf_core.types import GenerationSpec, Solver, Stage
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -35,7 +34,7 @@ PROMPT = "a red ball bouncing over the sea"
 def sprites_latents(device: str, solver: Solver) -> tuple[torch.Tensor, StageClock]:
     topology = Topology.single(device)
     clock = StageClock(topology.device)
-    model = load_model(ModelSource(model="sprites"), device=topology.device, dtype=torch.float32)
+    model = load_sprites(topology.device)
     generator = Generator(model, topology, Exchange(topology, None, clock), clock)
     limits = model.limits
     what = GenerationSpec(
@@ -71,7 +70,7 @@ def test_decoding_ahead_delivers_what_decoding_alone_does(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     topology = Topology.single("cuda")
-    model = load_model(ModelSource(model="sprites"), device=topology.device, dtype=torch.float32)
+    model = load_sprites(topology.device)
     frame_count, (width, height) = 101, (model.limits.default_width, model.limits.default_height)
     latents = torch.randn(frame_count, *model.latent_shape(width, height), device="cuda")
     expected = torch.cat(
@@ -122,7 +121,9 @@ def test_the_service_makes_the_cpus_video(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_a_snapshot_although_the_gpu_goes_on() -> None:
     scheduler = make_scheduler(
-        Solver.DPM_SOLVER_PP_2M, load_model(ModelSource(model="sprites"), device=torch.device("cpu"), dtype=torch.float32).scheduler_config, 6
+        Solver.DPM_SOLVER_PP_2M,
+        load_sprites().scheduler_config,
+        6,
     )
     latents = torch.randn(64, 4, 64, 64, device="cuda")
     taken, expected = [], []
@@ -141,7 +142,7 @@ def test_a_checkpoint_is_a_snapshot_although_the_gpu_goes_on() -> None:
 def test_previews_are_made_beside_the_steps_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     topology = Topology.single("cuda")
-    model = load_model(ModelSource(model="sprites"), device=topology.device, dtype=torch.float32)
+    model = load_sprites(topology.device)
     clock = StageClock(topology.device)
     generator = Generator(model, topology, Exchange(topology, None, clock), clock)
     what = GenerationSpec(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vinf_core.models import registry
 from vinf_server import cli, devices
 from vinf_server.cli import main, parse_config
-from vinf_server.config import MODELS, Address
+from vinf_server.config import Address
 
 pytestmark = pytest.mark.fast
 
@@ -127,7 +126,15 @@ def test_disk_budget(monkeypatch):
         (["--max-waiting", "0"], "--max-waiting: 0 is not in [1, 100000]"),
         (["--beat-timeout", "nan"], "--beat-timeout: nan is not in [0.5, 3600] seconds"),
         (["--model", " "], "--model: is empty"),
-        (["--model", "nope"], "--model: 'nope' is not one of sprites"),
+        (["--model", "nope"], "--model: 'nope' is not one of modelscope, sprites, videocrafter2, zeroscope-v2, nor a"),
+        (["--model", "./nowhere"], "--model: nowhere is not a folder"),
+        (["--model", "some/thing", "--offline"], "--model: the files of some/thing are not on this machine (offline"),
+        (
+            ["--model", "videocrafter2", "--offline"],
+            "--model: the files of videocrafter2 are not on this machine (offline, and not in the hub's cache). Where",
+        ),
+        (["--model-option", "fast"], "--model-option: 'fast' is not NAME=VALUE"),
+        (["--model-option", "fast=on"], "--model-option: sprites has no 'fast', it has none"),
         (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
         (["--device", "cuda"], "--device: cuda was asked for, but no CUDA device is visible"),
         (["--ready-file", "/no/such/folder/x"], "--ready-file: /no/such/folder is not a folder"),
@@ -185,7 +192,3 @@ def test_help_shows_defaults(capsys):
     text = capsys.readouterr().out
     assert "127.0.0.1:50051" in text
     assert "None" not in text
-
-
-def test_models_are_those_that_the_ranks_know():
-    assert set(MODELS) == set(registry.MODELS)

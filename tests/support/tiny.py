@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from vinf_core.models.locate import ASSETS
 from vinf_core.models.preview_map import PreviewMap
-from vinf_core.models.sprites import FOLDER
 from vinf_core.models.text_to_video import TextToVideoModel
 from vinf_core.types import ModelLimits, Solver, TemporalScope
 
 TEXT_DIM = 12
+FOLDER = ASSETS / "sprites"
 
 
 def tiny_unet(dtype: torch.dtype = torch.float64) -> UNet3DConditionModel:
@@ -81,7 +81,7 @@ def tiny_model(dtype: torch.dtype = torch.float64) -> TextToVideoModel:
             eos_token_id=1,
         )
     )
-    scheduler_config = json.loads(Path(FOLDER / "scheduler" / "scheduler_config.json").read_text())
+    scheduler_config = json.loads((FOLDER / "scheduler" / "scheduler_config.json").read_text())
     return TextToVideoModel(
         unet=tiny_unet(dtype),
         vae=vae,

@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL
 
 from training.sprites.data import random_frames
 from training.sprites.preview import known, latents_of, mean_colours
+from vinf_core.models.locate import ASSETS
 from vinf_core.models.preview_map import PreviewMap
-from vinf_core.models.sprites import FOLDER
 
 
 def decibels(levels: np.ndarray, truth: np.ndarray) -> float:
@@ -21,10 +21,10 @@ def decibels(levels: np.ndarray, truth: np.ndarray) -> float:
 def test_the_map_shows_roughly_what_the_true_frame_does():
     """18.1 dB where it was measured; the mean colour alone has 12.6 dB."""
     frames = random_frames(64, seed=77)
-    vae = AutoencoderKL.from_pretrained(FOLDER / "vae", dtype=torch.float32, local_files_only=True).eval()
+    vae = AutoencoderKL.from_pretrained(ASSETS / "sprites" / "vae", dtype=torch.float32, local_files_only=True).eval()
     latents = latents_of(vae, frames)
     truth = mean_colours(frames, *latents.shape[2:])
-    preview_map = PreviewMap.from_file(FOLDER / "preview.json")
+    preview_map = PreviewMap.from_file(ASSETS / "sprites" / "preview.json")
     pictures = preview_map.pictures(torch.from_numpy(latents)).numpy().reshape(-1, 3) / 255
     assert decibels(pictures, truth) > 17
     assert decibels(truth.mean(axis=0), truth) < 14

@@ -57,6 +57,8 @@ class ModelCard:
     """Frames a second of its videos."""
     hub_id: str = ""
     """Where it is published, as OWNER/NAME on the hub; empty: nowhere, it comes with its package."""
+    revision: str = ""
+    """Branch, tag or commit there that holds safetensors; empty: the main branch."""
     base_hub_id: str = ""
     """Where the parts come from that `hub_id` lacks: autoencoder, text encoder, tokenizer, scheduler."""
     folder: str = ""
@@ -92,14 +94,13 @@ class ModelCard:
         return {name: given.get(name, option.values[0]) for name, option in known.items()}
 
 
-
 BUILT_IN = (
     ModelCard(
         name="sprites",
         title="vinf sprites",
         adapter="vinf_core.models.sprites",
         licence="Apache-2.0",
-        parameter_count=3_874_316,
+        parameter_count=3_698_708,
         width=64,
         height=64,
         frame_count=16,
@@ -110,14 +111,14 @@ BUILT_IN = (
         name="videocrafter2",
         title="VideoCrafter2",
         adapter="vinf_core.models.videocrafter2",
-        licence="Apache-2.0",
+        licence="VideoCrafter (research only)",
         parameter_count=1_413_284_420,
         width=512,
         height=320,
         frame_count=16,
         frame_rate=24,
         hub_id="adamdad/videocrafterv2_diffusers",
-        base_hub_id="cerspense/zeroscope_v2_576w",
+        base_hub_id="ali-vilab/text-to-video-ms-1.7b",
         config_values=(("fps_cond", True),),
         options=(
             ModelOption(
@@ -149,6 +150,7 @@ BUILT_IN = (
         frame_count=24,
         frame_rate=24,
         hub_id="cerspense/zeroscope_v2_576w",
+        revision="refs/pr/46",
     ),
 )
 

@@ -16,8 +16,13 @@ ASSETS = Path(__file__).parents[1] / "assets"
 DENOISER_SUBFOLDER = "unet"
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_WANTED = ("*.json", "*.txt", "*.safetensors")
+_WANTED = (
+    *("*.json", "*.txt"),
+    *("diffusion_pytorch_model*.safetensors", "*/diffusion_pytorch_model*.safetensors", "*/model*.safetensors"),
+)
 """Nothing that could hold code, and no second copy of the weights in another format."""
+_UNWANTED = ("*.fp16.safetensors",)
+_DENOISER = ("unet/*",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +62,7 @@ def locate(source: ModelSource) -> ModelFiles:
         root = ASSETS / card.folder
         return ModelFiles(card=card, denoiser=root / card.denoiser, base=root)
     if card is not None:
-        root = _from_hub(card.hub_id, source, card, revision=source.revision)
+        root = _from_hub(card.hub_id, source, card, revision=source.revision or card.revision)
         return _with_base(card, root, source)
     if _is_path(source.model):
         root = Path(source.model).expanduser()
@@ -66,7 +71,8 @@ def locate(source: ModelSource) -> ModelFiles:
         return _with_base(_recognise(root, list(cards.values())), root, source)
     if _HUB_ID.fullmatch(source.model):
         published = next((known for known in cards.values() if known.hub_id == source.model), None)
-        root = _from_hub(source.model, source, published, revision=source.revision)
+        revision = source.revision or (published.revision if published else "")
+        root = _from_hub(source.model, source, published, revision=revision)
         return _with_base(published or _recognise(root, list(cards.values())), root, source)
     raise ModelNotFoundError(
         f"model: {source.model!r} is not one of {', '.join(sorted(cards))}, nor a folder, nor OWNER/NAME on the hub"
@@ -95,25 +101,28 @@ def _is_path(text: str) -> bool:
 def _with_base(card: ModelCard, root: Path, source: ModelSource) -> ModelFiles:
     """Add where the other parts are: asked for, in the same folder, or published elsewhere."""
     if source.base:
-        base = Path(source.base).expanduser() if _is_path(source.base) else _from_hub(source.base, source, None)
+        is_path = _is_path(source.base)
+        base = Path(source.base).expanduser() if is_path else _from_hub(source.base, source, None, leave=_DENOISER)
         if not base.is_dir():
             raise ModelNotFoundError(f"base: {base} is not a folder")
     elif (root / "vae").is_dir() or not card.base_hub_id:
         base = root
     else:
-        base = _from_hub(card.base_hub_id, source, card)
+        base = _from_hub(card.base_hub_id, source, card, leave=_DENOISER)
     return ModelFiles(card=card, denoiser=denoiser_folder(root, card), base=base)
 
 
 def _recognise(root: Path, cards: list[ModelCard]) -> ModelCard:
-    """Tell from its configuration which model a folder holds; ``vinf.json`` may say it: ``{"model": "zeroscope-v2"}``."""
+    """Tell from its configuration which model a folder holds; its ``vinf.json`` may say it: ``{"model": NAME}``."""
     named = root / "vinf.json"
     if named.is_file():
         wanted = str(_read_json(named).get("model", ""))
         for card in cards:
             if card.name == wanted:
                 return card
-        raise ModelNotFoundError(f"model: {named} names {wanted!r}, not one of {', '.join(card.name for card in cards)}")
+        raise ModelNotFoundError(
+            f"model: {named} names {wanted!r}, not one of {', '.join(card.name for card in cards)}"
+        )
     configs = [folder / "config.json" for folder in {denoiser_folder(root, card): None for card in cards}]
     for config in configs:
         if config.is_file():
@@ -139,8 +148,10 @@ def _read_json(path: Path) -> dict[str, object]:
     return content
 
 
-def _from_hub(hub_id: str, source: ModelSource, card: ModelCard | None, *, revision: str = "") -> Path:
-    """The folder of a published model in the hub's cache."""
+def _from_hub(
+    hub_id: str, source: ModelSource, card: ModelCard | None, *, revision: str = "", leave: tuple[str, ...] = ()
+) -> Path:
+    """The folder of a published model in the hub's cache; what matches ``leave`` is not needed."""
     # Late: it takes a third of a second.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -148,7 +159,11 @@ def _from_hub(hub_id: str, source: ModelSource, card: ModelCard | None, *, revis
     try:
         return Path(
             snapshot_download(
-                hub_id, revision=revision or None, local_files_only=source.offline, allow_patterns=list(_WANTED)
+                hub_id,
+                revision=revision or None,
+                local_files_only=source.offline,
+                allow_patterns=list(_WANTED),
+                ignore_patterns=[*_UNWANTED, *leave],
             )
         )
     except LocalEntryNotFoundError as error:
@@ -160,13 +175,12 @@ def _from_hub(hub_id: str, source: ModelSource, card: ModelCard | None, *, revis
 
 def _missing(hub_id: str, revision: str, card: ModelCard | None, why: str) -> str:
     name = card.name if card else hub_id
-    ids = [hub_id] if card is None else [identity for identity in (card.hub_id, card.base_hub_id) if identity]
-    commands = [
-        f"hf download {identity}" + (f" --revision {revision}" if revision and identity == hub_id else "")
-        for identity in ids
-    ]
+    main = card.hub_id if card else hub_id
+    commands = [f"hf download {main}" + (f" --revision {revision}" if revision and main == hub_id else "")]
+    if card and card.base_hub_id:
+        commands.append(f"hf download {card.base_hub_id} --exclude '{_DENOISER[0]}'")
     return (
         f"model: the files of {name} are not on this machine ({why}). Where there is a network: "
-        f"{' && '.join(commands)}; they go to the hub's cache (HF_HOME), which can be copied here. Or give a folder that "
-        "holds them: --model FOLDER"
+        f"{' && '.join(commands)}; they go to the hub's cache (HF_HOME), which can be copied here. Or give a folder "
+        "that holds them: --model FOLDER"
     )

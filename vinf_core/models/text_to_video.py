@@ -99,7 +99,7 @@ class TextToVideoModel:
         return nn.Module.to(module, self.device, self.dtype).eval().requires_grad_(False)
 
     def begin(self, spec: GenerationSpec) -> None:
-        """Take up what a generation is conditioned on besides its text; nothing, unless the denoiser knows frame rates."""
+        """Take up what a generation is conditioned on besides its text: its frame rate, if the denoiser knows any."""
         condition = getattr(self.unet, "set_frame_rate", None)
         if condition is not None:
             condition(spec.frame_rate)

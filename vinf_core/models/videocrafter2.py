@@ -78,7 +78,8 @@ class VideoCrafterUNet(UNet3DConditionModel):
 
     def _add_frame_rate(self, module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
         rate = torch.full((1,), self._frame_rate, device=output.device)
-        return output + self.fps_embedding(self.fps_proj(rate).to(output.dtype))
+        embedded: torch.Tensor = self.fps_embedding(self.fps_proj(rate).to(output.dtype))
+        return output + embedded
 
 
 def load(files: ModelFiles, options: Mapping[str, str], *, device: torch.device, dtype: torch.dtype) -> VideoModel:

@@ -46,7 +46,7 @@ OWN = {name: entry for group in _GROUPS.values() for name, entry in group.items(
 _OTHERS = {
     "serve": ("start a server: the front and its ranks", "server"),
     "worker": ("add this host's devices to a server", "server"),
-    "models": ("list or fetch models", "server"),
+    "models": ("list the models there are, and which are here", "server"),
     "bench": ("measure the engine beside stock diffusers", "server"),
     "eval": ("judge videos", "server"),
     "trace": ("record what the ranks do", "server"),

@@ -34,7 +34,7 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
             seed=wanted.seed,
             step_count=wanted.step_count,
             guidance_scale=wanted.guidance_scale,
-            frame_rate=wanted.frame_rate_num / wanted.frame_rate_den,
+            frame_rate=wanted.frame_rate_num / max(1, wanted.frame_rate_den),
             solver=Solver(wanted.solver),
             scope=TemporalScope(
                 local_window_frames=wanted.temporal_scope.local_window_frames,

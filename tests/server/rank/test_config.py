@@ -12,6 +12,7 @@ from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Generate, Stop
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
+from vinf_core.models.locate import ModelSource, locate
 from vinf_core.models.sprites import limits
 from vinf_core.types import PromptSegment, Solver
 from vinf_server.config import ServeConfig
@@ -40,7 +41,8 @@ ENVIRONMENT = {
 
 def test_environment_is_read() -> None:
     config = RankConfig.from_environment(ENVIRONMENT)
-    assert (config.rank, config.world_size, config.epoch, config.model) == (1, 3, 4, "sprites")
+    assert (config.rank, config.world_size, config.epoch) == (1, 3, 4)
+    assert (config.model, config.model_options) == (ModelSource(model="sprites", offline=True), {})
     assert config.dtype is torch.bfloat16
     assert config.device == "auto"
     assert config.deterministic
@@ -87,6 +89,8 @@ def test_orders_become_commands() -> None:
         seed=2**63 - 1,
         step_count=30,
         guidance_scale=12,
+        frame_rate_num=30_000,
+        frame_rate_den=1001,
         solver="ddim",
         temporal_scope=scope,
         prompt_segments=[
@@ -105,7 +109,7 @@ def test_orders_become_commands() -> None:
     spec = command.spec
     assert (spec.prompt, spec.negative_prompt, spec.width, spec.height) == ("p", "n", 64, 32)
     assert (spec.frame_count, spec.seed, spec.step_count) == (2304, 2**63 - 1, 30)
-    assert (spec.guidance_scale, spec.solver) == (12, Solver.DDIM)
+    assert (spec.guidance_scale, spec.solver, spec.frame_rate) == (12, Solver.DDIM, 30_000 / 1001)
     assert (spec.scope.local_window_frames, spec.scope.global_frames) == (8, 3)
     assert (spec.scope.phase_timestep, spec.scope.phase_bias, spec.scope.global_across_cuts) == (800, 10, True)
     assert spec.segments == (
@@ -118,7 +122,7 @@ def test_orders_become_commands() -> None:
 
 
 def test_every_limit_reaches_the_front() -> None:
-    message = limits_to_proto(limits())
+    message = limits_to_proto(limits(locate(ModelSource(model="sprites"))))
     missing = {field.name for field in message.DESCRIPTOR.fields} - {field.name for field, _ in message.ListFields()}
     assert not missing, f"never set: {missing}"
 

@@ -73,6 +73,7 @@ def test_order_carries_the_resolved_specification(generations):
         order = engine.order().generate
         assert (order.generation_id, order.seed, order.solver) == (generation.generation_id, 5, "dpm_solver_pp_2m")
         assert (order.width, order.frame_count, order.step_count, order.guidance_scale) == (64, 16, 4, 2.5)
+        assert (order.frame_rate_num, order.frame_rate_den) == (24, 1)
         assert order.temporal_scope.local_window_frames == 16
         assert generation.state == RUNNING
 
