@@ -10,12 +10,12 @@ pytestmark = pytest.mark.fast
 
 def test_known_series_start_at_zero(metrics):
     metrics.model_is_known("sprites", world_size=2, dtype="float32")
-    metrics.worker_is_known(1, "cuda:1")
+    metrics.ranks.rank_is_known(1, "cuda:1")
     page = generate_latest(metrics.registry).decode()
     for line in (
         "vinf_ready 0.0",
         'vinf_generations_running{model_name="sprites"} 0.0',
-        'vinf_generations_waiting{model_name="sprites"} 0.0',
+        'vinf_generations_waiting{model_name="sprites",priority="5"} 0.0',
         'vinf_generations_finished_total{finished_reason="succeeded",model_name="sprites"} 0.0',
         'vinf_generation_failures_total{model_name="sprites",reason="WORKER_LOST"} 0.0',
         'vinf_admission_rejections_total{reason="queue_full"} 0.0',
@@ -40,6 +40,7 @@ def test_known_series_start_at_zero(metrics):
 
 def test_labels_have_few_values(metrics):
     metrics.model_is_known("sprites", world_size=2, dtype="float32")
-    names = {label for family in metrics.registry.collect() for s in family.samples for label in s.labels}
-    allowed = {"model_name", "finished_reason", "reason", "cause", "method", "encoding", "le", "version"}
-    assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage", "peer"}
+    families = [family for family in metrics.registry.collect() if not family.name.startswith("python_")]
+    names = {label for family in families for s in family.samples for label in s.labels}
+    allowed = {"model_name", "finished_reason", "reason", "cause", "method", "encoding", "pixel_format", "le", "version"}
+    assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage", "peer", "priority"}

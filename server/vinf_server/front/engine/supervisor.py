@@ -229,7 +229,7 @@ class Supervisor:
             cause = "oom"
         else:
             cause = "hang" if loss.cause == "hang" else "signal" if by_signal else "exit"
-        self._metrics.worker_restarts.labels(cause).inc()
+        self._metrics.ranks.restarts.labels(cause).inc()
         _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary)
         _log.error("%s", agent.log_tail(loss.rank))
         return agent.last_words(loss.rank)

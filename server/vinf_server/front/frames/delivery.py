@@ -138,7 +138,7 @@ class FrameReader:
             yield message
             position += 1
         self.next_index += 1
-        self._metrics.count_delivery(_METHOD, ENCODING_NAMES[self._window.output.encoding], data_bytes=data_bytes)
+        self._metrics.delivery.count(_METHOD, ENCODING_NAMES[self._window.output.encoding], data_bytes=data_bytes)
         if self._window.releases:
             self._release(self.next_index)
 
@@ -147,7 +147,7 @@ class FrameReader:
 
     def _gap(self, next_index: int, reason: str) -> Response:
         first, self.next_index = self.next_index, next_index
-        self._metrics.left_out_frames.labels(_METHOD, reason).inc(next_index - first)
+        self._metrics.delivery.left_out_frames.labels(_METHOD, reason).inc(next_index - first)
         return Response(
             gap=video_generation_service_pb2.FrameGap(
                 first_missing_frame_index=first, next_frame_index=next_index, reason=reason

@@ -159,10 +159,10 @@ class FramePuller:
             response.next_frame_index = last.facts.frame_index + is_whole
             response.next_byte_offset = 0 if is_whole else last.end
             response.skipped_frame_count = first - pull.start
-            self._metrics.left_out_frames.labels(_METHOD, SKIPPED).inc(first - pull.start)
+            self._metrics.delivery.left_out_frames.labels(_METHOD, SKIPPED).inc(first - pull.start)
             for piece in pieces[: len(pieces) - (not is_whole)]:
                 encoding = ENCODING_NAMES[pull.output.encoding]
-                self._metrics.count_delivery(_METHOD, encoding, data_bytes=len(piece.picture.data))
+                self._metrics.delivery.count(_METHOD, encoding, data_bytes=len(piece.picture.data))
         newest = frames.next_missing - 1
         sent = pieces[-1].facts.frame_index if pieces else -1  # perhaps beyond a frame that is still missing
         response.latest_frame_index = max(newest if newest >= kept else -1, sent)

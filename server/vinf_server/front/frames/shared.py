@@ -74,7 +74,7 @@ class SharedFrames:
 
     def __init__(self, metrics: Metrics, *, budget_bytes: int = _BUDGET_BYTES) -> None:
         self._metrics = metrics
-        self._cache = SharedCache(budget_bytes, on_resize=metrics.frame_cache_bytes.set)
+        self._cache = SharedCache(budget_bytes, on_resize=metrics.delivery.frame_cache_bytes.set)
         self._threads = asyncio.Semaphore(_THREADS)
         self.turns = Turns(_MESSAGES_PER_PASS)
         """Of those who send what is made here."""
@@ -152,7 +152,7 @@ class SharedFrames:
         pictures = await self.in_thread(
             _make_all, pixels, count, rendition.header.width, rendition.header.height, rendition.output
         )
-        self._metrics.frame_conversions.labels(ENCODING_NAMES[rendition.output.encoding]).inc(count)
+        self._metrics.delivery.frame_conversions.labels(ENCODING_NAMES[rendition.output.encoding]).inc(count)
         _check_known(video)
         return pictures
 

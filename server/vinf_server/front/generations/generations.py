@@ -44,7 +44,7 @@ from vinf_server.front.generations.keeping import DISK_RETRY_S, Keeper
 from vinf_server.front.generations.leases import Leases
 from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.making import GenerationMaker
-from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationMetrics
+from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationObserver
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.restoring import Restoring
 from vinf_server.front.generations.retention import Retention
@@ -102,7 +102,7 @@ class Generations:
         self._spool = spool
         self._checkpoints = checkpoints
         self.keeper = Keeper(store, spool, disk, retention)
-        self._observe = GenerationMetrics(metrics, queue_capacity=queue.capacity)
+        self._observe = GenerationObserver(metrics, queue_capacity=queue.capacity)
         self._maker = GenerationMaker(spool, checkpoints)
         self._listener: GenerationListener | None = None
         self._in_work: Generation | None = None
@@ -126,7 +126,7 @@ class Generations:
         for generation in reversed(waiting):
             self._put_back(generation)
         if waiting:
-            self._observe.queue_changed(waiting[0].resolved_spec.model, len(self._queue))
+            self._observe.queue_changed(waiting[0].resolved_spec.model, self._queue.count_by_priority)
         for generation in self._restoring.unverified:
             self.leases.add(generation)
 
@@ -192,7 +192,7 @@ class Generations:
         self.keeper.promised(generation)
         self.leases.add(generation)
         self._unsettled.add(generation.generation_id)
-        self._observe.queue_changed(normalised_spec.model, len(self._queue))
+        self._observe.queue_changed(normalised_spec.model, self._queue.count_by_priority)
         _log.info("generation %s is queued, %d frames", generation.generation_id, normalised_spec.frame_count)
         if self._listener is not None:
             self._listener.generation_queued()
@@ -498,7 +498,7 @@ class Generations:
 
     def _queue_moved(self, model: str) -> None:
         """Everyone's place in the queue has changed."""
-        self._observe.queue_changed(model, len(self._queue))
+        self._observe.queue_changed(model, self._queue.count_by_priority)
         for generation_id in self._queue:
             self.get(generation_id).changed.notify()
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vinf_server.front.generations.generation import CANCELLED, FAILED, SUCCEEDED, Generation
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.metrics.generations import PRIORITIES
 
 FINISHED_REASONS = {SUCCEEDED: "succeeded", FAILED: "failed", CANCELLED: "cancelled"}
 
 
-class GenerationMetrics:
+class GenerationObserver:
     """One method an event; called after the generation itself was changed."""
 
     def __init__(self, metrics: Metrics, *, queue_capacity: int) -> None:
-        self._metrics = metrics
-        metrics.queue_capacity.set(queue_capacity)
+        self._metrics = metrics.generations
+        metrics.generations.queue_capacity.set(queue_capacity)
 
-    def queue_changed(self, model: str, waiting_count: int) -> None:
-        """A generation joined or left the queue."""
-        self._metrics.waiting.labels(model).set(waiting_count)
+    def queue_changed(self, model: str, count_by_priority: Mapping[int, int]) -> None:
+        """A generation joined or left the queue; how many wait, by priority."""
+        for priority in PRIORITIES:
+            self._metrics.waiting.labels(model, str(priority)).set(count_by_priority.get(priority, 0))
 
     def started(self, generation: Generation) -> None:
         """The ranks have begun."""

@@ -95,7 +95,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             if not request.validate_only:
                 await self._generations.settle(generation)
         except VinfError as error:
-            self._metrics.rejections.labels(_REJECTION_REASONS.get(type(error), "invalid")).inc()
+            self._metrics.generations.rejections.labels(_REJECTION_REASONS.get(type(error), "invalid")).inc()
             raise
         snapshot = generation_message(generation, self._generations)
         return service_pb2.CreateGenerationResponse(generation=snapshot, deduplicated=deduplicated)
@@ -230,7 +230,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
 
     @contextmanager
     def _counted(self, method: str) -> Iterator[None]:
-        streams = self._metrics.active_streams.labels(method)
+        streams = self._metrics.delivery.active_streams.labels(method)
         streams.inc()
         try:
             yield
