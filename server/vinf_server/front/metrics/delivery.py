@@ -9,7 +9,7 @@ from vinf_server.front.metrics import buckets
 FORMATS = (("raw", "rgb24"), ("raw", "rgba8"), ("raw", "bgra8"), ("raw", "nv12"), ("jpeg", "rgb24"), ("png", "rgb24"))
 ENCODINGS = tuple(dict.fromkeys(encoding for encoding, _ in FORMATS))
 STREAM, PULL, WATCH = "StreamFrames", "PullFrames", "WatchGeneration"
-DROP_REASONS = ("overflow", "released")
+OVERFLOW, RELEASED = "overflow", "released"
 
 
 class DeliveryMetrics:
@@ -52,7 +52,7 @@ class DeliveryMetrics:
         self.frame_cache_bytes = Gauge(
             "vinf_frame_cache_bytes", "Frames kept in memory for readers close behind.", registry=registry
         )
-        self.spool_frames = Gauge("vinf_spool_frames", "Frames kept on disk.", registry=registry)
+        self.spool_frames = Gauge("vinf_spool_frames", "Frames kept on disk, as of the last look, every five seconds.", registry=registry)
         self.spool_bytes = Gauge("vinf_spool_bytes", "What the frames kept on disk take.", registry=registry)
         self.spool_capacity_bytes = Gauge(
             "vinf_spool_capacity_bytes",
@@ -99,7 +99,7 @@ class DeliveryMetrics:
         for method in (STREAM, WATCH):
             self.stream_resumes.labels(method)
             self.client_stall.labels(method)
-        for reason in DROP_REASONS:
+        for reason in (OVERFLOW, RELEASED):
             self.spool_dropped_frames.labels(reason)
 
     def count(self, method: str, encoding: str, *, data_bytes: int) -> None:
