@@ -256,3 +256,29 @@ def test_capacity_is_the_budget_where_there_is_one(generations, sample):
     generations.keeper._disk.budget_bytes = 1 << 20
     asyncio.run(generations.tidy())
     assert sample("vinf_spool_capacity_bytes") == 1 << 20
+
+
+def test_times_of_a_whole_life(timed, sample):
+    def seconds(name):
+        return sample(f"vinf_generation_{name}_seconds_sum", **MODEL)
+
+    assert sample("vinf_queue_capacity") == 3
+    generation = create(timed)
+    generation.create_time_ns -= 4_000_000_000
+    timed.start_next()
+    assert 4 <= seconds("queue_time") < 60
+    generation.start_time_ns -= 1_000_000_000
+    assert sample("vinf_generations_running", **MODEL) == 1
+    timed.fail(generation, Failure(14, "WORKER_LOST", ""))
+    assert seconds("queue_time") <= seconds("e2e_latency") < 60
+    assert 1 <= seconds("inference_time") < 57
+    assert sample("vinf_generations_running", **MODEL) == 0
+
+
+def test_one_that_goes_on_waits_no_second_time(timed, sample):
+    generation = running(timed)
+    timed.interrupt(generation)
+    assert timed.start_next() is generation
+    assert sample("vinf_generation_resumes_total", **MODEL) == 1
+    assert sample("vinf_generation_queue_time_seconds_count", **MODEL) == 1
+    assert sample("vinf_generations_running", **MODEL) == 1
