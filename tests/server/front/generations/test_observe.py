@@ -7,12 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 from google.rpc import code_pb2
+from prometheus_client import CollectorRegistry
 
 from tests.server.fakes import create, normalised_spec
 from vinf.v1 import generation_pb2
+from vinf_server.front.disk import DiskSpace
 from vinf_server.front.generations.generation import FAILED, Failure, Terms
+from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.leases import JOB_DEADLINE, LEASE_EXPIRED
 from vinf_server.front.generations.observe import GenerationObserver
+from vinf_server.front.generations.queue import GenerationQueue
+from vinf_server.front.generations.retention import Retention
+from vinf_server.front.generations.store import SqliteStore
+from vinf_server.front.metrics import Metrics
 
 pytestmark = pytest.mark.fast
 
@@ -282,3 +289,27 @@ def test_one_that_goes_on_waits_no_second_time(timed, sample):
     assert sample("vinf_generation_resumes_total", **MODEL) == 1
     assert sample("vinf_generation_queue_time_seconds_count", **MODEL) == 1
     assert sample("vinf_generations_running", **MODEL) == 1
+
+
+def test_what_an_earlier_server_suspended_still_is(generations, store, spool, checkpoints, tmp_path):
+    async def suspend():
+        generations.suspend(running(generations), "CONSUMER_SLOW", "nobody reads")
+        await store.flush()
+
+    asyncio.run(suspend())
+    later, again = Metrics(CollectorRegistry()), SqliteStore(tmp_path / "vinf.db")
+    try:
+        restored = Generations(
+            store=again,
+            queue=GenerationQueue(3),
+            spool=spool,
+            checkpoints=checkpoints,
+            disk=DiskSpace(tmp_path),
+            retention=Retention(),
+            metrics=later,
+        )
+        asyncio.run(restored.restore())
+    finally:
+        again.close()
+    labels = {"reason": "CONSUMER_SLOW", **MODEL}
+    assert later.registry.get_sample_value("vinf_generations_suspended", labels) == 1
