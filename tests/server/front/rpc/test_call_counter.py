@@ -113,7 +113,7 @@ def test_streams_count_their_messages_and_how_they_end(behind, run, calls):
             await cut.read()
             cut.cancel()
             await until(lambda: handled("Canceled") == 1)
-            late = video.StreamFrames(request, timeout=0.3)
+            late = video.StreamFrames(request, timeout=1.0)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 async for _ in late:
                     pass
