@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from vinf_core.recorder import Lane, Recorder, Span
 from vinf_core.types import Clip, Stage
 
 Pixels = npt.NDArray[np.uint8]
@@ -109,33 +110,101 @@ class FrameSink(Protocol):
         """Give up: the generation was cancelled or failed."""
 
 
+_LANES = {
+    Stage.TEXT: Lane.TEXT,
+    Stage.DENOISE: Lane.COMPUTE,
+    Stage.COMMUNICATE: Lane.COMMUNICATE,
+    Stage.CHECKPOINT: Lane.CHECKPOINT,
+    Stage.DECODE: Lane.DECODE,
+}
+"""What becomes a span by itself; of delivering the parts are told apart in `decode_video`."""
+
+
+class _Anchor(NamedTuple):
+    """A moment on both clocks, the GPU's and the host's."""
+
+    event: torch.cuda.Event
+    mark: float
+
+
+class Measured:
+    """A stretch of a stage while it is measured; its begin and end are moments of the device's clock."""
+
+    def __init__(self, stage: Stage, name: str, frames: range, since: Measured | None, parent: Measured | None) -> None:
+        self.stage = stage
+        self.name = name
+        self.frames = frames
+        self.since = since
+        self.parent = parent
+        self.communicate_ns = 0
+        self.duration_ns = 0
+        self.begin: float | torch.cuda.Event = 0.0
+        self.end: float | torch.cuda.Event = 0.0
+        self.anchor: _Anchor | None = None
+
+
 class StageClock:
     """Adds up the seconds spent in each stage; a nested stage's time counts for itself alone.
 
     On a CUDA device the time is the GPU's, taken with events and added up later: by `collect`, which waits for nothing,
     or by `settle`, which waits for the GPU: call it at step boundaries, never inside a step.
+
+    What is measured while a generation is recorded becomes spans of the recorder, too: of the GPU's time, put onto the
+    host's clock at moments when the GPU had nothing to do.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, recorder: Recorder | None = None) -> None:
         self._cuda = device.type == "cuda"
-        self._stack: list[Stage] = []
-        self._mark = 0.0
-        self._event: torch.cuda.Event | None = None
+        self._stack: list[Measured] = []
+        self._mark: float | torch.cuda.Event = 0.0
         self._done = torch.cuda.Event(blocking=True) if self._cuda else None  # type: ignore[no-untyped-call]
         self._pending: deque[tuple[Stage, torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._ended: deque[tuple[int, int, Measured]] = deque()
+        self._anchor: tuple[int, _Anchor] | None = None
+        self._step = 0
+        self.recorder = recorder or Recorder()
         self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
         """Seconds by stage since the start; other threads may read it."""
 
     @contextmanager
-    def measure(self, stage: Stage) -> Iterator[None]:
-        """Credit the time until the end of the block to ``stage``."""
-        self._switch()
-        self._stack.append(stage)
+    def measure(
+        self,
+        stage: Stage,
+        name: str = "",
+        *,
+        step: int = 0,
+        frames: range = range(0),
+        since: Measured | None = None,
+    ) -> Iterator[Measured]:
+        """Credit the time until the end of the block to ``stage``.
+
+        Args:
+            stage: what is done.
+            name: of the span; empty: that of the stage.
+            step: the denoising step that begins, counted from 1; what is nested in it belongs to it.
+            frames: frames of the video it is about.
+            since: what began the transfer that this block waits for.
+        """
+        parent = self._stack[-1] if self._stack else None
+        measured = Measured(stage, name, frames, since, parent)
+        if step:
+            self._step = step
+        if self._cuda and self.recorder.is_recording:
+            measured.anchor = self._anchored()
+        measured.begin = self._switch()
+        self._stack.append(measured)
         try:
-            yield
+            yield measured
         finally:
-            self._switch()
+            measured.end = self._switch()
             self._stack.pop()
+            if self.recorder.is_recording:
+                if self._cuda:
+                    self._ended.append((self.recorder.generation, self._step, measured))
+                else:
+                    self._record(measured, self._step)
+            if step:
+                self._step = 0
 
     @contextmanager
     def measure_host(self, stage: Stage) -> Iterator[None]:
@@ -157,6 +226,8 @@ class StageClock:
             self._done.record()
             self._done.synchronize()
         self.collect()
+        # Events tell milliseconds in 32 bits: the next step is measured from here, where the GPU has nothing to do.
+        self._anchor = None
 
     def collect(self) -> None:
         """Add up what the GPU has finished by now."""
@@ -164,16 +235,72 @@ class StageClock:
         while self._pending and self._pending[0][2].query():  # type: ignore[no-untyped-call]
             stage, begin, end = self._pending.popleft()
             self.seconds[stage] += begin.elapsed_time(end) / 1000
+        while self._ended and _is_reached(self._ended[0][2].end):
+            generation, step, measured = self._ended.popleft()
+            if generation == self.recorder.generation:
+                self._record(measured, step)
 
-    def _switch(self) -> None:
+    def _switch(self) -> float | torch.cuda.Event:
+        """Credit the time since the last switch; return this moment."""
+        now: float | torch.cuda.Event
         if self._cuda:
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record()
-            if self._stack and self._event is not None:
-                self._pending.append((self._stack[-1], self._event, event))
-            self._event = event
+            now = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            now.record()
+            if self._stack and isinstance(self._mark, torch.cuda.Event):
+                self._pending.append((self._stack[-1].stage, self._mark, now))
         else:
             now = time.perf_counter()
-            if self._stack:
-                self.seconds[self._stack[-1]] += now - self._mark
-            self._mark = now
+            if self._stack and isinstance(self._mark, float):
+                self.seconds[self._stack[-1].stage] += now - self._mark
+        self._mark = now
+        return now
+
+    def _anchored(self) -> _Anchor:
+        """The newest moment at which the GPU was idle; both generations and steps begin with one."""
+        generation = self.recorder.generation
+        if self._anchor is None or self._anchor[0] != generation:
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
+            self._anchor = generation, _Anchor(event, time.perf_counter())
+        return self._anchor[1]
+
+    def _record(self, measured: Measured, step: int) -> None:
+        """Make a span, and one of the transfer that ends with it."""
+        start_ns = self._start_ns(measured)
+        if start_ns is None:
+            return  # begun before anything was recorded
+        stage, parent, since = measured.stage, measured.parent, measured.since
+        lane = _LANES.get(stage)
+        if lane is None:
+            return
+        measured.duration_ns = duration_ns = _elapsed_ns(measured.begin, measured.end)
+        if stage is Stage.COMMUNICATE and parent is not None:
+            parent.communicate_ns += duration_ns
+        name, communicate_ns = measured.name or lane.value, measured.communicate_ns
+        self.recorder.add(Span(lane, name, start_ns, duration_ns, step, measured.frames, communicate_ns))
+        if since is None:
+            return
+        posted_ns = self._start_ns(since)
+        if posted_ns is not None:
+            took_ns = start_ns + duration_ns - posted_ns
+            exposed_ns = since.duration_ns + duration_ns
+            self.recorder.add(Span(Lane.TRANSFER, "exchange", posted_ns, took_ns, step, range(0), exposed_ns))
+
+    def _start_ns(self, measured: Measured) -> int | None:
+        if isinstance(measured.begin, float):
+            return self.recorder.wall_ns(measured.begin)
+        if measured.anchor is None:
+            return None
+        return self.recorder.wall_ns(measured.anchor.mark) + _elapsed_ns(measured.anchor.event, measured.begin)
+
+
+def _is_reached(moment: float | torch.cuda.Event) -> bool:
+    return isinstance(moment, float) or bool(moment.query())  # type: ignore[no-untyped-call]
+
+
+def _elapsed_ns(begin: float | torch.cuda.Event, end: float | torch.cuda.Event) -> int:
+    if isinstance(begin, float) and isinstance(end, float):
+        return int((end - begin) * 1e9)
+    assert isinstance(begin, torch.cuda.Event)
+    assert isinstance(end, torch.cuda.Event)
+    return int(begin.elapsed_time(end) * 1e6)

@@ -15,7 +15,7 @@ from vinf_client._access import Access
 from vinf_client._channel import call_metadata, channel_options, check_target
 from vinf_client._config import DEFAULT_SERVER as DEFAULT_SERVER  # whom the command asks by default
 from vinf_client._errors import ClientClosedError, InvalidRequestError, TransportError
-from vinf_client._flows import Call, Connect, Effect, Flow, Pause, first_contact
+from vinf_client._flows import Call, Connect, Effect, Flow, Gather, Pause, first_contact
 from vinf_client._reading import stalled
 from vinf_client._stall import Silence, StallWatch
 from vinf_client._translate import translated
@@ -196,6 +196,9 @@ class Transport:
             case Call(method, request, timeout):
                 with self.guarded():
                     return self._rpc(method)(request, timeout=timeout or self.rpc_timeout, metadata=self._metadata)
+            case Gather(method, request):
+                with self.guarded():
+                    return list(self._rpc(method)(request, timeout=self.rpc_timeout, metadata=self._metadata))
         return None
 
     def begin(self, method: str, request: Message, timeout: float) -> "grpc.Future[Any]":

@@ -15,7 +15,7 @@ from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 from vinf_client._access import Access
 from vinf_client._channel import call_metadata, channel_options, check_target
 from vinf_client._errors import ClientClosedError, TransportError
-from vinf_client._flows import Call, Connect, Effect, Flow, Pause, first_contact
+from vinf_client._flows import Call, Connect, Effect, Flow, Gather, Pause, first_contact
 from vinf_client._reading import stalled
 from vinf_client._translate import translated
 
@@ -167,6 +167,10 @@ class AsyncTransport:
                 await self.pause(seconds)
             case Call(method, request, timeout):
                 return await self.call(method, request, timeout or self.rpc_timeout)
+            case Gather(method, request):
+                with self.guarded():
+                    stream = self._rpc(method)(request, timeout=self.rpc_timeout, metadata=self._metadata)
+                    return [message async for message in stream]
         return None
 
     def _rpc(self, method: str) -> Any:

@@ -30,6 +30,7 @@ from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.preview_intake import PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.supervisor import Supervisor
+from vinf_server.front.engine.trace_intake import TraceIntake
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
@@ -120,6 +121,7 @@ class Front:
                 FrameIntake(self._generations, self._dispatcher),
                 CheckpointIntake(self._generations),
                 PreviewIntake(self._generations),
+                TraceIntake(self._generations),
                 self._worker_metrics,
             )
             link_server = await start_link_server(link, f"unix:{self._data_dir.socket}")

@@ -31,6 +31,7 @@ from vinf_server.rank.coordinator import LinkCoordinator
 from vinf_server.rank.frames import FrameSender
 from vinf_server.rank.link import Link
 from vinf_server.rank.previews import LinkPreviews
+from vinf_server.rank.trace import LinkTrace
 
 EXIT_CONFIGURATION = 3
 """The front does not try again after this one: the same mistake would only be made again."""
@@ -134,12 +135,13 @@ def run(config: RankConfig) -> int:
         Worker(
             generator,
             control,
-            lambda generation_id: FrameSender(link, config.rank, generation_id),
+            lambda generation_id: FrameSender(link, config.rank, generation_id, clock.recorder),
             coordinator,
             open_checkpoints=lambda generation_id: LinkCheckpoints(
                 link, config.rank, generation_id, on_fetched=fetched.add
             ),
             open_previews=lambda generation_id: LinkPreviews(link, config.rank, generation_id),
+            open_trace=lambda generation_id, recorder: LinkTrace(link, config.rank, generation_id, recorder),
             rank_weights=rank_weights,
         ).serve()
         link.leave()

@@ -21,6 +21,7 @@ from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.preview_intake import MAX_PICTURES, PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.engine.trace_intake import TraceIntake
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.generations.generation import RUNNING, Failure, Terms
 
@@ -42,6 +43,7 @@ def linked(generations, metrics, tmp_path):
             FrameIntake(generations, dispatcher),
             CheckpointIntake(generations),
             PreviewIntake(generations),
+            TraceIntake(generations),
             WorkerMetrics(metrics),
         )
         address = f"unix:{tmp_path}/e.sock"
