@@ -10,6 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vinf_server.logs import LOG_FORMATS, LogFormat
+
 if TYPE_CHECKING:
     from vinf_server.hosts_config import HostsConfig
 
@@ -244,6 +246,9 @@ class ServeConfig:
     hang_timeout_s: float = 5.0
     """Work that does not get on for so long hangs, or for ten usual steps where that is longer."""
 
+    log_format: LogFormat = "text"
+    """How the front and its ranks write what they log."""
+
     grace_s: float = 30.0
     """Longest that a stop may take: the running generation ends or saves a checkpoint meanwhile."""
 
@@ -298,6 +303,8 @@ class ServeConfig:
             raise ConfigError("--model", f"{self.model!r} is not one of {', '.join(MODELS)}")
         if self.device not in DEVICES:
             raise ConfigError("--device", f"{self.device!r} is not one of {', '.join(DEVICES)}")
+        if self.log_format not in LOG_FORMATS:
+            raise ConfigError("--log-format", f"{self.log_format!r} is not one of {', '.join(LOG_FORMATS)}")
         if self.dtype not in DTYPES:
             raise ConfigError("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.hosts is None and self.rank_weights.source == "given" and len(self.rank_weights.given) != self.ranks:

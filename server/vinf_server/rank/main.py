@@ -23,6 +23,7 @@ from vinf_core.engine.worker import Worker
 from vinf_core.errors import ConfigError, ModelNotFoundError
 from vinf_core.events import StageClock
 from vinf_core.models.registry import load_model
+from vinf_server.logs import FORMAT_VARIABLE, configure_logs
 from vinf_server.rank.beats import Heart, Tally, device_name
 from vinf_server.rank.checkpoints import LinkCheckpoints
 from vinf_server.rank.config import RankConfig
@@ -49,7 +50,11 @@ def main() -> None:
     and the front starts the group anew.
     """
     rank = os.environ.get("RANK", "?")
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(name)s: %(message)s")
+    if os.environ.get(FORMAT_VARIABLE) == "json":
+        # Neither number is known to be one before the configuration is read.
+        configure_logs("json", "rank", rank=_number(rank), epoch=_number(os.environ.get("VINF_EPOCH", "?")))
+    else:
+        logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(name)s: %(message)s")
     # The front asks a rank that hangs where it does, before it kills it.
     faulthandler.register(signal.SIGUSR1)
     code = 1
@@ -65,6 +70,10 @@ def main() -> None:
     sys.stderr.flush()
     if code:
         os._exit(code)
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def run(config: RankConfig) -> int:

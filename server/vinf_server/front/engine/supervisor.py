@@ -230,8 +230,9 @@ class Supervisor:
         else:
             cause = "hang" if loss.cause == "hang" else "signal" if by_signal else "exit"
         self._metrics.worker_restarts.labels(cause).inc()
-        _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary)
-        _log.error("%s", agent.log_tail(loss.rank))
+        about = {"epoch": self._epoch} | ({"rank": loss.rank} if loss.rank is not None else {})
+        _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary, extra=about)
+        _log.error("%s", agent.log_tail(loss.rank), extra=about)
         return agent.last_words(loss.rank)
 
     def _known_memory(self, hosts: list[Host]) -> link_pb2.MemoryModel | None:

@@ -193,7 +193,11 @@ class Generations:
         self.leases.add(generation)
         self._unsettled.add(generation.generation_id)
         self._observe.queue_changed(normalised_spec.model, len(self._queue))
-        _log.info("generation %s is queued, %d frames", generation.generation_id, normalised_spec.frame_count)
+        _log.info(
+            "generation %s is queued, %d frames",
+            *(generation.generation_id, normalised_spec.frame_count),
+            extra={"request_id": request_id} if request_id else None,
+        )
         if self._listener is not None:
             self._listener.generation_queued()
         return generation, False
