@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -135,6 +136,13 @@ def build_parser() -> argparse.ArgumentParser:
         "its own generations only; read on change",
     )
     add("--ready-file", type=Path, default=None, metavar="PATH", help="file to write once ready: addresses and pid")
+    add(
+        "--otlp-endpoint",
+        default=None,
+        metavar="URL",
+        help="collector that takes spans, OTLP over gRPC, such as http://127.0.0.1:4317 (default: what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, else none)",
+    )
     add("--log-format", choices=LOG_FORMATS, default="text", help="how server and ranks log: lines of text, or of JSON")
     add("--beat-timeout", type=float, default=4.0, metavar="S", help="silence after which a rank is taken for hung")
     add(
@@ -170,6 +178,14 @@ def default_ranks(gpus: int) -> int:
     return gpus or _DEFAULT_CPU_RANKS
 
 
+def otlp_endpoint(environment: Mapping[str, str]) -> str | None:
+    """Whether OpenTelemetry's own variables ask for spans: empty if they do, which leaves them to its library."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return "" if any(environment.get(name) for name in names) else None
+
+
 def parse_config(argv: list[str] | None) -> ServeConfig:
     """Read the arguments, look at the machine, and check both together."""
     arguments = build_parser().parse_args(argv)
@@ -201,6 +217,7 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         tokens=arguments.tokens,
         ready_file=arguments.ready_file,
         visible_gpus=gpus,
+        otlp_endpoint=arguments.otlp_endpoint or otlp_endpoint(os.environ),
         log_format=arguments.log_format,
         beat_timeout_s=arguments.beat_timeout,
         hang_timeout_s=arguments.hang_timeout,

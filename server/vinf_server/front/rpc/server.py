@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -61,10 +62,18 @@ async def start_public_server(
     server_info: ServerInfoService,
     health: HealthService,
     doors: Doors = OPEN_DOORS,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, Address]:
-    """Serve every public service; returns the address with its real port."""
+    """Serve every public service; returns the address with its real port.
+
+    Args:
+        address: where to listen.
+        video_generation, server_info, health: what is served.
+        doors: who may call.
+        interceptors: see calls that may enter, with their status.
+    """
     # The first one is outermost: who may not call reaches nothing else.
-    server = grpc.aio.server(interceptors=(Gate(doors.tokens), Boundary()), options=_OPTIONS)
+    server = grpc.aio.server(interceptors=(Gate(doors.tokens), *interceptors, Boundary()), options=_OPTIONS)
     video_generation_service_pb2_grpc.add_VideoGenerationServiceServicer_to_server(video_generation, server)
     server_info_service_pb2_grpc.add_ServerInfoServiceServicer_to_server(server_info, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
