@@ -60,7 +60,7 @@ class Span(NamedTuple):
     """Frames of the video it is about; empty: none."""
     communicate_ns: int = 0
     """Of the duration, what went to communicating, the short exchanges without a span included. In the lane TRANSFER:
-    posting and waiting; the rest was hidden behind computing."""
+    posting, waiting and reductions meanwhile; the rest was hidden behind computing."""
 
 
 class Recorder:

@@ -105,22 +105,25 @@ def test_the_clock_records_what_it_measures_with_the_part_that_communicated() ->
         with clock.measure(Stage.COMMUNICATE, "post") as posted:
             pause.wait(0.001)
         pause.wait(0.005)
+        with clock.measure(Stage.COMMUNICATE, "reduce"):
+            pause.wait(0.001)
         with clock.measure(Stage.COMMUNICATE, "wait", since=posted):
             pause.wait(0.002)
     with clock.measure(Stage.DECODE, frames=range(4, 8)):
         pass
     spans = {span.name: span for span in clock.recorder.take(100)}
-    step, post, wait, exchange = (spans[name] for name in ("step", "post", "wait", "exchange"))
+    step, post, reduce, wait, exchange = (spans[name] for name in ("step", "post", "reduce", "wait", "exchange"))
+    communicated = post.duration_ns + reduce.duration_ns + wait.duration_ns
     assert (step.lane, step.step, post.step, exchange.step) == (Lane.COMPUTE, 3, 3, 3)
-    assert step.communicate_ns == post.duration_ns + wait.duration_ns
+    assert step.communicate_ns == communicated
     for inner in (post, wait, exchange):
         assert step.start_ns <= inner.start_ns
         assert inner.start_ns + inner.duration_ns <= step.start_ns + step.duration_ns
-    # The exchange lasts from the posting to the end of the wait; what is between the two was hidden.
+    # The exchange lasts from the posting to the end of the wait; where the rank computed in between it was hidden.
     assert exchange.lane is Lane.TRANSFER
     assert exchange.start_ns == post.start_ns
     assert abs(exchange.start_ns + exchange.duration_ns - wait.start_ns - wait.duration_ns) <= 1000
-    assert exchange.communicate_ns == post.duration_ns + wait.duration_ns
+    assert exchange.communicate_ns == communicated
     assert exchange.duration_ns - exchange.communicate_ns >= 5 * MS
     assert (spans["decode"].frames, spans["decode"].step) == (range(4, 8), 0)
     # The sums by stage are what they were without a recorder.
