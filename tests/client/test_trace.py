@@ -4,7 +4,10 @@ import gzip
 import json
 
 import pytest
+from opentelemetry import propagate as _propagate  # noqa: F401  # a program that uses OpenTelemetry has loaded it
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
+from tests.client.blocking import BlockingClient
 from vinf_client import Client, OutputError, Trace, TraceLane, TraceSpan
 from vinf_client.cli import main
 from vinf_client.testing import FakeServer
@@ -148,6 +151,25 @@ def test_files(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".partial")] == []
     with pytest.raises(OutputError, match="cannot be written"):
         TWO_RANKS.save(plain / "b.json")
+
+
+class Listening(FakeServer):
+    """Keeps what calls carry."""
+
+    def GetServerInfo(self, request, context):
+        self.carried = dict(context.invocation_metadata())
+        return super().GetServerInfo(request, context)
+
+
+@pytest.mark.parametrize("kind", [Client, BlockingClient])
+def test_calls_name_the_span_that_is_active(kind):
+    with Listening() as server, kind(server.address, token="", tls=False) as client:
+        client.info()
+        assert "traceparent" not in server.carried
+        context = SpanContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, False, TraceFlags(1))
+        with use_span(NonRecordingSpan(context)):
+            client.info()
+    assert server.carried["traceparent"] == "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
+from vinf.v1 import generation_pb2
 from vinf_server.front.generations.generations import Generations
 
 MAX_SPANS = 5000
@@ -50,13 +52,17 @@ class TraceIntake:
             raise TraceError(f"there is no rank {request.rank}")
         if len(request.spans) > MAX_SPANS:
             raise TraceError(f"{len(request.spans)} spans came, {MAX_SPANS} are allowed")
-        spec = generation.resolved_spec
-        for span in request.spans:
-            _check(span, spec.inference_step_count, spec.frame_count)
         delay_ns = 0 if is_same_host else time.time_ns() - request.send_time_ns
         if not -(2**62) < delay_ns < 2**62:
             raise TraceError(f"send_time_ns: {request.send_time_ns} is no time")
+        # Thousands of spans take milliseconds.
+        await asyncio.to_thread(_check_all, request, generation.resolved_spec)
         await generation.trace.append(request, epoch=epoch, delay_ns=delay_ns)
+
+
+def _check_all(request: link_pb2.SendTraceRequest, spec: generation_pb2.GenerationSpec) -> None:
+    for span in request.spans:
+        _check(span, spec.inference_step_count, spec.frame_count)
 
 
 def _check(span: link_pb2.TraceSpan, step_count: int, frame_count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
 
@@ -27,10 +28,11 @@ async def trace_of(generation: Generation) -> AsyncGenerator[service_pb2.GetTrac
     starts: list[int] = []
     left_out: dict[tuple[int, int], int] = {}
     async for record in generation.trace.records():
-        spans = [_rank_span(record, span) for span in record.message.spans]
-        if spans:
-            starts.append(min(span.start_time_ns for span in spans))
-            yield service_pb2.GetTraceResponse(spans=spans)
+        if record.message.spans:
+            # Thousands of spans take milliseconds.
+            response, start_ns = await asyncio.to_thread(_converted, record)
+            starts.append(start_ns)
+            yield response
         sender = record.epoch, record.message.rank
         left_out[sender] = max(left_out.get(sender, 0), record.message.left_out_span_count)
     yield service_pb2.GetTraceResponse(
@@ -48,6 +50,12 @@ def own_spans(generation: Generation, rank_starts: list[int], now_ns: int) -> li
         now_ns: the end of what goes on.
     """
     return [*_states(generation, rank_starts, now_ns), *_stores(generation), *_reads(generation, now_ns)]
+
+
+def _converted(record: TraceRecord) -> tuple[service_pb2.GetTraceResponse, int]:
+    """The spans as clients get them, and when the first one began."""
+    spans = [_rank_span(record, span) for span in record.message.spans]
+    return service_pb2.GetTraceResponse(spans=spans), min(span.start_time_ns for span in spans)
 
 
 def _rank_span(record: TraceRecord, span: link_pb2.TraceSpan) -> service_pb2.TraceSpan:

@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 
 _log = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class TraceFile:
         """Bytes; None: nobody has looked."""
         self._span_counts: Counter[tuple[int, int]] = Counter()
         self._is_closed = False
+        self._has_told = False
         self.refused_count = 0
         """Spans that did not fit, since this server started."""
 
@@ -122,7 +125,9 @@ class TraceFile:
                 finally:
                     os.close(descriptor)
             except OSError as error:
-                _log.warning("a part of the trace %s is lost: %s", self._path, error.strerror or error)
+                if not self._has_told:
+                    _log.warning("a part of the trace %s is lost: %s", self._path, error.strerror or error)
+                self._has_told = True
                 return False
             self._size += len(record)
             return True
@@ -156,7 +161,8 @@ class TraceFile:
             with open(self._path, "rb") as file:
                 file.seek(place.position)
                 return link_pb2.SendTraceRequest.FromString(zlib.decompress(file.read(place.length)))
-        except (OSError, ValueError, zlib.error) as error:
-            # Damaged, or removed with its generation meanwhile. (DecodeError is a ValueError.)
+        except FileNotFoundError:
+            return None  # removed with its generation meanwhile
+        except (OSError, DecodeError, zlib.error) as error:
             _log.warning("a part of the trace %s cannot be read: %s", self._path, error)
             return None
