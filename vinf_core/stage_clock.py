@@ -202,7 +202,7 @@ class StageClock:
             parent.communicate_ns += duration_ns
         name, communicate_ns = measured.name or lane.value, measured.communicate_ns
         self.recorder.add(Span(lane, name, start_ns, duration_ns, measured.step, measured.frames, communicate_ns))
-        if since is None or parent is None:
+        if since is None or parent is None or since.parent is not parent:
             return
         posted_ns = self._start_ns(since)
         if posted_ns is not None:
