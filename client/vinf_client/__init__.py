@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from vinf_client._frame import Frame
     from vinf_client._generation import GenerationHandle
     from vinf_client._puller import FramePuller
+    from vinf_client._trace import RankShares, Trace, TraceLane, TraceSpan
     from vinf_client._types import (
         Clip,
         Failure,
@@ -113,6 +114,7 @@ _HOMES = {
         "Violation",
         "WrongStateError",
     ),
+    "vinf_client._trace": ("RankShares", "Trace", "TraceLane", "TraceSpan"),
     "vinf_client._types": (
         "Clip",
         "Failure",
@@ -176,6 +178,7 @@ __all__ = [
     "ProtocolError",
     "QueueFullError",
     "Rank",
+    "RankShares",
     "RequestIdReusedError",
     "RpcTimeoutError",
     "ServerDrainingError",
@@ -185,6 +188,9 @@ __all__ = [
     "Solver",
     "StallError",
     "TemporalScope",
+    "Trace",
+    "TraceLane",
+    "TraceSpan",
     "TransportError",
     "Update",
     "Video",

@@ -1,5 +1,6 @@
 """What the channels of both clients have in common: options, the address, what every call carries."""
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from vinf_client._access import Access, is_loopback
@@ -30,6 +31,15 @@ def channel_options(target: str) -> list[tuple[str, int]]:
 def call_metadata(access: Access) -> tuple[tuple[str, str], ...]:
     """Return what every call carries."""
     return (("x-vinf-client", f"python/{package_version()}"), *access.metadata)
+
+
+def trace_metadata() -> tuple[tuple[str, str], ...]:
+    """Return the `traceparent` of the span that is active here, where the program itself uses OpenTelemetry."""
+    propagate = sys.modules.get("opentelemetry.propagate")
+    carrier: dict[str, str] = {}
+    if propagate is not None:
+        propagate.inject(carrier)
+    return tuple((key, value) for key, value in carrier.items() if key in ("traceparent", "tracestate"))
 
 
 def check_target(server: str) -> str:

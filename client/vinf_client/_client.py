@@ -14,6 +14,7 @@ from vinf_client._format import FormatLike
 from vinf_client._generation import PREFETCH, GenerationHandle, OnProgress, OnWait
 from vinf_client._job import JobArguments
 from vinf_client._request import SpecArguments, SpecOptions
+from vinf_client._trace import Trace
 from vinf_client._transport import Transport
 from vinf_client._types import Generation, GenerationState, ServerInfo
 from vinf_client._video import Video
@@ -240,6 +241,14 @@ class Client:
             GenerationNotFoundError: the server does not know it; also the second time.
         """
         self._transport.run(_flows.delete(generation_id))
+
+    def trace(self, generation_id: str) -> Trace:
+        """Return what the server and every rank did for a generation, and when; also while it is made.
+
+        Raises:
+            GenerationNotFoundError: the server does not know it.
+        """
+        return self._transport.run(_flows.trace(generation_id))
 
     def list(self, *, limit: int = 50, states: Iterable[GenerationState | str] = ()) -> list[Generation]:
         """Return the newest generations, at most `limit`, only those in `states` when given."""

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from vinf_server.logs import LOG_FORMATS, LogFormat
 
 if TYPE_CHECKING:
     from vinf_server.hosts_config import HostsConfig
@@ -244,6 +247,12 @@ class ServeConfig:
     hang_timeout_s: float = 5.0
     """Work that does not get on for so long hangs, or for ten usual steps where that is longer."""
 
+    otlp_endpoint: str | None = None
+    """URL of a collector that takes spans, OTLP over gRPC; empty: what OTEL_EXPORTER_OTLP_* say; None: no spans."""
+
+    log_format: LogFormat = "text"
+    """How the front and its ranks write what they log."""
+
     grace_s: float = 30.0
     """Longest that a stop may take: the running generation ends or saves a checkpoint meanwhile."""
 
@@ -298,6 +307,10 @@ class ServeConfig:
             raise ConfigError("--model", f"{self.model!r} is not one of {', '.join(MODELS)}")
         if self.device not in DEVICES:
             raise ConfigError("--device", f"{self.device!r} is not one of {', '.join(DEVICES)}")
+        if self.otlp_endpoint:
+            check_url(self.otlp_endpoint, flag="--otlp-endpoint")
+        if self.log_format not in LOG_FORMATS:
+            raise ConfigError("--log-format", f"{self.log_format!r} is not one of {', '.join(LOG_FORMATS)}")
         if self.dtype not in DTYPES:
             raise ConfigError("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.hosts is None and self.rank_weights.source == "given" and len(self.rank_weights.given) != self.ranks:
@@ -344,6 +357,17 @@ class ServeConfig:
     def uses_cuda(self) -> bool:
         """True when the ranks compute on GPUs."""
         return self.device == "cuda" or (self.device == "auto" and self.visible_gpus > 0)
+
+
+def check_url(text: str, *, flag: str) -> None:
+    """Raise `ConfigError` for what is no http(s)://HOST[:PORT]."""
+    try:
+        url = urlsplit(text)
+        is_good = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:  # a port that is none
+        is_good = False
+    if not is_good:
+        raise ConfigError(flag, f"{text!r} is not http://HOST:PORT or https://HOST:PORT")
 
 
 def _check_range(flag: str, value: int, low: int, high: int) -> None:

@@ -26,6 +26,7 @@ _GROUPS = {
         "list": ("vinf_client.cli.listing", "list a server's generations"),
         "watch": ("vinf_client.cli.watch", "follow a generation to its end"),
         "download": ("vinf_client.cli.download", "write the frames of a generation to a file"),
+        "trace": ("vinf_client.cli.trace", "write what happened when while a generation was made, for Perfetto"),
         "cancel": ("vinf_client.cli.cancel", "cancel generations"),
         "delete": ("vinf_client.cli.delete", "delete generations that have ended, and their frames"),
     },
@@ -49,7 +50,6 @@ _OTHERS = {
     "models": ("list or fetch models", "server"),
     "bench": ("measure the engine beside stock diffusers", "server"),
     "eval": ("judge videos", "server"),
-    "trace": ("record what the ranks do", "server"),
 }
 _OUR_PACKAGES = ("vinf", "vinf_core", "vinf_server", "vinf_client")
 

@@ -16,6 +16,7 @@ from http.server import HTTPServer
 import grpc
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
+from vinf_server import logs
 from vinf_server.config import Address, ServeConfig
 from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.data_dir import DataDir
@@ -30,6 +31,7 @@ from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.preview_intake import PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.supervisor import Supervisor
+from vinf_server.front.engine.trace_intake import TraceIntake
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
@@ -96,6 +98,7 @@ class Front:
         self._stop_by = math.inf
         self._listen = config.listen
         self._metrics_address = config.metrics
+        self._interceptors: list[grpc.aio.ServerInterceptor] = []
 
     async def run(self) -> None:
         """Serve until a signal comes; raises what made serving impossible."""
@@ -110,6 +113,7 @@ class Front:
             stack.callback(self._spool.close)
             stack.callback(self._checkpoints.close)
             self._install_signal_handlers()
+            await self._start_telemetry(stack)
             await self._generations.restore()
             lag = self._metrics.process.watch_event_loop()
             for work in (self._generations.verify(), keep_tidy(self._generations), lag):
@@ -121,6 +125,7 @@ class Front:
                 FrameIntake(self._generations, self._dispatcher),
                 CheckpointIntake(self._generations),
                 PreviewIntake(self._generations),
+                TraceIntake(self._generations),
                 self._worker_metrics,
             )
             link_server = await start_link_server(link, f"unix:{self._data_dir.socket}")
@@ -229,6 +234,22 @@ class Front:
         self._data_dir.close()
         os._exit(128 + number)
 
+    async def _start_telemetry(self, stack: AsyncExitStack) -> None:
+        if self._config.otlp_endpoint is None:
+            return
+        # Imported here, because whoever does not ask for spans need not have the library.
+        from vinf_server.front.rpc.call_spans import CallSpans
+        from vinf_server.front.telemetry.export import Telemetry
+        from vinf_server.front.telemetry.generations import GenerationSpans
+
+        telemetry = await asyncio.to_thread(Telemetry, self._config.otlp_endpoint)
+        stack.push_async_callback(telemetry.close)
+        spans = GenerationSpans(telemetry.tracer)
+        stack.push_async_callback(spans.close)
+        self._generations.life_listeners.append(spans)
+        self._interceptors.append(CallSpans(telemetry.tracer))
+        logs.trace_id_of = spans.trace_id_of
+
     def _start_metrics(self, stack: AsyncExitStack) -> None:
         wanted = self._config.metrics
         if wanted is None:
@@ -267,6 +288,7 @@ class Front:
             health=self._health,
             metrics=self._metrics,
             doors=self._doors,
+            interceptors=self._interceptors,
         )
         return server
 

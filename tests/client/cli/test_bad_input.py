@@ -16,6 +16,7 @@ NEEDED = {
     "download": ["gen-1", "-o", "a.npy"],
     "cancel": ["gen-1"],
     "delete": ["gen-1"],
+    "trace": ["gen-1", "-o", "a.json"],
     "token": ["alice"],
     "completion": ["bash"],
 }
@@ -87,7 +88,7 @@ def test_servers_that_are_not_there(told, name):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("name", ["watch", "download", "cancel", "delete"])
+@pytest.mark.parametrize("name", ["watch", "download", "cancel", "delete", "trace"])
 def test_generations_that_are_not_there(told, server, name):
     code, line = told(name, "gen-2", "--server", server.address)
     assert code == 2

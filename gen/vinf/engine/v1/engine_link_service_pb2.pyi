@@ -66,6 +66,36 @@ OUTCOME_CANCELLED: Outcome.ValueType  # 2
 OUTCOME_FAILED: Outcome.ValueType  # 3
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
+class _TraceLane:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TraceLaneEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TraceLane.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRACE_LANE_UNSPECIFIED: _TraceLane.ValueType  # 0
+    TRACE_LANE_TEXT: _TraceLane.ValueType  # 1
+    TRACE_LANE_COMPUTE: _TraceLane.ValueType  # 2
+    TRACE_LANE_COMMUNICATE: _TraceLane.ValueType  # 3
+    TRACE_LANE_TRANSFER: _TraceLane.ValueType  # 4
+    TRACE_LANE_WAIT: _TraceLane.ValueType  # 5
+    TRACE_LANE_CHECKPOINT: _TraceLane.ValueType  # 6
+    TRACE_LANE_DECODE: _TraceLane.ValueType  # 7
+    TRACE_LANE_DELIVER: _TraceLane.ValueType  # 8
+
+class TraceLane(_TraceLane, metaclass=_TraceLaneEnumTypeWrapper):
+    """What the time of a span went to; the lanes mean what vinf.v1.TraceLane says of the same names."""
+
+TRACE_LANE_UNSPECIFIED: TraceLane.ValueType  # 0
+TRACE_LANE_TEXT: TraceLane.ValueType  # 1
+TRACE_LANE_COMPUTE: TraceLane.ValueType  # 2
+TRACE_LANE_COMMUNICATE: TraceLane.ValueType  # 3
+TRACE_LANE_TRANSFER: TraceLane.ValueType  # 4
+TRACE_LANE_WAIT: TraceLane.ValueType  # 5
+TRACE_LANE_CHECKPOINT: TraceLane.ValueType  # 6
+TRACE_LANE_DECODE: TraceLane.ValueType  # 7
+TRACE_LANE_DELIVER: TraceLane.ValueType  # 8
+Global___TraceLane: _TypeAlias = TraceLane  # noqa: Y015
+
 @_typing.final
 class AttachRequest(_message.Message):
     """Rank 0 to front."""
@@ -1136,3 +1166,103 @@ class SendPreviewResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SendPreviewResponse: _TypeAlias = SendPreviewResponse  # noqa: Y015
+
+@_typing.final
+class SendTraceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    SEND_TIME_NS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_SPAN_COUNT_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    rank: _builtins.int
+    send_time_ns: _builtins.int
+    """The rank's clock when the message left: the front puts the spans of other hosts onto its own clock. Unit: nanoseconds
+    since the Unix epoch
+    """
+    left_out_span_count: _builtins.int
+    """Spans of this generation that were left out so far, because there were too many. Unit: spans"""
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceSpan]:
+        """Range: 0 to 5000"""
+
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        send_time_ns: _builtins.int = ...,
+        left_out_span_count: _builtins.int = ...,
+        spans: _abc.Iterable[Global___TraceSpan] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "left_out_span_count", b"left_out_span_count", "rank", b"rank", "send_time_ns", b"send_time_ns", "spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTraceRequest: _TypeAlias = SendTraceRequest  # noqa: Y015
+
+@_typing.final
+class TraceSpan(_message.Message):
+    """A stretch of time; the fields mean what vinf.v1.TraceSpan says of the same names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_NS_FIELD_NUMBER: _builtins.int
+    DURATION_NS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    COMMUNICATE_NS_FIELD_NUMBER: _builtins.int
+    lane: Global___TraceLane.ValueType
+    name: _builtins.str
+    """Range: 1 to 32 characters from [a-z0-9_ -]"""
+    start_time_ns: _builtins.int
+    """By the rank's clock. Unit: nanoseconds since the Unix epoch"""
+    duration_ns: _builtins.int
+    """Range: [0, 2^53] | Unit: nanoseconds"""
+    step: _builtins.int
+    """0: none."""
+    start_frame_index: _builtins.int
+    frame_count: _builtins.int
+    """0: it is about no frame."""
+    communicate_ns: _builtins.int
+    def __init__(
+        self,
+        *,
+        lane: Global___TraceLane.ValueType = ...,
+        name: _builtins.str = ...,
+        start_time_ns: _builtins.int = ...,
+        duration_ns: _builtins.int = ...,
+        step: _builtins.int = ...,
+        start_frame_index: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+        communicate_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["communicate_ns", b"communicate_ns", "duration_ns", b"duration_ns", "frame_count", b"frame_count", "lane", b"lane", "name", b"name", "start_frame_index", b"start_frame_index", "start_time_ns", b"start_time_ns", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceSpan: _TypeAlias = TraceSpan  # noqa: Y015
+
+@_typing.final
+class SendTraceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTraceResponse: _TypeAlias = SendTraceResponse  # noqa: Y015

@@ -237,8 +237,9 @@ class Supervisor:
             cause = "hang" if loss.cause == "hang" else "signal" if by_signal else "exit"
         self._metrics.ranks.restarts.labels(cause).inc()
         self._lost_cause = self._lost_cause or cause  # not that of another launch that came to nothing
-        _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary)
-        _log.error("%s", agent.log_tail(loss.rank))
+        about = {"epoch": self._epoch} | ({"rank": loss.rank} if loss.rank is not None else {})
+        _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary, extra=about)
+        _log.error("%s", agent.log_tail(loss.rank), extra=about)
         return agent.last_words(loss.rank)
 
     def _note_recovery(self) -> None:

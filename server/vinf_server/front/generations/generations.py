@@ -79,6 +79,16 @@ class GenerationListener(Protocol):
         """Called after a generation in work became CANCELLING."""
 
 
+class LifeListener(Protocol):
+    """Whoever follows generations from their creation to their end."""
+
+    def created(self, generation: Generation) -> None:
+        """Called once a new generation outlives the server, by the task that creates it."""
+
+    def ended(self, generation: Generation) -> None:
+        """Called after a generation became terminal."""
+
+
 class Generations:
     """All generations of this server. Runs on the event loop and never blocks it."""
 
@@ -109,6 +119,7 @@ class Generations:
         self._in_work: Generation | None = None
         self._restoring = Restoring(store, spool, checkpoints, self._maker, finish=self._end)
         self._unsettled: set[str] = set()
+        self.life_listeners: list[LifeListener] = []
         self.is_accepting = True
         """False once a stop has begun: nothing new is admitted, what is there goes on."""
 
@@ -195,7 +206,11 @@ class Generations:
         self.leases.add(generation)
         self._unsettled.add(generation.generation_id)
         self._observe.queue_changed(normalised_spec.model, self._queue.count_by_priority)
-        _log.info("generation %s is queued, %d frames", generation.generation_id, normalised_spec.frame_count)
+        _log.info(
+            "generation %s is queued, %d frames",
+            *(generation.generation_id, normalised_spec.frame_count),
+            extra={"request_id": request_id} if request_id else None,
+        )
         if self._listener is not None:
             self._listener.generation_queued()
         return generation, False
@@ -215,6 +230,8 @@ class Generations:
         try:
             await self._store.flush()
             self._unsettled.discard(generation.generation_id)
+            for listener in self.life_listeners:
+                listener.created(generation)
         except StoreError as error:
             self._unsettled.discard(generation.generation_id)
             self._withdraw(generation)
@@ -530,6 +547,8 @@ class Generations:
         generation.move_to(state, *((failure.reason, failure.message) if failure is not None else ()))
         self._store.save(generation)
         self._observe.finished(generation, was_in_work=was_in_work)
+        for listener in self.life_listeners:
+            listener.ended(generation)
         if state == FAILED and failure is not None:
             _log.warning("generation %s failed: %s", generation.generation_id, failure.message)
         else:

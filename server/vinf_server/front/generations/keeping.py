@@ -118,6 +118,7 @@ class Keeper:
         for generation in generations:
             _log.info("generation %s is forgotten", generation.generation_id)
             generation.is_forgotten = True
+            generation.trace.close()
             self._store.forget(generation)
             generation.changed.notify()
             for tell in self._forgetting:

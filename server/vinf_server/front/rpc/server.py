@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -71,11 +72,20 @@ async def start_public_server(
     health: HealthService,
     metrics: Metrics,
     doors: Doors = OPEN_DOORS,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> tuple[grpc.aio.Server, Address]:
-    """Serve every public service; returns the address with its real port."""
+    """Serve every public service; returns the address with its real port.
+
+    Args:
+        address: where to listen.
+        video_generation, server_info, health: what is served.
+        metrics: count every call.
+        doors: who may call.
+        interceptors: see calls that may enter, with their status.
+    """
     # The first one is outermost: every call is counted, and who may not call reaches nothing else.
-    interceptors = (CallCounter(metrics.calls, _SERVICES), Gate(doors.tokens), Boundary())
-    server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+    outer = (CallCounter(metrics.calls, _SERVICES), Gate(doors.tokens))
+    server = grpc.aio.server(interceptors=(*outer, *interceptors, Boundary()), options=_OPTIONS)
     video_generation_service_pb2_grpc.add_VideoGenerationServiceServicer_to_server(video_generation, server)
     server_info_service_pb2_grpc.add_ServerInfoServiceServicer_to_server(server_info, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -28,6 +29,7 @@ from vinf_server.front.frames.video import Rendition
 from vinf_server.front.generations.generation import Generation
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.leases import OpenStream
+from vinf_server.front.generations.story import trace_of
 from vinf_server.front.grpc_types import Context
 from vinf_server.front.metrics import Metrics
 from vinf_server.front.metrics.delivery import PULL, STREAM, WATCH
@@ -184,7 +186,10 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             progress=lambda: progress_message(generation, self._generations),
             release=lambda index: self._generations.release_before(generation, index),
         )
-        with self._following(STREAM, generation, resumes=window.start > 0) as held:
+        with (
+            self._following(STREAM, generation, resumes=window.start > 0) as held,
+            _noted(generation, context, reader),
+        ):
             yield service_pb2.StreamFramesResponse(header=rendition.header)
             async with aclosing(reader.responses()) as responses:
                 async for response in responses:
@@ -212,18 +217,28 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             is_draining=lambda: self._generations.is_draining or generation.is_forgotten,
             release=lambda index: self._generations.release_before(generation, index),
         )
-        left_s = context.time_remaining()
+        left_s, began_ns = context.time_remaining(), time.time_ns()
         limit_s = math.inf if left_s is None else left_s - _REPLY_S
         with self._counted(PULL), self._generations.leases.holding(generation.generation_id):
             response = await puller.response(limit_s=limit_s)
         if generation.is_forgotten:
             self._generations.get(request.generation_id)  # tells that it is gone
+        generation.readers.pulled(context.peer(), pull.start, len(response.frames), began_ns)
         response.state = generation.state
         response.end_of_stream = puller.is_last(response)
         error = self._stream_error(generation)
         if error is not None:
             response.error.CopyFrom(error)
         return await puller.serialised(response)
+
+    async def GetTrace(  # noqa: N802
+        self, request: service_pb2.GetTraceRequest, context: Context
+    ) -> AsyncIterator[service_pb2.GetTraceResponse]:
+        """What happened when."""
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
+        async with aclosing(trace_of(generation)) as responses:
+            async for response in responses:
+                yield response
 
     def _stream_error(self, generation: Generation) -> generation_pb2.GenerationError | None:
         """Why no further frame comes; None while some may, or when none is missing."""
@@ -251,6 +266,16 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             yield
         finally:
             streams.dec()
+
+
+@contextmanager
+def _noted(generation: Generation, context: Context, reader: FrameReader) -> Iterator[None]:
+    """Let the generation's trace tell of a stream."""
+    reading = generation.readers.stream_opened(context.peer(), reader.next_index)
+    try:
+        yield
+    finally:
+        reading.end_ns, reading.frame_count = time.time_ns(), reader.next_index - reading.start_frame
 
 
 def _host(context: Context) -> str:

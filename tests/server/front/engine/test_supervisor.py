@@ -178,6 +178,7 @@ def test_ranks_are_told_all_they_need(tmp_path):
         "VINF_KNOWN_MEMORY": "",
         "VINF_SKIP_NEGLIGIBLE": "1",
         "VINF_DETERMINISTIC": "1",
+        "VINF_LOG_FORMAT": "text",
         "VINF_FAILURE_FILE": str(tmp_path / "f"),
     }
     by_default = agent_environment(ServeConfig(ranks=2), plan)
