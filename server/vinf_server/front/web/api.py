@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from google.protobuf.json_format import ParseDict, ParseError
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from vinf.v1 import video_generation_service_pb2 as service_pb2
-from vinf_server.front.errors import InvalidFieldsError, MalformedRequestError, Violation
+from vinf_server.front.errors import InvalidFieldsError, Violation
 from vinf_server.front.generations.generation import Generation
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.rpc.admission import Admission
 from vinf_server.front.rpc.server_info import ServerInfoService
 from vinf_server.front.rpc.validation import check_list, make_page_token
+from vinf_server.front.web.bodies import read_create
 from vinf_server.front.web.lanes import Lanes
 from vinf_server.front.web.snapshots import generation_dict
 from vinf_server.front.web.updates import Updates
 from vinf_server.front.web.videos import Videos
 from vinf_server.front.web.who import Who, host_of
 
-_MAX_BODY_BYTES = 256 << 10
-"""Of a request; a prompt for each of 64 segments takes a part of it."""
-
 _NOT_STORED = {"Cache-Control": "no-store"}
-
-_PARSE_STEP = re.compile(r"Failed to parse (\w+) field: ")
-_INDEX = re.compile(r"\w+\[\d+\]")
 
 
 class Api:
@@ -83,7 +76,7 @@ class Api:
 
     async def create(self, request: Request) -> Response:
         """CreateGeneration: the body is its request as JSON."""
-        wanted = await _read(request)
+        wanted = await read_create(request)
         owner = await self._who.asks(request)
         generation, deduplicated = await self._admission.create(wanted, owner=owner, host=host_of(request))
         return JSONResponse(
@@ -147,32 +140,3 @@ class Api:
         generation = self._generations.get(request.path_params["generation_id"], owner=owner)
         self._generations.leases.touch(generation.generation_id)
         return generation
-
-
-async def _read(request: Request) -> service_pb2.CreateGenerationRequest:
-    """Read the body.
-
-    Raises:
-        MalformedRequestError: it is no JSON, or too long.
-        InvalidFieldsError: a value is of the wrong kind.
-    """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise MalformedRequestError(f"the request has more than {_MAX_BODY_BYTES} bytes")
-    request._body = bytes(body)
-    try:
-        return ParseDict(await request.json(), service_pb2.CreateGenerationRequest())
-    except ParseError as error:
-        raise _told(str(error)) from error
-    except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise MalformedRequestError("the request is no JSON object") from error
-
-
-def _told(text: str) -> MalformedRequestError | InvalidFieldsError:
-    """Find the field in what protobuf says."""
-    names = _PARSE_STEP.findall(text)
-    if not names:
-        return MalformedRequestError(f"the request is not a message of the expected type: {text[:200]}")
-    return InvalidFieldsError([Violation(".".join(names), _PARSE_STEP.sub("", text)[:200])])
