@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
@@ -121,9 +122,10 @@ class Api:
                 chunks = video.chunks(
                     first_frame=int(frame), is_over=lambda: self._generations.is_draining or generation.is_forgotten
                 )
-                async for chunk in chunks:
-                    with stream.giving():
-                        yield chunk
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        with stream.giving():
+                            yield chunk
 
         return StreamingResponse(held(), media_type=video.mime_type, headers=_NOT_STORED)
 

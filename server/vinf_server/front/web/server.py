@@ -136,6 +136,10 @@ class PageServer:
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
+        await self.close()
+
+    async def close(self) -> None:
+        """Encode no more; for one that was never started."""
         await self._videos.close()
 
 

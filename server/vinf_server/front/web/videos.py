@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,7 @@ class EncodedVideo:
         finally:
             self.reader_count -= 1
 
-    async def chunks(self, *, first_frame: int, is_over: Callable[[], bool]) -> AsyncIterator[bytes]:
+    async def chunks(self, *, first_frame: int, is_over: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
         """Yield the head, and then the fragments as they are made, from the one on that holds a frame.
 
         Args:
