@@ -129,7 +129,8 @@ def main() -> int:
             page.get_by_label("Length", exact=True).fill("100000")
             page.get_by_role("button", name="Make it").click()
             page.get_by_text("has words this model does not know").wait_for()
-            page.screenshot(path=out / "page-bad-prompt.png", clip={"x": 0, "y": 0, "width": 760, "height": 640})
+            page.locator(".area-new").screenshot(path=out / "page-bad-prompt.png")
+            print(out / "page-bad-prompt.png")
         browser.close()
     return 0
 

@@ -23,7 +23,10 @@ _LEAST_RATE = 4
 _BT709, _SRGB, _LIMITED = 1, 13, 1
 
 _OPTIONS: dict[str, object] = {"crf": "18", "preset": "veryfast", "tune": "zerolatency", "sc_threshold": "0"}
-_FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+_FRAGMENTED = {
+    "movflags": "frag_keyframe+empty_moov+default_base_moof+frag_discont",
+    "avoid_negative_ts": "disabled",  # or the first frame would always be shown at 0
+}
 
 
 @dataclass(frozen=True, slots=True)

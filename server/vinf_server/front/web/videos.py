@@ -160,12 +160,7 @@ class EncodedVideo:
             if not self.reader_count:
                 await self._asked.wait()
             elif count:
-                pixels = await self._read_frames(index, count)
-                if pixels is not None:
-                    await self._append(await self._in_thread(encoder.add, index, pixels))
-                    index += count
-                elif index >= frames.first_available:
-                    index += 1  # damaged: the others can be shown
+                index += await self._encode_run(encoder, index, count)
             elif generation.is_terminal or generation.is_forgotten:
                 break
             else:
@@ -173,21 +168,22 @@ class EncodedVideo:
         await self._append(await self._in_thread(encoder.finish))
         self.is_complete = True
 
-    async def _read_frames(self, index: int, count: int) -> bytes | None:
-        """The pixels of frames; None when the first one is not there any more."""
+    async def _encode_run(self, encoder: FragmentEncoder, index: int, count: int) -> int:
+        """Encode frames that are there; returns how many are done with, damaged ones among them."""
         frames = self._generation.frames
         try:
             descriptor = await frames.open_reader()
             try:
-                return await frames.read(descriptor, index, count)
+                pixels = await frames.read(descriptor, index, count)
             finally:
                 os.close(descriptor)
         except FrameEvictedError:
-            return None
+            return 0
         except FrameDamagedError:
-            if count == 1:
-                return None
-        return await self._read_frames(index, 1)
+            # One by one, to find those that are not.
+            return 1 if count == 1 else await self._encode_run(encoder, index, 1)
+        await self._append(await self._in_thread(encoder.add, index, pixels))
+        return count
 
     async def _append(self, fragments: list[Fragment]) -> None:
         for fragment in fragments:

@@ -104,7 +104,7 @@ export class NewVideo {
     const scale = this.unit.value === "seconds" ? this.rate : 1;
     const most = Number(this.model.max_frame_count_at_default_size) || Number(this.model.max_frame_count);
     const shown = (frames) => String(Number((frames / scale).toFixed(2)));
-    setText(this.length.querySelector(".hint"), `up to ${Number(shown(most)).toLocaleString("en")}, ${this.rate} a second`);
+    setText(this.length.querySelector(".hint"), `up to ${Number(shown(most)).toLocaleString("en")} (${this.rate} frames/s)`);
     this.length.querySelector("input").placeholder = shown(Number(this.model.default_frame_count));
   }
 
@@ -183,8 +183,9 @@ export class NewVideo {
 
   async submit() {
     if (this.send.disabled) return;
-    this.send.disabled = true;
     this.clear();
+    if (this.hasZeros()) return;
+    this.send.disabled = true;
     try {
       const reply = await (await call("/api/generations", { method: "POST", body: this.request() })).json();
       this.onCreated(reply.generation);
@@ -195,6 +196,14 @@ export class NewVideo {
     }
   }
 
+  /** For the server 0 is the default, which is not what somebody means who types it. */
+  hasZeros() {
+    const zeros = [this.length, this.steps, this.width, this.height].map((box) => box.querySelector("input")).filter((input) => /^[+-]?0+(\.0*)?$/.test(input.value.trim()));
+    for (const input of zeros) this.complain(input, "must be more than 0; empty means the default");
+    zeros[0]?.focus();
+    return zeros.length > 0;
+  }
+
   clear() {
     this.problem.hidden = true;
     for (const input of this.form.querySelectorAll("[aria-invalid=true]")) this.complain(input, "");
@@ -202,18 +211,16 @@ export class NewVideo {
 
   /** Show what the server says, each violation beside its field. */
   explain(error) {
-    const left = [];
+    const told = new Map((error.violations ?? []).map(({ field: path, description }) => [path, description]));
     let first = null;
-    for (const { field: path, description } of error.violations ?? []) {
-      const input = [...this.form.querySelectorAll("[data-field]")].find((each) => each.dataset.field === path);
-      if (!input) {
-        left.push(`${path}: ${description}`);
-        continue;
-      }
-      this.complain(input, description);
+    for (const input of this.form.querySelectorAll("[data-field]")) {
+      if (!told.has(input.dataset.field)) continue;
+      this.complain(input, told.get(input.dataset.field));
+      told.delete(input.dataset.field);
       if (this.more.contains(input)) this.more.open = true;
       first ??= input;
     }
+    const left = [...told].map(([path, description]) => `${path}: ${description}`);
     if (!(error instanceof ApiError)) left.push("The server cannot be reached. Nothing was sent; try again.");
     else if (!error.violations.length) left.push(error.message);
     setText(this.problem, left.join("; "));

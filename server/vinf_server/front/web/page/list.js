@@ -1,7 +1,7 @@
 // The queue and everything that was made: one entry a generation, newest first.
 
 import { make, setAttribute, setText } from "./dom.js";
-import { ago, isOver, plural, progressWords, rateOf, duration, shareDone, stateOf, stateWords } from "./words.js";
+import { ago, isOver, duration, plural, rateOf, shareDone, shortWords, stateOf, stateWords } from "./words.js";
 
 /** Those at work first, then those that wait by their place, then the others, newest first. */
 function order(a, b) {
@@ -70,7 +70,7 @@ export class List {
     setText(entry.title, spec.prompt);
     setText(entry.chip, word);
     setAttribute(entry.chip, "data-tone", tone);
-    setText(entry.words, progressWords(generation));
+    setText(entry.words, shortWords(generation));
     const frames = Number(spec.frame_count);
     setText(
       entry.facts,

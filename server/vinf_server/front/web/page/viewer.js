@@ -5,7 +5,7 @@ import { byId, icon, make, setAttribute, setText, showFacts } from "./dom.js";
 import { Player } from "./player.js";
 import { Previews } from "./previews.js";
 import { Scrubber } from "./scrubber.js";
-import { bytes, clock, duration, isOver, plural, progressWords, rateOf, secondsBetween, stateOf, stateWords } from "./words.js";
+import { bytes, clock, duration, isOver, plural, progressWords, rateOf, secondsBetween, solverWords, stateOf, stateWords } from "./words.js";
 
 export class Viewer {
   constructor() {
@@ -162,7 +162,7 @@ export class Viewer {
     showFacts(byId("viewer-facts"), [
       ["Size", `${spec.width} × ${spec.height}`],
       ["Length", `${plural(Number(spec.frame_count), "frame")}, ${duration(Number(spec.frame_count) / rate)} at ${Number(rate.toFixed(2))}/s`],
-      ["Steps", `${spec.inference_step_count}, ${spec.solver.replace("SOLVER_", "").replaceAll("_", " ").toLowerCase()}`],
+      ["Steps", `${spec.inference_step_count}, ${solverWords(spec.solver)}`],
       ["Guidance", String(spec.guidance_scale)],
       ["Seed", spec.seed],
       ["Not to be seen", spec.negative_prompt],

@@ -77,6 +77,17 @@ export function progressWords(generation) {
   }
 }
 
+/** The same in a few words, for a list. */
+export function shortWords(generation) {
+  const { progress } = generation;
+  if (stateOf(generation) !== "RUNNING") return progressWords(generation);
+  if (Number(progress.completed_frame_count)) return `frame ${progress.completed_frame_count} of ${progress.frame_count}`;
+  return progress.completed_step_count ? `step ${progress.completed_step_count} of ${progress.step_count}` : "starting";
+}
+
+/** A solver's own name. */
+export const solverWords = (name) => ({ SOLVER_DDIM: "DDIM", SOLVER_DPM_SOLVER_PP_2M: "DPM-Solver++" })[name] ?? name;
+
 /** The share that is done, steps and frames each taking their part: [0, 1]. */
 export function shareDone(generation) {
   const { progress } = generation;
