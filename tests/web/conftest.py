@@ -1,4 +1,4 @@
-"""The page's application without a network, on a front's rooms that a test plays with."""
+"""The page's application without a network, on a front's rooms that a test plays with; and a browser."""
 
 from __future__ import annotations
 
@@ -163,3 +163,39 @@ async def store_frames(generations, generation, *indices):  # noqa: F811
         data = frame_bytes(1, index, generation.frames.frame_size)
         await generation.frames.write(index, 0, data, frame_size=len(data))
         generations.frame_stored(generation)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser. Its loop runs in this thread meanwhile, so it goes before the next module's tests call asyncio."""
+    from playwright.sync_api import expect, sync_playwright
+
+    from tests.web.browser import FLAGS, TIMEOUT_S
+
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=TIMEOUT_S * 1000)
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def window(chromium):
+    """Open windows; an error in the page's own code, or something its policy forbids, fails the test."""
+    from tests.web.browser import TIMEOUT_S
+
+    contexts, errors = [], []
+
+    def open_window(url, **options):
+        contexts.append(chromium.new_context(**({"viewport": {"width": 1280, "height": 900}} | options)))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(TIMEOUT_S * 1000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if "Policy" in message.text else None)
+        page.goto(url)
+        return page
+
+    yield open_window
+    for context in contexts:
+        context.close()
+    assert not errors
