@@ -6,6 +6,7 @@ import time
 
 from axe_playwright_python.sync_playwright import Axe
 
+CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),

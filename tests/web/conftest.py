@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 
@@ -170,11 +171,13 @@ def chromium():
     """A browser. Its loop runs in this thread meanwhile, so it goes before the next module's tests call asyncio."""
     from playwright.sync_api import expect, sync_playwright
 
-    from tests.web.browser import FLAGS, TIMEOUT_S
+    from tests.web.browser import CHROMIUM, FLAGS, TIMEOUT_S
 
+    if not os.path.exists(CHROMIUM):
+        pytest.skip("there is no Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
         expect.set_options(timeout=TIMEOUT_S * 1000)
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
 

@@ -44,8 +44,8 @@ def test_the_page_asks_for_a_token_and_shows_what_is_its_own(front_process, wind
     with alice.expect_download() as download:
         alice.get_by_role("link", name="Download").click()
     assert download.value.path().read_bytes()[4:8] == b"ftyp"
-    alice.reload()
-    expect(alice.locator(".list li")).to_have_count(1), "the token is kept for this tab"
+    alice.reload()  # the token is kept for this tab
+    expect(alice.locator(".list li")).to_have_count(1)
 
     bob = window(url)
     come_in(bob, "bob")

@@ -31,6 +31,7 @@ def test_everything_comes_first_and_then_what_changes(page, run):
             first = await stream.line()
             assert first["facts"]["metrics"] == "http://127.0.0.1:9464/metrics"
             assert first["facts"]["stages"][1] == "denoise"
+            assert first["facts"]["older_page_token"] == ""
             assert (first["server"]["ready"], first["server"]["models"][0]["name"]) == (False, "scripted")
             assert [each["generation_id"] for each in first["generations"]] == [generation.generation_id]
             assert first["generations"][0]["progress"]["frame_count"] == "4"
@@ -104,7 +105,10 @@ def test_a_chosen_generation_that_has_long_ended_is_shown_with_newer_ones(page, 
                 served.generations.cancel(generation.generation_id)
             for query, wanted in (("", [new]), (f"?generation={old.generation_id}", [new, old])):
                 stream = await served.ask("GET", f"/api/updates{query}")
-                shown = [each["generation_id"] for each in (await stream.line())["generations"]]
+                first = await stream.line()
+                shown = [each["generation_id"] for each in first["generations"]]
                 assert shown == [generation.generation_id for generation in wanted]
+            older = await served.ask("GET", f"/api/generations?page_token={first['facts']['older_page_token']}")
+            assert [each["generation_id"] for each in (await older.json())["generations"]] == [old.generation_id]
 
     run(scenario())

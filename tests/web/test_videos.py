@@ -176,7 +176,7 @@ def test_old_videos_make_room_and_forgotten_ones_go(videos, generations, run, mo
             assert set(room._videos) == {made[0].generation_id}
             generations.cancel(made[0].generation_id)
             await watched.task
-            with pytest.raises(NoVideoError, match="not a single frame"):
+            with pytest.raises(NoVideoError, match="there is not a single frame"):
                 await (await room.of(made[0])).plain_file()
 
     run(scenario())
@@ -192,5 +192,21 @@ def test_a_disk_that_refuses_ends_the_video_only(videos, generations, run, tmp_p
                 await room.of(generation)
             room.forget(generation.generation_id)
             in_the_way.rmdir()
+
+    run(scenario())
+
+
+def test_a_deleted_generation_ends_its_streams(videos, generations, run):
+    async def scenario():
+        async with videos() as room:
+            generations.keeper.when_forgotten(room.forget)
+            generation = create(generations, frame_count=60)
+            generations.start_next()
+            watcher = Watcher(await room.of(generation))
+            await store_frames(generations, generation, *range(30))
+            await watcher.until_frames(24)
+            room.forget(generation.generation_id)
+            await watcher.task
+            assert watcher.times() == list(range(24))
 
     run(scenario())

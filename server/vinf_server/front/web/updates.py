@@ -22,6 +22,7 @@ from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.leases import OpenStream
 from vinf_server.front.metrics import STAGES
 from vinf_server.front.rpc.server_info import ServerInfoService
+from vinf_server.front.rpc.validation import make_page_token
 from vinf_server.front.web.lanes import WINDOW_S, Lanes
 from vinf_server.front.web.snapshots import generation_dict, line, to_dict, version_of
 
@@ -82,8 +83,8 @@ class Updates:
     async def lines(self) -> AsyncIterator[bytes]:
         """Yield until the server ends its streams."""
         with self._holding() as held:
-            first = {"facts": self._facts | {"stages": STAGES, "lane_seconds": WINDOW_S}}
-            message: dict[str, Any] = first | self._news()
+            facts = {"stages": STAGES, "lane_seconds": WINDOW_S, "older_page_token": self._older_page_token()}
+            message: dict[str, Any] = {"facts": self._facts | facts} | self._news()
             said_at = 0.0
             while True:
                 now = time.monotonic()
@@ -149,6 +150,11 @@ class Updates:
                 self._versions[generation_id] = version
                 changed.append(generation_dict(generation, self._generations))
         return changed, gone
+
+    def _older_page_token(self) -> str:
+        """Where ListGenerations goes on behind the newest ones; empty when there are no others."""
+        page = self._generations.page(before_id="", states=frozenset(), limit=_NEWEST + 1, owner=self._owner)
+        return make_page_token(page[_NEWEST - 1].generation_id) if len(page) > _NEWEST else ""
 
     def _search(self) -> dict[str, Generation]:
         """Those that are at work or wait, the newest ones, what was shown before, and the chosen one."""

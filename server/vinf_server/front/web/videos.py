@@ -53,6 +53,7 @@ class EncodedVideo:
         self._failure: NoVideoError | None = None
         self.mime_type = ""
         self.is_complete = False
+        self._is_closed = False
         self.reader_count = 0
         self.asked_at = time.monotonic()
         self._plain_lock = asyncio.Lock()
@@ -84,8 +85,7 @@ class EncodedVideo:
             first_frame: the frame to begin with.
             is_over: asked whenever there is nothing to read; True ends the stream where it stands.
         """
-        with self.reading():
-            begin = 0
+        with self.reading(), suppress(FileNotFoundError):  # closed while it was read
             head = self._placed[0]
             yield await asyncio.to_thread(self._read, head.begin, head.end)
             begin = next((p.begin for p in reversed(self._placed[1:]) if p.first_frame <= first_frame), head.end)
@@ -94,7 +94,7 @@ class EncodedVideo:
                     data = await asyncio.to_thread(self._read, begin, min(self._size, begin + _READ_BYTES))
                     begin += len(data)
                     yield data
-                elif self.is_complete or self._failure is not None or is_over():
+                elif self.is_complete or self._is_closed or self._failure is not None or is_over():
                     return
                 else:
                     await wait_any(self._grown, self._generation.changed)
@@ -112,22 +112,24 @@ class EncodedVideo:
                 generationId=self._generation.generation_id,
             )
         with self.reading():
-            while not self.is_complete and self._failure is None:
+            while not self.is_complete and not self._is_closed and self._failure is None:
                 await self._grown.wait()
         if self._failure is not None:
             raise self._failure
-        if len(self._placed) < 2:
-            raise NoVideoError("not a single frame of this generation was made")
+        if self._is_closed or len(self._placed) < 2:
+            raise NoVideoError("there is not a single frame of this generation")
         async with self._plain_lock:
             if not self._plain.exists():
                 await self._in_thread(write_plain_file, self._path, self._plain)
         return self._plain
 
     async def close(self) -> None:
-        """Encode no more of it, and remove the files."""
+        """Encode no more of it, end the streams of it, and remove the files."""
+        self._is_closed = True
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+        self._grown.notify()
         for path in (self._path, self._plain):
             path.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ import { isOver, plural } from "./words.js";
 
 const generations = new Map();
 const older = new Set(); // shown because somebody asked for them
-let olderToken = null; // of the next page; null: nobody has asked yet
+let olderToken = ""; // of their next page; empty: there is none
 let server = null;
 let facts = null;
 let isConnected = false;
@@ -37,6 +37,7 @@ function take(message) {
   if (message.facts) {
     facts = message.facts;
     lanes.setFacts(facts);
+    if (!older.size) olderToken = facts.older_page_token;
     for (const id of generations.keys()) if (!older.has(id)) generations.delete(id);
   }
   if (message.server) server = message.server;
@@ -74,7 +75,7 @@ function setConnection(isThere) {
 function draw() {
   list.show(generations.values(), viewer.id, Date.now() + lanes.skew);
   byId("list-empty").hidden = generations.size > 0;
-  byId("older").hidden = olderToken === "" || generations.size < 50;
+  byId("older").hidden = !olderToken;
   drawServer();
 }
 
@@ -94,7 +95,9 @@ function drawServer() {
   if (!server) return;
   const model = server.models[0];
   if (model) form.describe(model, server.limits);
-  const metrics = facts?.metrics ? make("a", { href: facts.metrics, rel: "noreferrer" }, "for Prometheus") : null;
+  // An address that means every one of the machine's is found where this page was.
+  const address = facts?.metrics.replace(/\/\/(0\.0\.0\.0|\[::\])/, `//${location.hostname}`);
+  const metrics = address ? make("a", { href: address, rel: "noreferrer" }, "for Prometheus") : null;
   showFacts(byId("server-facts"), [
     ["Model", model?.name ?? "not known yet"],
     ["Queue", plural(server.waiting_generation_count, "video")],
@@ -140,12 +143,14 @@ async function act(request) {
   }
 }
 
-byId("older").addEventListener("click", async () => {
-  const reply = await (await call(`/api/generations?page_token=${encodeURIComponent(olderToken ?? "")}`)).json();
-  olderToken = reply.next_page_token;
-  for (const generation of reply.generations.filter(isOver)) {
-    generations.set(generation.generation_id, generation);
-    older.add(generation.generation_id);
-  }
-  draw();
-});
+byId("older").addEventListener("click", () =>
+  act(async () => {
+    const reply = await (await call(`/api/generations?page_token=${encodeURIComponent(olderToken)}`)).json();
+    olderToken = reply.next_page_token;
+    for (const generation of reply.generations.filter(isOver)) {
+      generations.set(generation.generation_id, generation);
+      older.add(generation.generation_id);
+    }
+    draw();
+  }),
+);
