@@ -49,7 +49,8 @@ const ICONS = {
 /** A small picture for a button that has a name of its own. */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  for (const [key, value] of Object.entries({ viewBox: "0 0 16 16", width: 16, height: 16, class: `icon icon-${name}`, "aria-hidden": "true" })) {
+  const size = { viewBox: "0 0 16 16", width: 16, height: 16 };
+  for (const [key, value] of Object.entries({ ...size, class: `icon icon-${name}`, "aria-hidden": "true" })) {
     svg.setAttribute(key, value);
   }
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");

@@ -5,8 +5,12 @@ import { make, setText } from "./dom.js";
 
 let fieldCount = 0;
 
+const numberInput = () => make("input", { type: "text", inputMode: "numeric", autocomplete: "off" });
+const textInput = () => make("input", { type: "text", autocomplete: "off" });
+const option = (name) => make("option", { value: name }, name);
+
 /** A labelled input with a hint and room for what is wrong with it. */
-function field(label, path, { hint = "", input = make("input", { type: "text", inputMode: "numeric", autocomplete: "off" }) } = {}) {
+function field(label, path, { hint = "", input = numberInput() } = {}) {
   const id = `field-${(fieldCount += 1)}`;
   Object.assign(input, { id });
   input.dataset.field = path;
@@ -34,10 +38,10 @@ export class NewVideo {
     this.rate = 24;
     const area = () => make("textarea", { rows: 2, autocomplete: "off", spellcheck: false });
     this.prompt = field("Prompt", "spec.prompt", { input: area() });
-    this.negative = field("Not to be seen", "spec.negative_prompt", { input: make("input", { type: "text", autocomplete: "off" }) });
+    this.negative = field("Not to be seen", "spec.negative_prompt", { input: textInput() });
     this.words = make("details", { className: "words", hidden: true });
     this.length = field("Length", "spec.frame_count");
-    this.unit = make("select", { onchange: () => this.hintLength() }, make("option", { value: "frames" }, "frames"), make("option", { value: "seconds" }, "seconds"));
+    this.unit = make("select", { onchange: () => this.hintLength() }, option("frames"), option("seconds"));
     this.unit.setAttribute("aria-label", "Unit of the length");
     const joined = make("span", { className: "joined" });
     const length = this.length.querySelector("input");
@@ -54,6 +58,8 @@ export class NewVideo {
     this.segments = make("div", { className: "segments" });
     this.problem = make("p", { className: "problem", role: "alert", hidden: true });
     this.send = make("button", { type: "submit", className: "main" }, "Make it");
+    const later = make("button", { type: "button", className: "quiet", onclick: () => this.addSegment() });
+    later.textContent = "Add a later prompt";
     form.append(
       this.prompt,
       this.words,
@@ -68,7 +74,7 @@ export class NewVideo {
         make("div", { className: "row" }, this.interval, this.priority),
       ),
       this.segments,
-      make("div", { className: "actions" }, make("button", { type: "button", className: "quiet", onclick: () => this.addSegment() }, "Add a later prompt"), this.send),
+      make("div", { className: "actions" }, later, this.send),
       this.problem,
     );
     this.more = form.querySelector(".more");
@@ -89,7 +95,8 @@ export class NewVideo {
     this.known = key;
     this.model = model;
     this.rate = model.default_frame_rate.num / model.default_frame_rate.den;
-    setHint(this.prompt, model.max_prompt_words ? `up to ${model.max_prompt_words} words` : `up to ${model.max_prompt_chars} characters`);
+    const { max_prompt_words: words, max_prompt_chars: characters } = model;
+    setHint(this.prompt, words ? `up to ${words} words` : `up to ${characters} characters`);
     this.showWords(model.vocabulary);
     setHint(this.steps, `1 to ${limits.max_step_count}`, String(model.default_step_count));
     const size = (low, high) => `${low} to ${high}, a multiple of ${model.size_multiple}`;
@@ -104,7 +111,8 @@ export class NewVideo {
     const scale = this.unit.value === "seconds" ? this.rate : 1;
     const most = Number(this.model.max_frame_count_at_default_size) || Number(this.model.max_frame_count);
     const shown = (frames) => String(Number((frames / scale).toFixed(2)));
-    setText(this.length.querySelector(".hint"), `up to ${Number(shown(most)).toLocaleString("en")} (${this.rate} frames/s)`);
+    const limit = Number(shown(most)).toLocaleString("en");
+    setText(this.length.querySelector(".hint"), `up to ${limit} (${this.rate} frames/s)`);
     this.length.querySelector("input").placeholder = shown(Number(this.model.default_frame_count));
   }
 
@@ -115,9 +123,10 @@ export class NewVideo {
       area.value = `${area.value.trimEnd()} ${word}`.trimStart();
       this.complain(area, "");
     };
+    const buttons = words.map((word) => make("button", { type: "button", onclick: () => add(word) }, word));
     this.words.replaceChildren(
       make("summary", {}, `The ${words.length} words it knows`),
-      make("p", { className: "word-list" }, ...words.map((word) => make("button", { type: "button", onclick: () => add(word) }, word))),
+      make("p", { className: "word-list" }, ...buttons),
     );
   }
 
@@ -129,8 +138,13 @@ export class NewVideo {
       "fieldset",
       {},
       make("legend", {}, `Prompt ${index + 2}`),
-      field("Prompt", `${path}.prompt`, { input: make("input", { type: "text", autocomplete: "off" }) }),
-      make("div", { className: "row" }, field("From frame", `${path}.start_frame_index`), field("Transition", `${path}.transition_frame_count`, { hint: "frames" })),
+      field("Prompt", `${path}.prompt`, { input: textInput() }),
+      make(
+        "div",
+        { className: "row" },
+        field("From frame", `${path}.start_frame_index`),
+        field("Transition", `${path}.transition_frame_count`, { hint: "frames" }),
+      ),
       make("p", { className: "check" }, cut, make("label", { htmlFor: cut.id }, "Cut: a new scene starts")),
     );
     box.append(make("button", { type: "button", className: "quiet", onclick: () => this.dropLast() }, "Remove"));
@@ -198,7 +212,9 @@ export class NewVideo {
 
   /** For the server 0 is the default, which is not what somebody means who types it. */
   hasZeros() {
-    const zeros = [this.length, this.steps, this.width, this.height].map((box) => box.querySelector("input")).filter((input) => /^[+-]?0+(\.0*)?$/.test(input.value.trim()));
+    const zeros = [this.length, this.steps, this.width, this.height]
+      .map((box) => box.querySelector("input"))
+      .filter((input) => /^[+-]?0+(\.0*)?$/.test(input.value.trim()));
     for (const input of zeros) this.complain(input, "must be more than 0; empty means the default");
     zeros[0]?.focus();
     return zeros.length > 0;

@@ -3,7 +3,7 @@
 import { make, setAttribute, setText } from "./dom.js";
 import { bytes } from "./words.js";
 
-const NAMES = { text: "text", denoise: "denoise", communicate: "exchange", checkpoint: "checkpoint", decode: "decode", deliver: "deliver" };
+const NAMES = { communicate: "exchange" }; // the others go by their own
 const HEIGHT = 44;
 const BEAT_MS = 1000;
 
@@ -14,7 +14,7 @@ export class Lanes {
     this.stages = [];
     this.seconds = 120;
     this.lanes = new Map();
-    const axis = make("div", { className: "axis" }, make("span", {}, "2 min ago"), make("span", {}, "1 min ago"), make("span", {}, "now"));
+    const axis = make("div", { className: "axis" }, ...["2 min ago", "1 min ago", "now"].map((text) => make("span", {}, text)));
     this.scale = make("div", { className: "lane scale", "aria-hidden": "true" }, make("span", {}), axis);
     element.append(this.scale);
     this.skew = 0; // of this clock against the server's
@@ -27,7 +27,10 @@ export class Lanes {
     this.seconds = seconds;
     this.lanes.forEach((lane) => (lane.samples = []));
     this.legend.replaceChildren(
-      ...stages.map((stage) => make("li", {}, make("span", { className: `swatch stage-${stage}` }), NAMES[stage] ?? stage)),
+      ...stages.map((stage) => {
+        const swatch = make("span", { className: `swatch stage-${stage}` });
+        return make("li", {}, swatch, NAMES[stage] ?? stage);
+      }),
     );
   }
 
@@ -96,13 +99,14 @@ export class Lanes {
     const last = lane.samples.at(-1);
     if (!last) return;
     const recent = lane.samples.filter((each) => each.end > now - 3000);
-    const speed = recent.reduce((sum, each) => sum + each.speed * each.seconds, 0) / Math.max(1, recent.reduce((sum, each) => sum + each.seconds, 0));
+    const frames = sum(recent, (each) => each.speed * each.seconds);
+    const speed = frames / Math.max(1, sum(recent, (each) => each.seconds));
     setText(lane.speed, `${lane.isUp ? speed.toFixed(1) : "0.0"} frames/s`);
     setText(lane.memory, last.total ? `${bytes(last.used)} of ${bytes(last.total)}` : bytes(last.used));
     lane.meter.value = last.total ? last.used / last.total : 0;
-    const span = lane.samples.reduce((sum, each) => sum + each.seconds, 0) || 1;
+    const span = sum(lane.samples, (each) => each.seconds) || 1;
     const shares = this.stages
-      .map((stage, index) => [stage, lane.samples.reduce((sum, each) => sum + each.busy[index], 0) / span])
+      .map((stage, index) => [stage, sum(lane.samples, (each) => each.busy[index]) / span])
       .filter(([, share]) => share >= 0.005)
       .map(([stage, share]) => `${NAMES[stage] ?? stage} ${Math.round(100 * share)} %`);
     setAttribute(lane.canvas, "aria-label", `Rank ${rank}, over two minutes: ${shares.join(", ") || "nothing to do"}`);
@@ -119,7 +123,9 @@ export class Lanes {
     const paper = canvas.getContext("2d");
     paper.clearRect(0, 0, width, height);
     paper.fillStyle = style.getPropertyValue("--grid");
-    for (let back = 30; back < this.seconds; back += 30) paper.fillRect(Math.round(width * (1 - back / this.seconds)), 0, Math.max(1, Math.floor(ratio)), height);
+    for (let back = 30; back < this.seconds; back += 30) {
+      paper.fillRect(Math.round(width * (1 - back / this.seconds)), 0, Math.max(1, Math.floor(ratio)), height);
+    }
     const colours = this.stages.map((stage) => style.getPropertyValue(`--stage-${stage}`));
     const place = (ms) => width * (1 - (now - ms) / (this.seconds * 1000));
     let before = -Infinity;
@@ -142,13 +148,15 @@ export class Lanes {
   }
 }
 
+const sum = (items, value) => items.reduce((total, each) => total + value(each), 0);
+
 /** Work is told when a piece of it ends; what is more than its second goes to the seconds before. */
 function spreadBack(samples) {
   for (let index = samples.length - 1; index > 0; index -= 1) {
     const { busy, seconds } = samples[index];
-    const sum = busy.reduce((total, each) => total + each, 0);
-    if (sum <= seconds * 1.001) return;
-    const kept = seconds / sum;
+    const told = sum(busy, (each) => each);
+    if (told <= seconds * 1.001) return;
+    const kept = seconds / told;
     const before = samples[index - 1];
     busy.forEach((each, stage) => {
       before.busy[stage] += each * (1 - kept);

@@ -30,7 +30,8 @@ export class List {
     sorted.forEach((generation, index) => {
       const entry = this.entries.get(generation.generation_id) ?? this.add(generation.generation_id);
       // Moving an element takes the focus from it.
-      if (this.element.children[index] !== entry.item) this.element.insertBefore(entry.item, this.element.children[index] ?? null);
+      const there = this.element.children[index] ?? null;
+      if (there !== entry.item) this.element.insertBefore(entry.item, there);
       this.fill(entry, generation, chosen === generation.generation_id, now);
     });
   }
@@ -41,14 +42,15 @@ export class List {
   }
 
   add(id) {
+    const button = (text, onclick) => make("button", { type: "button", className: "quiet small", onclick }, text);
     const entry = {
       title: make("span", { className: "title" }),
       chip: make("span", { className: "chip" }),
       words: make("span", { className: "muted" }),
       facts: make("span", { className: "muted facts-line" }),
       bar: make("progress", { max: 1 }),
-      cancel: make("button", { type: "button", className: "quiet small", onclick: () => this.handlers.onCancel(entry.generation) }, "Cancel"),
-      remove: make("button", { type: "button", className: "quiet small", onclick: () => this.handlers.onDelete(entry.generation) }, "Delete"),
+      cancel: button("Cancel", () => this.handlers.onCancel(entry.generation)),
+      remove: button("Delete", () => this.handlers.onDelete(entry.generation)),
     };
     entry.open = make(
       "button",
@@ -72,10 +74,8 @@ export class List {
     setAttribute(entry.chip, "data-tone", tone);
     setText(entry.words, shortWords(generation));
     const frames = Number(spec.frame_count);
-    setText(
-      entry.facts,
-      [plural(frames, "frame"), duration(frames / rateOf(generation)), `${spec.width}×${spec.height}`, ago(generation.create_time, now)].join(" · "),
-    );
+    const length = [plural(frames, "frame"), duration(frames / rateOf(generation))];
+    setText(entry.facts, [...length, `${spec.width}×${spec.height}`, ago(generation.create_time, now)].join(" · "));
     setAttribute(entry.open, "aria-current", isChosen ? "true" : null);
     setAttribute(entry.bar, "aria-label", `Progress of ${spec.prompt}`);
     entry.bar.hidden = over;

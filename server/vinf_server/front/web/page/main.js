@@ -110,7 +110,7 @@ function drawServer() {
 async function cancel(generation) {
   const yes = await confirmed({
     title: "Cancel this video?",
-    text: `“${generation.resolved_spec.prompt}” stops after the step in work. Frames that were made can still be seen.`,
+    text: `“${generation.resolved_spec.prompt}” stops after the step in work. Frames that were made stay.`,
     yes: "Cancel it",
   });
   if (yes) await act(() => call(`${pathOf(generation.generation_id)}/cancel`, { method: "POST", body: {} }));

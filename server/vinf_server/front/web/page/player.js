@@ -85,9 +85,11 @@ export class Player {
     if (!buffered.length) return;
     const start = buffered.start(0);
     const end = buffered.end(buffered.length - 1);
-    const isThere = Array.from({ length: buffered.length }).some((_, each) => buffered.start(each) <= time && time < buffered.end(each));
-    if (isThere) this.video.currentTime = time;
-    else if ((time < start || time > end + MOST_AHEAD_S / 4) && wanted < Number(this.generation.next_frame_index)) this.load(wanted);
+    const ranges = Array.from({ length: buffered.length }, (_, each) => [buffered.start(each), buffered.end(each)]);
+    const isMade = wanted < Number(this.generation.next_frame_index);
+    const isFar = time < start || time > end + MOST_AHEAD_S / 4;
+    if (ranges.some(([from, to]) => from <= time && time < to)) this.video.currentTime = time;
+    else if (isMade && isFar) this.load(wanted);
     else this.video.currentTime = time < start ? start : end - 0.5 / this.rate;
     this.onChange();
   }
@@ -149,10 +151,11 @@ export class Player {
       if (done || signal.aborted) return;
       await this.append(buffer, value, signal);
       const { video } = this;
-      if (video.buffered.length && video.currentTime < video.buffered.start(0)) video.currentTime = video.buffered.start(0);
+      const first = video.buffered.length ? video.buffered.start(0) : 0;
+      if (video.currentTime < first) video.currentTime = first;
       if (this.wantsToPlay && video.paused && video.buffered.length) this.play();
       this.onChange();
-      while (!signal.aborted && video.buffered.length && video.buffered.end(video.buffered.length - 1) - video.currentTime > MOST_AHEAD_S) {
+      while (!signal.aborted && this.readyFrames / this.rate - video.currentTime > MOST_AHEAD_S) {
         await once(video, "timeupdate");
       }
     }

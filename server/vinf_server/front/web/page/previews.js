@@ -1,6 +1,6 @@
 // What a few frames of every clip look like while they are denoised.
 
-import { make, setAttribute, setText } from "./dom.js";
+import { make, setText } from "./dom.js";
 
 export class Previews {
   constructor(element) {
@@ -24,7 +24,8 @@ export class Previews {
     for (const { frame_index: frame, completed_step_count: step, jpeg } of pictures) {
       const known = this.pictures.get(frame) ?? this.add(frame);
       if (known.image.src) URL.revokeObjectURL(known.image.src);
-      known.image.src = URL.createObjectURL(new Blob([Uint8Array.from(atob(jpeg), (c) => c.charCodeAt(0))], { type: "image/jpeg" }));
+      const bytes = Uint8Array.from(atob(jpeg), (character) => character.charCodeAt(0));
+      known.image.src = URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" }));
       known.image.alt = `Frame ${frame} after step ${step}`;
       setText(known.step, `step ${step}`);
     }
@@ -48,11 +49,10 @@ export class Previews {
     const rows = clips.map((clip, rank) => {
       const start = Number(clip.start_frame_index);
       const own = frames.filter((frame) => frame >= start && frame < start + Number(clip.frame_count));
-      return own.length
-        ? make("div", { className: "preview-row" }, make("span", { className: "preview-rank" }, `rank ${rank}`), ...own.map((frame) => this.pictures.get(frame).figure))
-        : null;
+      if (!own.length) return null;
+      const name = make("span", { className: "preview-rank" }, `rank ${rank}`);
+      return make("div", { className: "preview-row" }, name, ...own.map((frame) => this.pictures.get(frame).figure));
     });
     this.element.replaceChildren(...rows.filter(Boolean));
-    setAttribute(this.element, "data-rows", rows.filter(Boolean).length);
   }
 }

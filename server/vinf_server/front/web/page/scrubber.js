@@ -5,6 +5,8 @@ import { clock, rateOf } from "./words.js";
 
 const MOST_LABELS = 8;
 
+const startOf = (part) => Number(part.start_frame_index ?? 0);
+
 export class Scrubber {
   /** @param onSeek called with a frame. @param onToggle when the space bar is pressed. */
   constructor(element, { onSeek, onToggle }) {
@@ -14,8 +16,8 @@ export class Scrubber {
     this.marks = make("div", { className: "marks" });
     this.head = make("div", { className: "head" });
     this.track = make("div", { className: "track" }, this.made, this.ready, this.marks, this.head);
-    this.slider = make("div", { className: "slider", tabIndex: 0, role: "slider", "aria-label": "Frame", "aria-valuemin": 0 }, this.track);
-    this.slider.setAttribute("aria-describedby", "seams-text");
+    const names = { role: "slider", "aria-label": "Frame", "aria-valuemin": 0, "aria-describedby": "seams-text" };
+    this.slider = make("div", { className: "slider", tabIndex: 0, ...names }, this.track);
     this.prompts = make("div", { className: "bands prompts", "aria-hidden": "true" });
     this.clips = make("div", { className: "bands clips", "aria-hidden": "true" });
     this.words = make("p", { className: "unseen", id: "seams-text" });
@@ -35,7 +37,7 @@ export class Scrubber {
   /** First frames of all clips but the first: the seams. */
   get seams() {
     return (this.generation?.clips ?? [])
-      .map((clip) => Number(clip.start_frame_index))
+      .map(startOf)
       .filter((start, index, all) => start > 0 && start < this.count && all.indexOf(start) === index);
   }
 
@@ -52,7 +54,7 @@ export class Scrubber {
     this.head.style.left = `${(100 * (frame + 0.5)) / this.count}%`;
     setAttribute(this.slider, "aria-valuemax", this.count - 1);
     setAttribute(this.slider, "aria-valuenow", frame);
-    const clip = generation.clips.findLastIndex((each) => Number(each.start_frame_index) <= frame && Number(each.frame_count) > 0);
+    const clip = generation.clips.findLastIndex((each) => startOf(each) <= frame && Number(each.frame_count) > 0);
     const whose = clip >= 0 ? `, clip of rank ${clip}` : "";
     setAttribute(this.slider, "aria-valuetext", `frame ${frame} of ${this.count}, ${clock(frame / this.rate)}${whose}`);
     this.mark();
@@ -64,22 +66,29 @@ export class Scrubber {
     const key = JSON.stringify([clips, spec.prompt_segments, this.count]);
     if (key === this.marked) return;
     this.marked = key;
-    const segments = spec.prompt_segments.map((each) => ({ start: Number(each.start_frame_index ?? 0), prompt: each.prompt, cut: each.cut }));
-    const lines = this.seams.map((start) => this.line(start, "seam", `Seam: rank ${this.rankFrom(start)}'s clip begins with frame ${start}`));
-    lines.push(...segments.map(({ start, cut, prompt }) => this.line(start, cut ? "cut" : "segment", `${cut ? "Cut" : "Prompt"} at frame ${start}: ${prompt}`)));
-    this.marks.replaceChildren(...lines);
-    const named = clips.filter((clip) => Number(clip.frame_count) > 0);
-    this.bands(this.clips, named.length <= MOST_LABELS ? named.map((clip) => [Number(clip.start_frame_index), `rank ${clips.indexOf(clip)} · ${clip.start_frame_index}–${Number(clip.start_frame_index) + Number(clip.frame_count) - 1}`]) : []);
-    this.bands(this.prompts, segments.length ? [[0, spec.prompt], ...segments.map(({ start, prompt, cut }) => [start, `${cut ? "✂ " : ""}${prompt}`])] : []);
+    const segments = spec.prompt_segments.map(({ prompt, cut, ...each }) => ({ start: startOf(each), prompt, cut }));
+    this.marks.replaceChildren(
+      ...this.seams.map((start) => {
+        const rank = clips.findLastIndex((each) => startOf(each) === start);
+        return this.line(start, "seam", `Seam: the clip of rank ${rank} begins with frame ${start}`);
+      }),
+      ...segments.map(({ start, cut, prompt }) => {
+        const title = `${cut ? "Cut" : "Prompt"} at frame ${start}: ${prompt}`;
+        return this.line(start, cut ? "cut" : "segment", title);
+      }),
+    );
+    const whose = clips
+      .map((clip, rank) => [startOf(clip), Number(clip.frame_count), rank])
+      .filter(([, count]) => count > 0)
+      .map(([start, count, rank]) => [start, `rank ${rank} · ${start}–${start + count - 1}`]);
+    this.bands(this.clips, whose.length <= MOST_LABELS ? whose : []);
+    const later = segments.map(({ start, prompt, cut }) => [start, cut ? `✂ ${prompt}` : prompt]);
+    this.bands(this.prompts, later.length ? [[0, spec.prompt], ...later] : []);
     const told = [
       this.seams.length ? `Seams before frames ${this.seams.join(", ")}.` : "",
       ...segments.map(({ start, cut, prompt }) => `From frame ${start}${cut ? ", after a cut" : ""}: ${prompt}.`),
     ];
     setText(this.words, told.filter(Boolean).join(" "));
-  }
-
-  rankFrom(start) {
-    return this.generation.clips.findLastIndex((each) => Number(each.start_frame_index) === start);
   }
 
   line(start, kind, title) {

@@ -44,7 +44,8 @@ export class Updates {
       try {
         await this.follow(mine);
       } catch (error) {
-        if (!(error instanceof ApiError) && error.name !== "AbortError" && !(error instanceof TypeError)) console.error(error);
+        const isExpected = error instanceof ApiError || error instanceof TypeError || error.name === "AbortError";
+        if (!isExpected) console.error(error);
       }
       if (mine.signal.aborted && !mine.isSilent) continue;
       this.onConnection(false);
@@ -65,7 +66,8 @@ export class Updates {
     };
     try {
       // Not bounded: it may be waiting for somebody to type a token.
-      const response = await call(`/api/updates?generation=${encodeURIComponent(this.chosen)}`, { signal: abort.signal });
+      const path = `/api/updates?generation=${encodeURIComponent(this.chosen)}`;
+      const response = await call(path, { signal: abort.signal });
       listen();
       for await (const message of lines(response)) {
         listen();

@@ -5,7 +5,8 @@ import { byId, icon, make, setAttribute, setText, showFacts } from "./dom.js";
 import { Player } from "./player.js";
 import { Previews } from "./previews.js";
 import { Scrubber } from "./scrubber.js";
-import { bytes, clock, duration, isOver, plural, progressWords, rateOf, secondsBetween, solverWords, stateOf, stateWords } from "./words.js";
+import { bytes, clock, duration, isOver, plural, progressWords, rateOf, secondsBetween } from "./words.js";
+import { solverWords, stateOf, stateWords } from "./words.js";
 
 export class Viewer {
   constructor() {
@@ -29,7 +30,10 @@ export class Viewer {
   }
 
   buildControls() {
-    const button = (name, label, onclick, ...content) => make("button", { id: name, type: "button", className: "quiet", title: label, "aria-label": label, onclick }, ...content);
+    const button = (id, label, onclick, ...content) => {
+      const names = { id, title: label, "aria-label": label };
+      return make("button", { ...names, type: "button", className: "quiet", onclick }, ...content);
+    };
     const controls = byId("controls");
     const timeline = make("div", { className: "timeline" });
     this.playButton = button("play", "Play", () => this.player.toggle(), icon("play"), icon("pause"));
@@ -38,8 +42,12 @@ export class Viewer {
     this.edge = button("newest", "Newest frame", () => this.player.seek(this.player.readyFrames - 1), "Newest");
     this.full = button("full", "Full screen", () => byId("stage").requestFullscreen?.(), icon("full"));
     this.place = make("span", { className: "place" });
-    controls.append(timeline, make("div", { className: "buttons" }, this.playButton, this.place, this.back, this.next, this.edge, this.full));
-    this.scrubber = new Scrubber(timeline, { onSeek: (frame) => this.player.seek(frame), onToggle: () => this.player.toggle() });
+    const buttons = [this.playButton, this.place, this.back, this.next, this.edge, this.full];
+    controls.append(timeline, make("div", { className: "buttons" }, ...buttons));
+    this.scrubber = new Scrubber(timeline, {
+      onSeek: (frame) => this.player.seek(frame),
+      onToggle: () => this.player.toggle(),
+    });
   }
 
   get id() {
@@ -111,12 +119,17 @@ export class Viewer {
     const hint = byId("stage-hint");
     hint.hidden = plays || shows;
     if (!hint.hidden) setText(hint, this.hint());
-    if (generation) byId("stage").style.setProperty("--ratio", `${generation.resolved_spec.width} / ${generation.resolved_spec.height}`);
+    if (generation) {
+      const { width, height } = generation.resolved_spec;
+      byId("stage").style.setProperty("--ratio", `${width} / ${height}`);
+    }
     setAttribute(byId("stage"), "data-shows", plays ? "video" : shows ? "previews" : "nothing");
     const making = byId("making");
     const waits = plays && !isOver(generation) && this.player.isAtEdge;
     making.hidden = !waits;
-    if (waits) setText(making, `making frame ${Math.min(this.player.readyFrames + 1, Number(generation.progress.frame_count))} of ${generation.progress.frame_count}`);
+    if (!waits) return;
+    const count = Number(generation.progress.frame_count);
+    setText(making, `making frame ${Math.min(this.player.readyFrames + 1, count)} of ${count}`);
   }
 
   hint() {
@@ -124,7 +137,8 @@ export class Viewer {
     if (!generation) return "Describe a video, or choose one that was made.";
     if (isOver(generation) && !Number(generation.progress.completed_frame_count)) return "No frame of it was made.";
     if (Number(generation.progress.completed_frame_count)) return "Getting the video ready";
-    return { PENDING: "It has not begun yet.", RUNNING: "Pictures come after the first steps." }[stateOf(generation)] ?? "";
+    const hints = { PENDING: "It has not begun yet.", RUNNING: "Pictures come after the first steps." };
+    return hints[stateOf(generation)] ?? "";
   }
 
   drawControls(plays) {
@@ -143,7 +157,8 @@ export class Viewer {
     this.next.disabled = !plays || !seams.some((start) => start > player.frame && start < player.readyFrames);
     this.back.hidden = this.next.hidden = !seams.length;
     const total = Number(generation.progress.frame_count);
-    setText(this.place, plays ? `frame ${player.frame} of ${total} · ${clock(player.frame / player.rate)}` : `${plural(total, "frame")} · ${duration(total / rateOf(generation))}`);
+    const whole = `${plural(total, "frame")} · ${duration(total / player.rate)}`;
+    setText(this.place, plays ? `frame ${player.frame} of ${total} · ${clock(player.frame / player.rate)}` : whole);
   }
 
   jump(direction) {
@@ -159,9 +174,10 @@ export class Viewer {
     const took = secondsBetween(generation.start_time, generation.end_time);
     const first = secondsBetween(generation.create_time, generation.first_frame_time);
     const memory = generation.peak_rank_memory_bytes.map(Number);
+    const frames = Number(spec.frame_count);
     showFacts(byId("viewer-facts"), [
       ["Size", `${spec.width} × ${spec.height}`],
-      ["Length", `${plural(Number(spec.frame_count), "frame")}, ${duration(Number(spec.frame_count) / rate)} at ${Number(rate.toFixed(2))}/s`],
+      ["Length", `${plural(frames, "frame")}, ${duration(frames / rate)} at ${Number(rate.toFixed(2))}/s`],
       ["Steps", `${spec.inference_step_count}, ${solverWords(spec.solver)}`],
       ["Guidance", String(spec.guidance_scale)],
       ["Seed", spec.seed],

@@ -27,7 +27,8 @@ export function duration(seconds) {
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min${whole % 60 ? ` ${whole % 60} s` : ""}`;
-  return `${Math.floor(whole / 3600)} h${Math.floor((whole % 3600) / 60) ? ` ${Math.floor((whole % 3600) / 60)} min` : ""}`;
+  const minutes = Math.floor((whole % 3600) / 60);
+  return `${Math.floor(whole / 3600)} h${minutes ? ` ${minutes} min` : ""}`;
 }
 
 /** 0:07.5 for a place in a video. */
@@ -46,6 +47,12 @@ export function bytes(count) {
 
 export const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
+const WHY_AGAIN = {
+  WORKER_LOST: " It goes on when the ranks are back.",
+  PREEMPTED: " Another one went first.",
+  SERVER_RESTARTED: " The server was restarted.",
+};
+
 /** What a generation does now, in a sentence. */
 export function progressWords(generation) {
   const { progress, error, state_reason: reason } = generation;
@@ -56,8 +63,8 @@ export function progressWords(generation) {
   switch (stateOf(generation)) {
     case "PENDING": {
       const ahead = progress.queue_position;
-      const why = { WORKER_LOST: " It goes on when the ranks are back.", PREEMPTED: " Another one went first." }[reason] ?? "";
-      return (ahead ? `Waiting behind ${plural(ahead, "other")}.` : "Next in the queue.") + why;
+      const place = ahead ? `Waiting behind ${plural(ahead, "other")}.` : "Next in the queue.";
+      return `${place}${WHY_AGAIN[reason] ?? ""}`;
     }
     case "RUNNING":
       if (made > 0 || progress.stage === "GENERATION_STAGE_DECODE") return `Decoding, frame ${made} of ${frames}`;
@@ -81,8 +88,9 @@ export function progressWords(generation) {
 export function shortWords(generation) {
   const { progress } = generation;
   if (stateOf(generation) !== "RUNNING") return progressWords(generation);
-  if (Number(progress.completed_frame_count)) return `frame ${progress.completed_frame_count} of ${progress.frame_count}`;
-  return progress.completed_step_count ? `step ${progress.completed_step_count} of ${progress.step_count}` : "starting";
+  const { completed_frame_count: frames, completed_step_count: steps } = progress;
+  if (Number(frames)) return `frame ${frames} of ${progress.frame_count}`;
+  return steps ? `step ${steps} of ${progress.step_count}` : "starting";
 }
 
 /** A solver's own name. */
