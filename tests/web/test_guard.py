@@ -87,6 +87,7 @@ def test_every_answer_forbids_what_the_page_does_not_need(page, run, path):
             assert "http" not in policy, "nothing from elsewhere"
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert "server" not in answer.headers
+            assert answer.headers["cache-control"] in ("no-cache", "no-store")
 
     run(scenario())
 

@@ -18,6 +18,7 @@ from tests.server.conftest import QUICK_AGENT, ROOT
 from tests.support.certificates import Authority
 from vinf_server.cli import parse_config
 from vinf_server.config import ConfigError
+from vinf_server.front.rpc.doors import Doors
 
 TIMEOUT_S = 30
 
@@ -75,6 +76,14 @@ def test_flags_that_work():
     assert (config.web, config.web_names) == (None, ())
     config = parse_config(["--device", "cpu", "--web", "0.0.0.0:80", "--insecure", "--web-names", "a,b.example.org"])
     assert (str(config.web), config.web_names) == ("0.0.0.0:80", ("a", "b.example.org"))
+
+
+@pytest.mark.fast
+def test_a_page_for_everybody_is_warned_of(caplog):
+    Doors.open(parse_config(["--device", "cpu", "--web", "0.0.0.0:80", "--insecure"]))
+    assert [record.getMessage() for record in caplog.records] == [
+        "everybody who can reach 0.0.0.0:80 may use this server: neither --tokens nor --tls-client-ca is given"
+    ]
 
 
 @pytest.mark.process

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import grpc
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
-from vinf_server.config import Address, ServeConfig
+from vinf_server.config import Address, ConfigError, ServeConfig
 from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.data_dir import DataDir
 from vinf_server.front.disk import DiskSpace
@@ -284,7 +284,12 @@ class Front:
         if self._config.web is None:
             return
         # Imported here: who does not want it starts faster.
-        from vinf_server.front.web.server import PageServer
+        try:
+            from vinf_server.front.web.server import PageServer
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "--web", f"needs {error.name}, which is not installed: pip install vinf[server]"
+            ) from error
 
         page = PageServer(
             self._config,

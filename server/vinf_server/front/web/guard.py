@@ -59,6 +59,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
+                headers.setdefault("Cache-Control", "no-cache")  # the next version's page is not this one's
             await send(message)
 
         try:

@@ -14,7 +14,8 @@ export class Lanes {
     this.stages = [];
     this.seconds = 120;
     this.lanes = new Map();
-    const axis = make("div", { className: "axis" }, ...["2 min ago", "1 min ago", "now"].map((text) => make("span", {}, text)));
+    const times = ["2 min ago", "1 min ago", "now"].map((text) => make("span", {}, text));
+    const axis = make("div", { className: "axis" }, ...times);
     this.scale = make("div", { className: "lane scale", "aria-hidden": "true" }, make("span", {}), axis);
     element.append(this.scale);
     this.skew = 0; // of this clock against the server's
