@@ -63,6 +63,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--ranks", type=int, default=None, metavar="N", help="processes in the group (default: CUDA devices, else 2)")
     add("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="where clients connect; port 0 picks one")
     add("--metrics", default="127.0.0.1:9464", metavar="HOST:PORT", help="where Prometheus scrapes, or off")
+    add("--web", default="off", metavar="HOST:PORT", help="where browsers find a page to watch; port 0 picks one")
+    add(
+        "--web-names",
+        default="",
+        metavar="NAMES",
+        help="names besides the machine's own, with commas between, that browsers ask for the page by, such as that of "
+        "a proxy before it",
+    )
     add("--data-dir", type=Path, default=default_data_dir(), metavar="DIR", help="generations, frames and logs")
     add(
         "--disk-budget",
@@ -197,6 +205,8 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         ranks=arguments.ranks if arguments.ranks is not None else default_ranks(gpus),
         listen=Address.parse(arguments.listen, flag="--listen"),
         metrics=None if arguments.metrics == "off" else Address.parse(arguments.metrics, flag="--metrics"),
+        web=None if arguments.web == "off" else Address.parse(arguments.web, flag="--web"),
+        web_names=tuple(name for name in arguments.web_names.split(",") if name),
         data_dir=arguments.data_dir,
         disk_budget=parse_size(arguments.disk_budget, flag="--disk-budget"),
         keep_for_s=parse_duration(arguments.keep_for, flag="--keep-for"),

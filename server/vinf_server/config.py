@@ -43,6 +43,8 @@ _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 """Bytes in one, by its name in lower case."""
 
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -174,6 +176,12 @@ class ServeConfig:
 
     metrics: Address | None = field(default_factory=lambda: Address("127.0.0.1", 9464))
     """Where Prometheus scrapes; None switches it off."""
+
+    web: Address | None = None
+    """Where browsers find the page to watch; None: there is none."""
+
+    web_names: tuple[str, ...] = ()
+    """Names besides the machine's own that browsers may ask for the page by."""
 
     data_dir: Path = field(default_factory=default_data_dir)
     """Generations, frames, checkpoints and logs, for this server and the next one; one front a folder."""
@@ -322,6 +330,9 @@ class ServeConfig:
                 "--memory-budget",
                 f"{self.memory_budget} bytes are not in [{MIN_MEMORY_BUDGET >> 20}MiB, {MAX_MEMORY_BUDGET >> 40}TiB]",
             )
+        for name in self.web_names:
+            if not _NAME.fullmatch(name):
+                raise ConfigError("--web-names", f"{name!r} is not the name of a host")
         self._check_doors()
         if self.device == "cuda" and self.visible_gpus == 0:
             raise ConfigError("--device", "cuda was asked for, but no CUDA device is visible")
@@ -339,14 +350,21 @@ class ServeConfig:
                     raise ConfigError(flag, "needs --tls-cert")
         elif self.tls_key is None:
             raise ConfigError("--tls-cert", "needs --tls-key")
-        if self.listen.is_loopback or self.tls_cert is not None or self.insecure:
+        if self.web is not None and self.tls_client_ca is not None and self.tokens is None:
+            raise ConfigError(
+                "--web", "with --tls-client-ca needs --tokens: the page tells clients apart by nothing else"
+            )
+        if self.tls_cert is not None or self.insecure:
             return
-        tokens = ", and neither are the tokens" if self.tokens is not None else ""
-        raise ConfigError(
-            "--listen",
-            f"{self.listen} can be reached from other machines and is not encrypted{tokens}; "
-            "give --tls-cert and --tls-key, or add --insecure to accept that",
-        )
+        for flag, address in (("--listen", self.listen), ("--web", self.web)):
+            if address is None or address.is_loopback:
+                continue
+            tokens = ", and neither are the tokens" if self.tokens is not None else ""
+            raise ConfigError(
+                flag,
+                f"{address} can be reached from other machines and is not encrypted{tokens}; "
+                "give --tls-cert and --tls-key, or add --insecure to accept that",
+            )
 
     @property
     def keeps_spare_agent(self) -> bool:

@@ -326,6 +326,10 @@ class Generations:
             return 0
         return self._queue.position(generation.generation_id) + (self._in_work is not None)
 
+    def expected_s(self, generation: Generation) -> float | None:
+        """Seconds until the ranks are done with the generation in work; None for others, and while it is not known."""
+        return self._estimate.expected_s() if generation is self._in_work else None
+
     @property
     def waiting_count(self) -> int:
         """Generations in the queue."""

@@ -6,22 +6,11 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from functools import partial
 
-from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1 import video_generation_service_pb2_grpc as service_grpc
 from vinf_server.front.engine.status import EngineStatus
-from vinf_server.front.errors import (
-    ClientLimitError,
-    DiskFullError,
-    QueueFullError,
-    ServerDrainingError,
-    SpecTooLargeError,
-    VinfError,
-    WorkersNotReadyError,
-)
 from vinf_server.front.frames.delivery import FrameReader
 from vinf_server.front.frames.pulling import FramePuller
 from vinf_server.front.frames.shared import SharedFrames
@@ -33,6 +22,7 @@ from vinf_server.front.generations.story import trace_of
 from vinf_server.front.grpc_types import Context
 from vinf_server.front.metrics import Metrics
 from vinf_server.front.metrics.delivery import PULL, STREAM, WATCH
+from vinf_server.front.rpc.admission import Admission
 from vinf_server.front.rpc.auth import principal_of
 from vinf_server.front.rpc.convert import (
     DRAINING,
@@ -42,18 +32,8 @@ from vinf_server.front.rpc.convert import (
     progress_message,
 )
 from vinf_server.front.rpc.frame_requests import check_pull, check_stream
-from vinf_server.front.rpc.validation import check_create, check_list, check_watch, make_page_token
+from vinf_server.front.rpc.validation import check_list, check_watch, make_page_token
 from vinf_server.front.wakeup import wait_any
-
-_REJECTION_REASONS: dict[type[VinfError], str] = {
-    ClientLimitError: "client_limit",
-    DiskFullError: "disk_full",
-    QueueFullError: "queue_full",
-    ServerDrainingError: "draining",
-    SpecTooLargeError: "too_large",
-    WorkersNotReadyError: "not_ready",
-}
-
 
 _REPLY_S = 0.1
 """Before a call's deadline, for a reply to get home."""
@@ -64,7 +44,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
 
     def __init__(self, generations: Generations, status: EngineStatus, metrics: Metrics) -> None:
         self._generations = generations
-        self._status = status
+        self._admission = Admission(generations, status, metrics)
         self._metrics = metrics
         self._frames = SharedFrames(metrics)
         generations.keeper.when_forgotten(self._frames.forget)
@@ -73,34 +53,9 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.CreateGenerationRequest, context: Context
     ) -> service_pb2.CreateGenerationResponse:
         """Check, admit, reply."""
-        try:
-            if self._status.known_report is None:
-                self._generations.check_accepting()
-            report = self._status.report
-            owner = principal_of(context)
-            self._generations.limits.creates.take(owner or _host(context))
-            # What was admitted once stays admitted, whatever these ranks have room for.
-            is_retry = self._generations.has_request(request.request_id, owner=owner)
-            memory = link_pb2.MemoryModel() if is_retry else report.memory
-            normalised, terms = check_create(request, report.model, memory, owner=owner, is_retry=is_retry)
-            create = partial(
-                self._generations.create,
-                normalised,
-                terms,
-                request_id=request.request_id,
-                validate_only=request.validate_only,
-            )
-            try:
-                generation, deduplicated = create()
-            except DiskFullError:
-                # Somebody may have made room since the last look.
-                await self._generations.keeper.look()
-                generation, deduplicated = create()
-            if not request.validate_only:
-                await self._generations.settle(generation)
-        except VinfError as error:
-            self._metrics.generations.rejections.labels(_REJECTION_REASONS.get(type(error), "invalid")).inc()
-            raise
+        generation, deduplicated = await self._admission.create(
+            request, owner=principal_of(context), host=_host(context)
+        )
         snapshot = generation_message(generation, self._generations)
         return service_pb2.CreateGenerationResponse(generation=snapshot, deduplicated=deduplicated)
 
