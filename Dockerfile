@@ -31,7 +31,8 @@ RUN apt-get update \
 
 # pip stays here: the environment is made without one, and is all that leaves these stages.
 FROM base AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PYTHON=/opt/vinf/bin/python
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PYTHON=/opt/vinf/bin/python \
+    TORCH=/opt/vinf/lib/python3.11/site-packages/torch
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-pip \
@@ -48,24 +49,27 @@ RUN python3 scripts/requirements.py server client > requirements.txt \
     && grep '^torch==' constraints.txt > torch.txt \
     && sed 's/$/+cpu/' torch.txt > torch-cpu.txt
 
+# torch brings headers and tests of its own, 150 MB that nothing here looks at.
 FROM build AS libraries-cpu
 COPY --from=requirements /src/*.txt ./
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    pip install --requirement torch-cpu.txt \
+    pip install --constraint constraints.txt --requirement torch-cpu.txt \
     || { echo "no CPU build of torch there, see PIP_EXTRA_INDEX_URL: taking what there is" \
-        && pip install --requirement torch.txt; }
+        && pip install --constraint constraints.txt --requirement torch.txt; }
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    pip install --constraint constraints.txt --requirement requirements.txt
+    pip install --constraint constraints.txt --requirement requirements.txt \
+    && rm -r "${TORCH}/test" "${TORCH}/include"
 
 FROM build AS libraries-cuda
 COPY --from=requirements /src/*.txt ./
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    pip install --requirement torch.txt \
+    pip install --constraint constraints.txt --requirement torch.txt \
     && /opt/vinf/bin/python -c "import sys, torch; sys.exit(torch.version.cuda is None and 'this torch has no CUDA')"
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
-    pip install --constraint constraints.txt --requirement requirements.txt
+    pip install --constraint constraints.txt --requirement requirements.txt \
+    && rm -r "${TORCH}/test" "${TORCH}/include"
 
 # The package alone, laid out as it will lie in the image: a change of the source changes one small layer.
 FROM build AS package

@@ -32,8 +32,12 @@ def call_metadata(access: Access) -> tuple[tuple[str, str], ...]:
     return (("x-vinf-client", f"python/{package_version()}"), *access.metadata)
 
 
-def check_target(server: str) -> str:
+def check_target(server: str, source: str = "") -> str:
     """Check an address here: gRPC would take any text and fail later with words about name resolution.
+
+    Args:
+        server: the address.
+        source: where it was found, when no argument gave it.
 
     Raises:
         InvalidRequestError: it is none.
@@ -48,6 +52,7 @@ def check_target(server: str) -> str:
                 Violation(
                     "server",
                     f"must be HOST:PORT with a port in [1, 65535], for example {DEFAULT_SERVER}; got {server!r}",
+                    source,
                 )
             ]
         )

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from scripts.replay.context import context_files
 from scripts.replay.dockerfile import Dockerfile, DockerfileError, Instruction, Stage, expand
-from scripts.replay.root import Bind, StepError, environment, make_debian, mounted, run
+from scripts.replay.root import PATH, Bind, StepError, environment, make_debian, mounted, run
 
 _OF_THE_IMAGE = {"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "STOPSIGNAL", "VOLUME"}
 """Instructions that change no file."""
@@ -69,7 +69,7 @@ class Build:
         with self._timed(f"{image}: debootstrap --variant=minbase {release} in its place"):
             make_debian(base, release, self.log)
         needed = self.file.needed(target)
-        made[image] = Made(base)
+        made[image] = Made(base, {"PATH": PATH})
         for position, stage in enumerate(needed):
             made[stage.name] = self._make_stage(stage, made)
             # What no later stage looks at is removed: several gigabytes for CUDA.

@@ -115,6 +115,9 @@ class Container:
             if not kept.exists():  # a new volume begins as a copy of what the image has there
                 subprocess.run(["cp", "--archive", image.root / volume.lstrip("/"), kept], check=True)
             lines.append(f"mount --bind {shlex.quote(str(kept))} {root}{volume}")
+        hosts = volumes / "hosts"
+        hosts.write_text(f"127.0.0.1 localhost\n::1 localhost\n{ADDRESS} vinf\n")
+        lines += [f"touch {root}/etc/hosts", f"mount --bind {shlex.quote(str(hosts))} {root}/etc/hosts"]
         lines += [f"mount -o remount,bind,ro {root}", "hostname vinf", "ip link set lo up"]
         lines += [f"ip address add {ADDRESS}/32 dev lo"]
         lines.append(shlex.join(["exec", "chroot", str(image.root), *self._as_user(image.command)]))

@@ -43,6 +43,9 @@ def make_debian(folder: Path, release: str, log: Path) -> None:
     run(["debootstrap", "--variant=minbase", release, str(folder), *mirror], log)
     if sources:
         (folder / "etc/apt/sources.list").write_text("\n".join(sources) + "\n")
+    # Images for containers keep no packages and no lists either.
+    (folder / "etc/apt/apt.conf.d/keep-nothing").write_text('APT::Keep-Downloaded-Packages "false";\n')
+    run(["chroot", str(folder), "apt-get", "clean"], log)
 
 
 def _apt_sources(release: str) -> list[str]:

@@ -59,7 +59,9 @@ def test_the_versions_are_those_of_the_project(file: Dockerfile, project: dict[s
     assert label.pairs["org.opencontainers.image.base.name"] == image
     release = re.fullmatch(r"debian:(\w+)-slim", image)
     assert release is not None
-    assert PYTHON_OF[release[1]] in SpecifierSet(str(project["requires-python"]))
+    python = PYTHON_OF[release[1]]
+    assert python in SpecifierSet(str(project["requires-python"]))
+    assert environment(file, "build")["TORCH"] == f"/opt/vinf/lib/python{python}/site-packages/torch"
 
 
 @pytest.mark.fast

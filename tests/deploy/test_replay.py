@@ -15,7 +15,7 @@ from scripts.replay.build import Build
 from scripts.replay.container import Image, health_command
 from scripts.replay.context import Ignored
 from scripts.replay.dockerfile import Dockerfile, DockerfileError, expand
-from scripts.replay.root import Bind, StepError
+from scripts.replay.root import PATH, Bind, StepError
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +26,7 @@ FROM ${BASE} AS base
 ENV WHERE=/opt \\
     # between the lines of one instruction
     WHAT="two words"
+ENV PATH=/opt/bin:$PATH
 WORKDIR ${WHERE}/app
 FROM base AS other
 COPY a.txt sub/*.md ./
@@ -68,10 +69,10 @@ def test_instructions_flags_and_words(tmp_path: Path) -> None:
         "other": "base",
         "final": "base",
     }
-    env, workdir = file.stages["base"].instructions
+    env, path, workdir = file.stages["base"].instructions
     assert env.pairs == {"WHERE": "/opt", "WHAT": "two words"}
-    assert (env.line, workdir.line) == (5, 8)
-    (copied,) = [step for step in file.stages["final"].instructions if step.line == 14]
+    assert (env.line, path.line, workdir.line) == (5, 8, 9)
+    (copied,) = [step for step in file.stages["final"].instructions if step.line == 15]
     assert (copied.flag("from"), copied.words) == ("other", ["/opt/app/*.txt", "copied/"])
     assert [stage.name for stage in file.needed("other")] == ["base", "other"]
     assert [stage.name for stage in file.needed("final")] == ["base", "other", "final"]
@@ -158,7 +159,8 @@ def test_stages_and_copies(build) -> None:
         *("opt/app/copied/a.txt", "opt/app/copied/b.txt"),
         *("a.txt", "b.txt"),
     }
-    assert (made.env, made.user, made.workdir) == ({"WHERE": "/opt", "WHAT": "two words"}, "7:8", "/opt/app")
+    paths = {"PATH": f"/opt/bin:{PATH}"}
+    assert (made.env, made.user, made.workdir) == ({"WHERE": "/opt", "WHAT": "two words", **paths}, "7:8", "/opt/app")
     assert sorted(path.name for path in made.root.parent.iterdir() if path.is_dir()) == ["final"], "others are removed"
 
 

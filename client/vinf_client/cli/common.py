@@ -12,7 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
-from vinf_client._access import Access
+from vinf_client._access import Access, resolve
+from vinf_client._channel import check_target
 from vinf_client._config import DEFAULT_SERVER
 from vinf_client._config import server_of as configured_server
 from vinf_client._errors import (
@@ -148,16 +149,17 @@ def client_of(arguments: argparse.Namespace, *, resume_attempts: int | None = No
     from vinf_client._client import RESUME_ATTEMPTS, Client
 
     attempts = RESUME_ATTEMPTS if resume_attempts is None else resume_attempts
-    return Client(server_of(arguments), **_access_arguments(arguments), resume_attempts=attempts)
+    return Client(arguments.server, **_access_arguments(arguments), resume_attempts=attempts)
 
 
-def access_of(arguments: argparse.Namespace) -> Access:
-    """Return the access that `client_of` connects with.
+def reached_by(arguments: argparse.Namespace) -> tuple[str, Access]:
+    """Return the checked address and the access that `client_of` connects with.
 
     Raises:
-        InvalidRequestError: the token's file cannot be read.
+        InvalidRequestError: the address is none, or the token's file cannot be read.
     """
-    return Access(**_access_arguments(arguments)).completed(os.environ)
+    server, access = resolve(arguments.server, Access(**_access_arguments(arguments)), os.environ)
+    return check_target(server, access.sources["server"]), access
 
 
 class _AccessArguments(TypedDict):
@@ -263,6 +265,8 @@ def as_json(value: Any) -> Any:
 
 
 def _option_name(violation: Violation, names: Mapping[str, str]) -> str:
+    if violation.source:
+        return violation.source
     name = violation.argument
     if name in names:
         return names[name]

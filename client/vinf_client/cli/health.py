@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from vinf_client._channel import channel_options, check_target
+from vinf_client._channel import channel_options
 from vinf_client._errors import RpcTimeoutError, TransportError, VinfError
 from vinf_client._translate import translated
-from vinf_client.cli.common import Parser, access_of, print_error, print_json, server_of
+from vinf_client.cli.common import Parser, print_error, print_json, reached_by
 from vinf_client.cli.exit_codes import EXIT_INTERRUPTED
 from vinf_client.cli.values import duration
 
@@ -89,8 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     try:
-        server = check_target(server_of(arguments))
-        access = access_of(arguments)
+        server, access = reached_by(arguments)
         access.check(server)
         channel = access.channel(server, channel_options(server))
     except VinfError as error:
