@@ -37,6 +37,7 @@ from vinf_client._errors import (
     Violation,
     WrongStateError,
 )
+from vinf_client._translate import NOT_GRPC
 from vinf_client.cli.exit_codes import EXIT_CODES_HELP, EXIT_INTERRUPTED, EXIT_NOT_ENDED, EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _error_lines(error: VinfError, names: Mapping[str, str]) -> list[str]:
         return [f"{_option_name(violation, names)}: {violation.description}" for violation in error.violations]
     if isinstance(error, ModelNotFoundError):
         return [f"--model: {error}"]
-    if isinstance(error, TransportError) and not error.reason:
+    if isinstance(error, TransportError) and not error.reason and NOT_GRPC not in str(error):
         return [f"{error}; is it running? (vinf serve starts one)"]
     return [str(error)]
 
