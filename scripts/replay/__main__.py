@@ -24,7 +24,7 @@ from scripts.replay import host
 from scripts.replay.build import Build
 from scripts.replay.container import Image
 from scripts.replay.dockerfile import Dockerfile, DockerfileError
-from scripts.replay.root import StepError
+from scripts.replay.root import StepError, size_of
 from scripts.replay.trial import try_image
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +39,13 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=24, help="of the video (default: %(default)s)")
     parser.add_argument("--keep", action="store_true", help="leave the folder, with the image's files and the logs")
     parser.add_argument("--build-only", action="store_true", help="do not run the image: cuda needs a GPU for that")
+    parser.add_argument("--pip-conf", type=Path, metavar="FILE", help="where pip looks, instead of where it does here")
     parser.add_argument("--within", type=Path, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.within is not None:
         return _replay(arguments)
+    if arguments.pip_conf is not None and not arguments.pip_conf.is_file():
+        parser.error(f"--pip-conf: {arguments.pip_conf} is no file")
     if why := host.missing():
         print(f"replay: {why}", file=sys.stderr)
         return 2
@@ -73,31 +76,27 @@ def _path() -> str:
 def _replay(arguments: argparse.Namespace) -> int:
     folder = arguments.within
     began = time.monotonic()
-    settings = host.pip_settings()
+    settings = host.pip_settings(arguments.pip_conf)
     secret = folder / "pip.conf"
     secret.write_text(host.pip_file(settings))
     try:
         file = Dockerfile.read(ROOT / "Dockerfile")
         build = Build(file, ROOT, folder, {"pip.conf": (secret, host.pip_places(settings))}, {}, _tell)
         made = build.make(arguments.target)
-        _tell(f"           the image: {_size(made.root)}, of it /opt/vinf {_size(made.root / 'opt/vinf')}")
+        whole, libraries = size_of(made.root) >> 20, size_of(made.root / "opt/vinf") >> 20
+        _tell(f"           the image: {whole} MiB, of it /opt/vinf {libraries} MiB; disk: {build.peak_bytes >> 20} MiB")
         if not arguments.build_only:
             image = Image.of(file, arguments.target, made.root, made.env, made.user, made.workdir)
             try_image(image, folder, arguments.frames, _tell)
     except (StepError, DockerfileError, KeyError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 1
-    _tell(f"{time.monotonic() - began:7.1f} s  in all; {_size(folder)} of disk at the end")
+    _tell(f"{time.monotonic() - began:7.1f} s  in all")
     return 0
 
 
 def _tell(line: str) -> None:
     print(line, flush=True)
-
-
-def _size(folder: Path) -> str:
-    counted = subprocess.run(["du", "-sxk", folder], capture_output=True, text=True, check=True).stdout
-    return f"{int(counted.split()[0]) / 2**10:.0f} MiB"
 
 
 def _remove(folder: Path) -> None:

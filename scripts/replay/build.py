@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from scripts.replay.context import context_files
 from scripts.replay.dockerfile import Dockerfile, DockerfileError, Instruction, Stage, expand
-from scripts.replay.root import PATH, Bind, StepError, environment, make_debian, mounted, run
+from scripts.replay.root import PATH, Bind, StepError, environment, make_debian, mounted, run, size_of
 
 _OF_THE_IMAGE = {"CMD", "ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "LABEL", "STOPSIGNAL", "VOLUME"}
 """Instructions that change no file."""
@@ -49,6 +49,9 @@ class Build:
     arguments: Mapping[str, str]
     told: Callable[[str], None]
 
+    peak_bytes: int = 0
+    """The most that the folder held behind a stage."""
+
     @property
     def log(self) -> Path:
         """Everything the steps printed."""
@@ -68,15 +71,20 @@ class Build:
         release = image.partition(":")[2].removesuffix("-slim")
         with self._timed(f"{image}: debootstrap --variant=minbase {release} in its place"):
             make_debian(base, release, self.log)
+        self._measure()
         needed = self.file.needed(target)
         made[image] = Made(base, {"PATH": PATH})
         for position, stage in enumerate(needed):
             made[stage.name] = self._make_stage(stage, made)
+            self._measure()
             # What no later stage looks at is removed: several gigabytes for CUDA.
             later = {name for other in needed[position + 1 :] for name in (other.parent, *other.sources)}
             for name in [name for name in made if name not in later and name != target]:
                 shutil.rmtree(made.pop(name).root)
         return made[target]
+
+    def _measure(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, size_of(self.folder))
 
     def _make_stage(self, stage: Stage, made: Mapping[str, Made]) -> Made:
         parent = made[stage.parent]

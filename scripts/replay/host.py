@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -25,18 +27,28 @@ def missing() -> str:
     return f"{', '.join(absent)} not installed" if absent else ""
 
 
-def pip_settings() -> dict[str, list[str]]:
-    """Where this machine's pip looks for packages, from its files and its environment."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
-    ).stdout
+def pip_settings(file: Path | None = None) -> dict[str, list[str]]:
+    """Where pip looks for packages: by a pip.conf; without one, by this machine's files and environment."""
     found: dict[str, list[str]] = {}
+    for name, values in _read(file) if file is not None else _ask_pip():
+        if name in _SETTINGS:
+            found.setdefault(name, []).extend(values.split())
+    return {name: list(dict.fromkeys(values)) for name, values in found.items()}
+
+
+def _read(file: Path) -> Iterator[tuple[str, str]]:
+    parser = ConfigParser(interpolation=None)
+    parser.read_string(file.read_text())
+    for section in parser.sections():
+        yield from parser.items(section)
+
+
+def _ask_pip() -> Iterator[tuple[str, str]]:
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for line in listed.splitlines():
         key, _, value = line.partition("=")
-        name = key.removeprefix(":env:").rpartition(".")[2]
-        if name in _SETTINGS:
-            found.setdefault(name, []).extend(str(ast.literal_eval(value)).split())
-    return {name: list(dict.fromkeys(values)) for name, values in found.items()}
+        yield key.removeprefix(":env:").rpartition(".")[2], str(ast.literal_eval(value))
 
 
 def pip_file(settings: dict[str, list[str]]) -> str:

@@ -109,6 +109,12 @@ def _make_place(source: Path, target: Path) -> None:
         target.touch()
 
 
+def size_of(folder: Path) -> int:
+    """Count the bytes that a folder takes of the disk."""
+    counted = subprocess.run(["du", "-sx", "--block-size=1", folder], capture_output=True, text=True, check=True)
+    return int(counted.stdout.split()[0])
+
+
 def environment(own: Mapping[str, str], *, home: str) -> list[str]:
     """What a process inside sees, and nothing else of this machine's but its proxies."""
     proxies = {name: os.environ[name] for name in _PROXIES if name in os.environ}

@@ -190,6 +190,10 @@ def test_pip_finds_inside_what_it_finds_outside(tmp_path: Path) -> None:
         "timeout": ["60"],
     }
     assert host.pip_places(settings) == (Bind(index.parent, str(index.parent)), Bind(wheels, str(wheels)))
+    file = tmp_path / "pip.conf"
+    file.write_text(host.pip_file(settings) + "[install]\nno-binary = x\nfind-links =\n    /c\n")
+    more = {**settings, "find-links": [*settings["find-links"], "/c"]}
+    assert host.pip_settings(file) == more
     assert host.pip_file({"timeout": ["60"], "find-links": ["/a", "/b"]}) == (
         "[global]\ntimeout = 60\nfind-links = /a /b\n"
     )
