@@ -1,6 +1,5 @@
 """What both clients make of their arguments."""
 
-import difflib
 import math
 import uuid
 
@@ -10,10 +9,18 @@ from vinf_client._format import NAMES
 from vinf_client._job import JobArguments
 from vinf_client._request import SpecArguments, SpecOptions
 from vinf_client._retry import Backoff, Persistence
+from vinf_client._wanted import LATENCIES
 
 RESUME_ATTEMPTS = 10
 STALL_TIMEOUT = 60.0
 """Seconds; servers send at least a keepalive every 10 s."""
+
+_OF_READING = {
+    "format": f"to frames, pull or generate; allowed: {', '.join(NAMES)}",
+    "latency": f"to frames, pull or generate; allowed: {', '.join(LATENCIES)}",
+    "prefetch": "to frames or generate; allowed: a whole number, at least 0",
+}
+"""What `generate` takes and a generation alone does not."""
 
 _LEAST_STALL = 2.0  # seconds; a server sends signs of life at most once a second
 
@@ -34,23 +41,14 @@ def spec_of(prompt: str, options: SpecOptions) -> SpecArguments:
     """Return what the caller asked for.
 
     Raises:
-        InvalidRequestError: an option is none; all are named, with what may have been meant.
+        InvalidRequestError: an option is about reading the frames, which `frames` and others take.
+        TypeError: an option is none at all.
     """
-    known = SpecOptions.__annotations__
-    if violations := [Violation(name, _not_an_option(name)) for name in options if name not in known]:
+    if misplaced := [name for name in _OF_READING if name in options]:
+        why = "is chosen by who reads the frames: give it"
+        violations = [Violation(name, f"{why} {_OF_READING[name]}") for name in misplaced]
         raise InvalidRequestError.of(violations)
     return SpecArguments(prompt=prompt, **options)
-
-
-def _not_an_option(name: str) -> str:
-    if name == "format":
-        return f"belongs to whoever reads the frames; give it to frames, pull or generate; allowed: {', '.join(NAMES)}"
-    if name in ("latency", "prefetch"):
-        return "belongs to whoever reads the frames; give it to frames or generate"
-    allowed = sorted(SpecOptions.__annotations__)
-    close = difflib.get_close_matches(name, allowed, n=1)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    return f"is not an option{meant} (allowed: {', '.join(allowed)})"
 
 
 def submission_of(

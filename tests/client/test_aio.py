@@ -76,7 +76,7 @@ def test_a_puller_counts_what_it_does(fake):
     assert 0 < stats.waited_seconds < 20
 
 
-@pytest.mark.parametrize("name", ["format", "latency", "frame"])
+@pytest.mark.parametrize("name", ["format", "latency", "prefetch"])
 def test_an_option_that_is_none_is_told(fake, name):
     async def body(client):
         for call in (client.submit, client.check):

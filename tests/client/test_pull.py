@@ -225,10 +225,9 @@ def test_reading_ahead_is_bounded_and_ends(fake, client):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("format", "belongs to whoever reads the frames; give it to frames, pull or generate; allowed: rgb24, rgba8"),
-        ("prefetch", "belongs to whoever reads the frames; give it to frames or generate"),
-        ("frame", "is not an option; did you mean frames? (allowed: fps, frames, global_across_cuts"),
-        ("paint", "is not an option (allowed: fps, frames"),
+        ("format", "is chosen by who reads the frames: give it to frames, pull or generate; allowed: rgb24, rgba8"),
+        ("latency", "is chosen by who reads the frames: give it to frames, pull or generate; allowed: all, low"),
+        ("prefetch", "is chosen by who reads the frames: give it to frames or generate; allowed: a whole number"),
     ],
 )
 def test_what_is_no_option_of_a_generation(client, name, words):
