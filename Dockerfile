@@ -49,7 +49,7 @@ RUN python3 scripts/requirements.py server client > requirements.txt \
     && grep '^torch==' constraints.txt > torch.txt \
     && sed 's/$/+cpu/' torch.txt > torch-cpu.txt
 
-# torch brings headers and tests of its own, 150 MB that nothing here looks at.
+# torch brings headers, some builds of it tests, too: up to 150 MB that nothing here looks at.
 FROM build AS libraries-cpu
 COPY --from=requirements /src/*.txt ./
 ARG PIP_EXTRA_INDEX_URL
@@ -59,7 +59,7 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,t
         && pip install --constraint constraints.txt --requirement torch.txt; }
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     pip install --constraint constraints.txt --requirement requirements.txt \
-    && rm -r "${TORCH}/test" "${TORCH}/include"
+    && rm -rf "${TORCH}/test" "${TORCH}/include"
 
 FROM build AS libraries-cuda
 COPY --from=requirements /src/*.txt ./
@@ -69,7 +69,7 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,t
     && /opt/vinf/bin/python -c "import sys, torch; sys.exit(torch.version.cuda is None and 'this torch has no CUDA')"
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     pip install --constraint constraints.txt --requirement requirements.txt \
-    && rm -r "${TORCH}/test" "${TORCH}/include"
+    && rm -rf "${TORCH}/test" "${TORCH}/include"
 
 # The package alone, laid out as it will lie in the image: a change of the source changes one small layer.
 FROM build AS package
