@@ -134,8 +134,8 @@ class Build:
         new = [place for place in places if not place.exists()]
         with mounted(now.root, binds):
             run(["chroot", f"--userspec={now.user}", str(now.root), *inside], self.log)
-        for place in new:
-            place.rmdir() if place.is_dir() else place.unlink()
+        for left in new:
+            left.rmdir() if left.is_dir() else left.unlink()
 
     def _copy(self, step: Instruction, now: Made, made: Mapping[str, Made]) -> None:
         if unknown := [name for name, _ in step.flags if name != "from"]:

@@ -80,16 +80,11 @@ class Container:
             volumes: a folder for the image's volumes, which outlives the container.
             log: for what it prints.
         """
-        self._image = image
-        self._outside = subprocess.Popen(
-            [
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"),
-                *("sh", "-ec", self._setup(volumes)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log.open("ab"),
-            stderr=subprocess.STDOUT,
-        )
+        self.image = image
+        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"]
+        command += ["sh", "-ec", self._setup(volumes)]
+        with log.open("ab") as out:
+            self._outside = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def __enter__(self) -> Container:
         return self
@@ -102,7 +97,7 @@ class Container:
 
     def _setup(self, volumes: Path) -> str:
         """Shell lines that make the container around themselves and become its first process."""
-        image, root = self._image, shlex.quote(str(self._image.root))
+        image, root = self.image, shlex.quote(str(self.image.root))
         lines = [f"mount --bind {root} {root}"]
         lines += [f"mount -t proc proc {root}/proc", f"mount -t sysfs -o ro sysfs {root}/sys"]
         lines += [f"mount -t tmpfs -o mode=755,size=1m tmpfs {root}/dev", f"mkdir {root}/dev/shm"]
@@ -124,9 +119,9 @@ class Container:
         return "\n".join(lines)
 
     def _as_user(self, command: list[str]) -> list[str]:
-        user, _, group = self._image.user.partition(":")
+        user, _, group = self.image.user.partition(":")
         drop = ["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
-        inside = ["env", "-i", "-C", self._image.workdir, *environment(self._image.env, home=self._image.workdir)]
+        inside = ["env", "-i", "-C", self.image.workdir, *environment(self.image.env, home=self.image.workdir)]
         return ["setpriv", "--reuid", user, "--regid", group or user, *drop, *inside, *command]
 
     @property
@@ -160,7 +155,7 @@ class Container:
             if self._outside.poll() is not None:
                 raise StepError(f"the container ended with {self._outside.returncode} before it was healthy")
             try:
-                if self.inside(self._image.health, timeout=30).returncode == 0:
+                if self.inside(self.image.health, timeout=30).returncode == 0:
                     return time.monotonic() - began
             except (StepError, psutil.NoSuchProcess):
                 pass
@@ -171,7 +166,7 @@ class Container:
     def stop(self, *, timeout: float) -> tuple[int, float]:
         """Send the stop signal to the first process; returns its exit code and the seconds it took."""
         began = time.monotonic()
-        self.first.send_signal(self._image.stop_signal)
+        self.first.send_signal(self.image.stop_signal)
         try:
             return self._outside.wait(timeout), time.monotonic() - began
         except subprocess.TimeoutExpired:

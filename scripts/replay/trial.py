@@ -50,7 +50,8 @@ def try_image(image: Image, folder: Path, frames: int, told: Callable[[str], Non
 
 
 def _vinf(container: Container, *arguments: str) -> str:
-    command = [sys.executable, "-m", "vinf_client.cli", arguments[0], *arguments[1:], "--server", f"{ADDRESS}:50051"]
+    server = f"{ADDRESS}:{container.image.ports[0]}"
+    command = [sys.executable, "-m", "vinf_client.cli", *arguments, "--server", server]
     done = container.beside(command, timeout=120)
     if done.returncode:
         raise StepError(f"vinf {arguments[0]}: exit {done.returncode}: {done.stderr.strip()}")
@@ -58,10 +59,11 @@ def _vinf(container: Container, *arguments: str) -> str:
 
 
 def _users(container: Container) -> str:
-    found = {process.uids().effective for process in [container.first, *container.processes()]}
-    if found != {10001}:
-        raise StepError(f"processes run as {found}, not as 10001 alone")
-    return "10001"
+    wanted = container.image.user.partition(":")[0]
+    found = {str(process.uids().effective) for process in [container.first, *container.processes()]}
+    if found != {wanted}:
+        raise StepError(f"processes run as {found}, not as {wanted} alone")
+    return wanted
 
 
 def _generate(container: Container, file: Path, frames: int, told: Callable[[str], None]) -> str:
@@ -82,10 +84,11 @@ def _generate(container: Container, file: Path, frames: int, told: Callable[[str
 
 def _scrape(container: Container, told: Callable[[str], None]) -> None:
     program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
-    done = container.beside([sys.executable, "-c", program, f"http://{ADDRESS}:9464/metrics"], timeout=30)
+    port = container.image.ports[1]
+    done = container.beside([sys.executable, "-c", program, f"http://{ADDRESS}:{port}/metrics"], timeout=30)
     samples = [line for line in done.stdout.splitlines() if line.startswith("vinf_")]
     if done.returncode or not samples:
-        raise StepError(f"no metrics at port 9464: {done.stderr.strip()}")
+        raise StepError(f"no metrics at port {port}: {done.stderr.strip()}")
     told(f"           metrics: {len(samples)} samples of vinf_*")
 
 
