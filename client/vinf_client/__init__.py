@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from vinf_client._frame import Frame
     from vinf_client._generation import GenerationHandle
     from vinf_client._puller import FramePuller
+    from vinf_client._stats import PullerStats
     from vinf_client._trace import RankShares, Trace, TraceLane, TraceSpan
     from vinf_client._types import (
         Clip,
@@ -85,6 +86,7 @@ _HOMES = {
     "vinf_client._generation": ("GenerationHandle",),
     "vinf_client._video": ("Video",),
     "vinf_client._puller": ("FramePuller",),
+    "vinf_client._stats": ("PullerStats",),
     "vinf_client._errors": (
         "AuthenticationError",
         "ClientClosedError",
@@ -176,6 +178,7 @@ __all__ = [
     "Progress",
     "PromptSegment",
     "ProtocolError",
+    "PullerStats",
     "QueueFullError",
     "Rank",
     "RankShares",

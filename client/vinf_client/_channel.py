@@ -42,8 +42,12 @@ def trace_metadata() -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, value in carrier.items() if key in ("traceparent", "tracestate"))
 
 
-def check_target(server: str) -> str:
+def check_target(server: str, source: str = "") -> str:
     """Check an address here: gRPC would take any text and fail later with words about name resolution.
+
+    Args:
+        server: the address.
+        source: where it was found, when no argument gave it.
 
     Raises:
         InvalidRequestError: it is none.
@@ -58,6 +62,7 @@ def check_target(server: str) -> str:
                 Violation(
                     "server",
                     f"must be HOST:PORT with a port in [1, 65535], for example {DEFAULT_SERVER}; got {server!r}",
+                    source,
                 )
             ]
         )

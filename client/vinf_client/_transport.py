@@ -122,7 +122,7 @@ class Transport:
     def __init__(
         self, server: str, *, connect_timeout: float, rpc_timeout: float, access: Access = _OPEN_ACCESS
     ) -> None:
-        self.server = check_target(server)
+        self.server = check_target(server, access.sources.get("server", ""))
         self.rpc_timeout = rpc_timeout
         self.stall_watch = StallWatch()
         self._connect_timeout = connect_timeout

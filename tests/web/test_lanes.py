@@ -10,7 +10,7 @@ import pytest
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.status import EngineStatus
-from vinf_server.front.metrics import STAGES
+from vinf_server.front.metrics.ranks import STAGES
 from vinf_server.front.web import lanes as lanes_module
 from vinf_server.front.web.lanes import Lanes
 

@@ -11,11 +11,11 @@ from vinf_client._access import Access, FilePath, resolve
 from vinf_client._aio.generation import AsyncGenerationHandle
 from vinf_client._aio.transport import AsyncTransport
 from vinf_client._aio.video import AsyncVideo
-from vinf_client._client_options import RESUME_ATTEMPTS, STALL_TIMEOUT, persistence_of, submission_of
+from vinf_client._client_options import RESUME_ATTEMPTS, STALL_TIMEOUT, persistence_of, spec_of, submission_of
 from vinf_client._format import FormatLike
 from vinf_client._generation import PREFETCH, OnProgress, OnWait
 from vinf_client._job import JobArguments
-from vinf_client._request import SpecArguments, SpecOptions
+from vinf_client._request import SpecOptions
 from vinf_client._trace import Trace
 from vinf_client._types import Generation, GenerationState, ServerInfo
 from vinf_client._wanted import check_reading
@@ -156,7 +156,7 @@ class AsyncClient:
             labels=labels,
             preview_every=preview_every,
         )
-        submission = submission_of(SpecArguments(prompt=prompt, **options), job, on_wait=on_wait, wait_ready=wait_ready)
+        submission = submission_of(spec_of(prompt, options), job, on_wait=on_wait, wait_ready=wait_ready)
         generation, deduplicated = await self._transport.run(_flows.submit(submission))
         return AsyncGenerationHandle(
             self._transport,
@@ -188,7 +188,7 @@ class AsyncClient:
         job = JobArguments(
             detached=detached, priority=priority, deadline=deadline, labels=labels, preview_every=preview_every
         )
-        await self._transport.run(_flows.check_only(SpecArguments(prompt=prompt, **options), job))
+        await self._transport.run(_flows.check_only(spec_of(prompt, options), job))
 
     async def attach(self, generation_id: str) -> AsyncGenerationHandle:
         """Take hold of a generation that somebody started.

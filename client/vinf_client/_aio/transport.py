@@ -63,7 +63,7 @@ class AsyncTransport:
     def __init__(
         self, server: str, *, connect_timeout: float, rpc_timeout: float, access: Access = _OPEN_ACCESS
     ) -> None:
-        self.server = check_target(server)
+        self.server = check_target(server, access.sources.get("server", ""))
         self.rpc_timeout = rpc_timeout
         self._connect_timeout = connect_timeout
         self._connected = False

@@ -33,6 +33,7 @@ _GROUPS = {
     "look at a server": {
         "info": ("vinf_client.cli.info", "show a server's models, limits and ranks"),
         "top": ("vinf_client.cli.top", "show what a server does, live"),
+        "health": ("vinf_client.cli.health", "ask whether a server is ready, with an exit code for probes"),
         "doctor": ("vinf_client.cli.doctor", "find out what is wrong between here and a server"),
     },
     "set up": {

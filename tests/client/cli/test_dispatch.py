@@ -28,7 +28,7 @@ def test_help_lists_all_commands(capsys):
     assert commands == {
         "make videos:": ["generate", "batch"],
         "follow and fetch them:": ["list", "watch", "download", "trace", "cancel", "delete"],
-        "look at a server:": ["info", "top", "doctor"],
+        "look at a server:": ["info", "top", "health", "doctor"],
         "set up:": ["token", "completion"],
         "run a server:": ["serve", "worker", "bench"],
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.front.engine.status import EngineStatus
-from vinf_server.front.metrics.generations import STAGES
+from vinf_server.front.metrics.ranks import STAGES
 
 WINDOW_S = 120.0
 _LOOK_S = 0.5

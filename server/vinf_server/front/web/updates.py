@@ -20,7 +20,7 @@ from vinf_server.front.generations.generation import (
 )
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.leases import OpenStream
-from vinf_server.front.metrics.generations import STAGES
+from vinf_server.front.metrics.ranks import STAGES
 from vinf_server.front.rpc.server_info import ServerInfoService
 from vinf_server.front.rpc.validation import make_page_token
 from vinf_server.front.web.lanes import WINDOW_S, Lanes
