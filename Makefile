@@ -21,7 +21,7 @@ SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast process gpu chaos fuzz soak check docs stubs clean
+.PHONY: help setup demo test fast process gpu chaos fuzz soak replay check docs stubs clean
 
 help: ## list the targets
 	@echo "Targets of vinf:"
@@ -73,6 +73,10 @@ fuzz: $(STAMP) ## mutated requests over every RPC (FUZZ_REQUESTS=100000, FUZZ_SE
 soak: $(STAMP) ## resident memory over an hour of work (SOAK_MINUTES=60)
 	@echo "soak: short generations back to back, and what the processes grow by"
 	@$(PY) -m tests.chaos.soak --minutes $(or $(SOAK_MINUTES),60)
+
+replay: $(STAMP) ## carry out the Dockerfile's steps without Docker and try the image (minutes; needs root)
+	@echo "replay: the steps of the Dockerfile in an empty Debian, then its entry point"
+	@$(PY) -m scripts.replay
 
 check: $(STAMP) ## lint, format, types, import contracts, stubs, protos
 	@echo "check: ruff, mypy, import-linter, stubs, buf"

@@ -1,18 +1,15 @@
-"""What the engine tells the outside: progress, and seconds by stage."""
+"""What the engine tells the outside: progress, frames, and what it asks it."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum, IntEnum
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from vinf_core.stage_clock import Measured as Measured
+from vinf_core.stage_clock import StageClock as StageClock
 from vinf_core.types import Clip, Stage
 
 Pixels = npt.NDArray[np.uint8]
@@ -107,73 +104,3 @@ class FrameSink(Protocol):
 
     def abandon(self) -> None:
         """Give up: the generation was cancelled or failed."""
-
-
-class StageClock:
-    """Adds up the seconds spent in each stage; a nested stage's time counts for itself alone.
-
-    On a CUDA device the time is the GPU's, taken with events and added up later: by `collect`, which waits for nothing,
-    or by `settle`, which waits for the GPU: call it at step boundaries, never inside a step.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        self._stack: list[Stage] = []
-        self._mark = 0.0
-        self._event: torch.cuda.Event | None = None
-        self._done = torch.cuda.Event(blocking=True) if self._cuda else None  # type: ignore[no-untyped-call]
-        self._pending: deque[tuple[Stage, torch.cuda.Event, torch.cuda.Event]] = deque()
-        self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
-        """Seconds by stage since the start; other threads may read it."""
-
-    @contextmanager
-    def measure(self, stage: Stage) -> Iterator[None]:
-        """Credit the time until the end of the block to ``stage``."""
-        self._switch()
-        self._stack.append(stage)
-        try:
-            yield
-        finally:
-            self._switch()
-            self._stack.pop()
-
-    @contextmanager
-    def measure_host(self, stage: Stage) -> Iterator[None]:
-        """Credit the host's time until the end of the block to ``stage``, whatever the GPU does meanwhile."""
-        if not self._cuda:
-            with self.measure(stage):
-                yield
-            return
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - begin
-
-    def settle(self) -> None:
-        """Add up everything measured so far; waits until the GPU has finished it."""
-        if self._done is not None:
-            # A blocking event lets the host sleep; waiting on the timing events would spin a core.
-            self._done.record()
-            self._done.synchronize()
-        self.collect()
-
-    def collect(self) -> None:
-        """Add up what the GPU has finished by now."""
-        # Events are reached in the order in which they were recorded.
-        while self._pending and self._pending[0][2].query():  # type: ignore[no-untyped-call]
-            stage, begin, end = self._pending.popleft()
-            self.seconds[stage] += begin.elapsed_time(end) / 1000
-
-    def _switch(self) -> None:
-        if self._cuda:
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record()
-            if self._stack and self._event is not None:
-                self._pending.append((self._stack[-1], self._event, event))
-            self._event = event
-        else:
-            now = time.perf_counter()
-            if self._stack:
-                self.seconds[self._stack[-1]] += now - self._mark
-            self._mark = now

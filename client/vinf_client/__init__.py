@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from vinf_client._frame import Frame
     from vinf_client._generation import GenerationHandle
     from vinf_client._puller import FramePuller
+    from vinf_client._stats import PullerStats
+    from vinf_client._trace import RankShares, Trace, TraceLane, TraceSpan
     from vinf_client._types import (
         Clip,
         Failure,
@@ -84,6 +86,7 @@ _HOMES = {
     "vinf_client._generation": ("GenerationHandle",),
     "vinf_client._video": ("Video",),
     "vinf_client._puller": ("FramePuller",),
+    "vinf_client._stats": ("PullerStats",),
     "vinf_client._errors": (
         "AuthenticationError",
         "ClientClosedError",
@@ -113,6 +116,7 @@ _HOMES = {
         "Violation",
         "WrongStateError",
     ),
+    "vinf_client._trace": ("RankShares", "Trace", "TraceLane", "TraceSpan"),
     "vinf_client._types": (
         "Clip",
         "Failure",
@@ -174,8 +178,10 @@ __all__ = [
     "Progress",
     "PromptSegment",
     "ProtocolError",
+    "PullerStats",
     "QueueFullError",
     "Rank",
+    "RankShares",
     "RequestIdReusedError",
     "RpcTimeoutError",
     "ServerDrainingError",
@@ -185,6 +191,9 @@ __all__ = [
     "Solver",
     "StallError",
     "TemporalScope",
+    "Trace",
+    "TraceLane",
+    "TraceSpan",
     "TransportError",
     "Update",
     "Video",

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import grpc
 
-from vinf_client._config import DEFAULT_SERVER, Settings, read_settings
+from vinf_client._config import Settings, file_source, read_settings, server_and_source
 from vinf_client._errors import InvalidRequestError, Violation
 
 FilePath: TypeAlias = str | os.PathLike[str]
@@ -30,6 +30,8 @@ class Access:
     tls_cert: FilePath | None = None
     tls_key: FilePath | None = None
     insecure: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Where what no argument gave was found, by the argument's name, for messages."""
 
     def completed(self, environ: Mapping[str, str], settings: Settings | None = None) -> "Access":
         """Fill in what was not given, first from the environment; nothing about TLS where that is switched off.
@@ -42,18 +44,35 @@ class Access:
             ConfigError: the file cannot be used.
         """
         settings = read_settings(environ) if settings is None else settings
-        token = self.token if self.token is not None else environ.get("VINF_TOKEN") or settings.token
-        found = replace(self, token=token, insecure=self.insecure or bool(settings.insecure))
+        sources = dict(self.sources)
+
+        def found(name: str) -> str | None:
+            """What the environment says, else the settings."""
+            variable = f"VINF_{name.upper()}"
+            if value := environ.get(variable):
+                sources[name] = f"${variable}"
+                return value
+            setting: str | None = getattr(settings, name)
+            if setting:
+                key = "token_file" if name == "token" and settings.token_file else name
+                sources[name] = file_source(key, environ)
+            return setting
+
+        token = self.token if self.token is not None else found("token")
         tls = self._means_tls(environ, settings)
+        files = {"tls_ca": self.tls_ca, "tls_cert": self.tls_cert, "tls_key": self.tls_key}
         if tls is not False:
-            found = replace(
-                found,
-                tls_ca=self.tls_ca or environ.get("VINF_TLS_CA") or settings.tls_ca,
-                tls_cert=self.tls_cert or environ.get("VINF_TLS_CERT") or settings.tls_cert,
-                tls_key=self.tls_key or environ.get("VINF_TLS_KEY") or settings.tls_key,
-            )
-        has_files = bool(found.tls_ca or found.tls_cert or found.tls_key)
-        return replace(found, tls=has_files if tls is None else tls)
+            files = {name: given or found(name) for name, given in files.items()}
+        return replace(
+            self,
+            token=token,
+            tls=any(files.values()) if tls is None else tls,
+            tls_ca=files["tls_ca"],
+            tls_cert=files["tls_cert"],
+            tls_key=files["tls_key"],
+            insecure=self.insecure or bool(settings.insecure),
+            sources=sources,
+        )
 
     def _means_tls(self, environ: Mapping[str, str], settings: Settings) -> bool | None:
         """Whether somebody said so, the nearest first; naming a file says so, too."""
@@ -76,15 +95,15 @@ class Access:
         """
         violations = []
         if self.token and not _TOKEN.fullmatch(self.token):
-            violations.append(Violation("token", "must be 1 to 4096 printable ASCII characters without spaces"))
+            violations.append(self._violation("token", "must be 1 to 4096 printable ASCII characters without spaces"))
         if not self.tls and (self.tls_ca or self.tls_cert or self.tls_key):
             violations.append(Violation("tls", "is off; leave out tls_ca, tls_cert and tls_key"))
         if bool(self.tls_cert) != bool(self.tls_key):
             missing, given = ("tls_cert", "tls_key") if self.tls_key else ("tls_key", "tls_cert")
-            violations.append(Violation(missing, f"is missing; {given} needs it"))
+            violations.append(Violation(missing, f"is missing; {self.sources.get(given, given)} needs it"))
         if self.token and not self.tls and not self.insecure and not is_loopback(target):
             violations.append(
-                Violation(
+                self._violation(
                     "token",
                     f"would travel to {target} without encryption; use TLS (tls, tls_ca), or insecure to accept that",
                 )
@@ -100,13 +119,17 @@ class Access:
         """
         if not self.tls:
             return None
-        roots = _system_roots() if not self.tls_ca else _read("tls_ca", self.tls_ca)
+        roots = _system_roots() if not self.tls_ca else self._read("tls_ca", self.tls_ca)
         key = certificate = None
-        if self.tls_ca:
-            _check_authorities(self.tls_ca)
+        if self.tls_ca and not _has_authorities(self.tls_ca):
+            raise self._refused("tls_ca", f"{os.fspath(self.tls_ca)} holds no certificate in PEM form")
         if self.tls_cert and self.tls_key:
-            certificate, key = _read("tls_cert", self.tls_cert), _read("tls_key", self.tls_key)
-            _check_pair(self.tls_cert, self.tls_key)
+            certificate, key = self._read("tls_cert", self.tls_cert), self._read("tls_key", self.tls_key)
+            if not _is_pair(self.tls_cert, self.tls_key):
+                certificate_file, key_file = os.fspath(self.tls_cert), os.fspath(self.tls_key)
+                raise self._refused(
+                    "tls_key", f"{key_file} is not the key of {certificate_file}, or not PEM without a password"
+                )
         return grpc.ssl_channel_credentials(roots, key, certificate)
 
     def channel(self, target: str, options: Sequence[tuple[str, int]]) -> grpc.Channel:
@@ -119,6 +142,18 @@ class Access:
         if credentials is None:
             return grpc.insecure_channel(target, options=options)
         return grpc.secure_channel(target, credentials, options=options)
+
+    def _violation(self, name: str, problem: str) -> Violation:
+        return Violation(name, problem, self.sources.get(name, ""))
+
+    def _refused(self, name: str, problem: str) -> InvalidRequestError:
+        return InvalidRequestError.of([self._violation(name, problem)])
+
+    def _read(self, name: str, path: FilePath) -> bytes:
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise self._refused(name, f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -134,9 +169,9 @@ def resolve(server: str | None, access: Access, environ: Mapping[str, str]) -> t
     """
     asks_for_none = access.token == "" and access.tls is False and server is not None
     settings = Settings() if asks_for_none else read_settings(environ)
-    if server is None:
-        server = environ.get("VINF_SERVER") or settings.server or DEFAULT_SERVER
-    return server, access.completed(environ, settings)
+    completed = access.completed(environ, settings)
+    server, source = server_and_source(server, environ)
+    return server, replace(completed, sources={**completed.sources, "server": source})
 
 
 def _flag(word: str) -> bool | None:
@@ -144,7 +179,7 @@ def _flag(word: str) -> bool | None:
         return True
     if word.lower() in ("", "0", "false", "no", "off"):
         return False if word else None
-    raise InvalidRequestError.of([Violation("tls", f"$VINF_TLS must be 1 or 0, got {word!r}")])
+    raise InvalidRequestError.of([Violation("tls", f"must be 1 or 0, got {word!r}", "$VINF_TLS")])
 
 
 def is_loopback(target: str) -> bool:
@@ -169,34 +204,18 @@ def _system_roots() -> bytes | None:
     return Path(file).read_bytes() if file is not None else None
 
 
-def _read(argument: str, path: FilePath) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InvalidRequestError.of(
-            [Violation(argument, f"{os.fspath(path)} cannot be read: {error.strerror or error}")]
-        ) from error
-
-
-def _check_authorities(path: FilePath) -> None:
+def _has_authorities(path: FilePath) -> bool:
     try:
         ssl.create_default_context(cafile=path)
-    except (ssl.SSLError, OSError) as error:
-        raise InvalidRequestError.of(
-            [Violation("tls_ca", f"{os.fspath(path)} holds no certificate in PEM form")]
-        ) from error
+    except (ssl.SSLError, OSError):
+        return False
+    return True
 
 
-def _check_pair(certificate: FilePath, key: FilePath) -> None:
+def _is_pair(certificate: FilePath, key: FilePath) -> bool:
     """Find the mistake that gRPC would only call a failed handshake."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=lambda: "")
-    except (ssl.SSLError, OSError, ValueError) as error:
-        raise InvalidRequestError.of(
-            [
-                Violation(
-                    "tls_key",
-                    f"{os.fspath(key)} is not the key of {os.fspath(certificate)}, or not PEM without a password",
-                )
-            ]
-        ) from error
+    except (ssl.SSLError, OSError, ValueError):
+        return False
+    return True

@@ -1,9 +1,11 @@
 """Frames between the network and a loop that shows or records them. Knows neither threads nor event loops."""
 
 from collections import deque
+from dataclasses import replace
 
 from vinf_client._errors import RpcTimeoutError
 from vinf_client._frame import Frame
+from vinf_client._stats import PullerStats
 
 
 class FrameBuffer:
@@ -12,15 +14,23 @@ class FrameBuffer:
     Args:
         capacity: frames that lie ready at most.
         only_latest: whether a new frame takes the place of older ones that nobody took.
+        start: the frame that is expected first.
     """
 
-    def __init__(self, capacity: int, *, only_latest: bool) -> None:
+    def __init__(self, capacity: int, *, only_latest: bool, start: int = 0) -> None:
         self._capacity = capacity
         self._only_latest = only_latest
         self._ready: deque[Frame] = deque()
         self._shown: Frame | None = None
         self._error: BaseException | None = None
         self._finished = False
+        self._stats = PullerStats()
+        self._expected = start
+
+    @property
+    def stats(self) -> PullerStats:
+        """What happened so far."""
+        return self._stats
 
     @property
     def has_room(self) -> bool:
@@ -39,9 +49,21 @@ class FrameBuffer:
 
     def put(self, frame: Frame) -> None:
         """Add the newest frame."""
+        self._count(
+            frames_received=1, bytes_received=len(frame.data), frames_skipped=max(0, frame.index - self._expected)
+        )
+        self._expected = frame.index + 1
         if self._only_latest:
-            self._ready.clear()
+            self._drop(len(self._ready))
         self._ready.append(frame)
+
+    def reconnected(self) -> None:
+        """Note that a call failed and is made again."""
+        self._count(reconnects=1)
+
+    def waited(self, seconds: float) -> None:
+        """Note how long somebody waited for a frame."""
+        self._count(waits=1, waited_seconds=seconds)
 
     def finish(self, error: BaseException | None) -> None:
         """Note that no more will come, and why."""
@@ -54,8 +76,9 @@ class FrameBuffer:
             VinfError: why no more will come, once there is no new one.
         """
         if self._ready:
-            self._shown = self._ready[-1]
-            self._ready.clear()
+            self._drop(len(self._ready) - 1)
+            self._shown = self._ready.pop()
+            self._count(frames_taken=1)
         elif self._error is not None:
             raise self._error
         return self._shown
@@ -68,10 +91,20 @@ class FrameBuffer:
         """
         if self._ready:
             self._shown = self._ready.popleft()
+            self._count(frames_taken=1)
             return self._shown
         if self._error is not None:
             raise self._error
         return None
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            self._ready.popleft()
+        self._count(frames_dropped=count)
+
+    def _count(self, **more: float) -> None:
+        before = self._stats
+        self._stats = replace(before, **{name: getattr(before, name) + count for name, count in more.items()})
 
 
 def no_frame_within(timeout: float | None) -> RpcTimeoutError:

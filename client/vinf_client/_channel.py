@@ -1,5 +1,6 @@
 """What the channels of both clients have in common: options, the address, what every call carries."""
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from vinf_client._access import Access, is_loopback
@@ -32,8 +33,21 @@ def call_metadata(access: Access) -> tuple[tuple[str, str], ...]:
     return (("x-vinf-client", f"python/{package_version()}"), *access.metadata)
 
 
-def check_target(server: str) -> str:
+def trace_metadata() -> tuple[tuple[str, str], ...]:
+    """Return the `traceparent` of the span that is active here, where the program itself uses OpenTelemetry."""
+    propagate = sys.modules.get("opentelemetry.propagate")
+    carrier: dict[str, str] = {}
+    if propagate is not None:
+        propagate.inject(carrier)
+    return tuple((key, value) for key, value in carrier.items() if key in ("traceparent", "tracestate"))
+
+
+def check_target(server: str, source: str = "") -> str:
     """Check an address here: gRPC would take any text and fail later with words about name resolution.
+
+    Args:
+        server: the address.
+        source: where it was found, when no argument gave it.
 
     Raises:
         InvalidRequestError: it is none.
@@ -48,6 +62,7 @@ def check_target(server: str) -> str:
                 Violation(
                     "server",
                     f"must be HOST:PORT with a port in [1, 65535], for example {DEFAULT_SERVER}; got {server!r}",
+                    source,
                 )
             ]
         )

@@ -9,11 +9,12 @@ from typing import Self, Unpack
 from vinf_client import _flows
 from vinf_client._access import Access, FilePath, resolve
 from vinf_client._client_options import RESUME_ATTEMPTS as RESUME_ATTEMPTS  # what the command asks for by default
-from vinf_client._client_options import STALL_TIMEOUT, persistence_of, submission_of
+from vinf_client._client_options import STALL_TIMEOUT, persistence_of, spec_of, submission_of
 from vinf_client._format import FormatLike
 from vinf_client._generation import PREFETCH, GenerationHandle, OnProgress, OnWait
 from vinf_client._job import JobArguments
-from vinf_client._request import SpecArguments, SpecOptions
+from vinf_client._request import SpecOptions
+from vinf_client._trace import Trace
 from vinf_client._transport import Transport
 from vinf_client._types import Generation, GenerationState, ServerInfo
 from vinf_client._video import Video
@@ -189,7 +190,7 @@ class Client:
             labels=labels,
             preview_every=preview_every,
         )
-        submission = submission_of(SpecArguments(prompt=prompt, **options), job, on_wait=on_wait, wait_ready=wait_ready)
+        submission = submission_of(spec_of(prompt, options), job, on_wait=on_wait, wait_ready=wait_ready)
         generation, deduplicated = self._transport.run(_flows.submit(submission))
         return GenerationHandle(
             self._transport,
@@ -221,7 +222,7 @@ class Client:
         job = JobArguments(
             detached=detached, priority=priority, deadline=deadline, labels=labels, preview_every=preview_every
         )
-        self._transport.run(_flows.check_only(SpecArguments(prompt=prompt, **options), job))
+        self._transport.run(_flows.check_only(spec_of(prompt, options), job))
 
     def attach(self, generation_id: str) -> GenerationHandle:
         """Take hold of a generation that somebody started.
@@ -240,6 +241,14 @@ class Client:
             GenerationNotFoundError: the server does not know it; also the second time.
         """
         self._transport.run(_flows.delete(generation_id))
+
+    def trace(self, generation_id: str) -> Trace:
+        """Return what the server and every rank did for a generation, and when; also while it is made.
+
+        Raises:
+            GenerationNotFoundError: the server does not know it.
+        """
+        return self._transport.run(_flows.trace(generation_id))
 
     def list(self, *, limit: int = 50, states: Iterable[GenerationState | str] = ()) -> list[Generation]:
         """Return the newest generations, at most `limit`, only those in `states` when given."""

@@ -5,13 +5,22 @@ import uuid
 
 from vinf_client._errors import InvalidRequestError, Violation
 from vinf_client._flows import OnWait, Submission
+from vinf_client._format import NAMES
 from vinf_client._job import JobArguments
-from vinf_client._request import SpecArguments
+from vinf_client._request import SpecArguments, SpecOptions
 from vinf_client._retry import Backoff, Persistence
+from vinf_client._wanted import LATENCIES
 
 RESUME_ATTEMPTS = 10
 STALL_TIMEOUT = 60.0
 """Seconds; servers send at least a keepalive every 10 s."""
+
+_OF_READING = {
+    "format": f"to frames, pull or generate; allowed: {', '.join(NAMES)}",
+    "latency": f"to frames, pull or generate; allowed: {', '.join(LATENCIES)}",
+    "prefetch": "to frames or generate; allowed: a whole number, at least 0",
+}
+"""What `generate` takes and a generation alone does not."""
 
 _LEAST_STALL = 2.0  # seconds; a server sends signs of life at most once a second
 
@@ -26,6 +35,20 @@ def persistence_of(stall_timeout: float | None, resume_attempts: int) -> Persist
         problem = f"{stall_timeout:g} s is not allowed; allowed: at least {_LEAST_STALL:g} s, or None for never"
         raise InvalidRequestError.of([Violation("stall_timeout", problem)])
     return Persistence(Backoff(attempts=resume_attempts), stall_timeout)
+
+
+def spec_of(prompt: str, options: SpecOptions) -> SpecArguments:
+    """Return what the caller asked for.
+
+    Raises:
+        InvalidRequestError: an option is about reading the frames, which `frames` and others take.
+        TypeError: an option is none at all.
+    """
+    if misplaced := [name for name in _OF_READING if name in options]:
+        why = "is chosen by who reads the frames: give it"
+        violations = [Violation(name, f"{why} {_OF_READING[name]}") for name in misplaced]
+        raise InvalidRequestError.of(violations)
+    return SpecArguments(prompt=prompt, **options)
 
 
 def submission_of(

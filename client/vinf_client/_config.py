@@ -75,9 +75,26 @@ def server_of(given: str | None, environ: Mapping[str, str]) -> str:
     Raises:
         ConfigError: the file would decide, and cannot be used.
     """
+    return server_and_source(given, environ)[0]
+
+
+def server_and_source(given: str | None, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the address to talk to, and where it was found; the latter is empty where it was given.
+
+    Raises:
+        ConfigError: the file would decide, and cannot be used.
+    """
     if given is not None:
-        return given
-    return environ.get("VINF_SERVER") or read_settings(environ).server or DEFAULT_SERVER
+        return given, ""
+    if found := environ.get("VINF_SERVER"):
+        return found, "$VINF_SERVER"
+    found = read_settings(environ).server
+    return (found, file_source("server", environ)) if found else (DEFAULT_SERVER, "")
+
+
+def file_source(key: str, environ: Mapping[str, str]) -> str:
+    """Name a key of the file, for messages."""
+    return f"{settings_file(environ)}: {key}"
 
 
 def _checked(file: Path, found: dict[str, Any]) -> Settings:

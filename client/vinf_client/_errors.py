@@ -67,10 +67,15 @@ _SEGMENT_FIELDS = {"start_frame_index": "start_frame", "transition_frame_count":
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken rule: the field by its path on the wire, and what is wrong with it."""
+    """One broken rule: the field by its path on the wire, and what is wrong with it.
+
+    `source` is where the value comes from when no argument gave it: a variable of the environment or the file of
+    settings and its key; empty otherwise.
+    """
 
     field: str
     description: str
+    source: str = ""
 
     @property
     def argument(self) -> str:
@@ -81,7 +86,7 @@ class Violation:
         return ARGUMENTS.get(self.field, self.field)
 
     def __str__(self) -> str:
-        return f"{self.argument}: {self.description}"
+        return f"{self.source or self.argument}: {self.description}"
 
 
 class VinfError(Exception):

@@ -31,6 +31,7 @@ from vinf_client._errors import (
 from vinf_client._job import JobArguments, check_job, write_job
 from vinf_client._request import SpecArguments, build, check
 from vinf_client._retry import Attempts, Backoff
+from vinf_client._trace import Trace, read_trace
 from vinf_client._translate import failure_error
 from vinf_client._types import Generation, GenerationState, ServerInfo, TemporalScope
 
@@ -58,13 +59,21 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Gather:
+    """Make one call that answers with a stream, and bring all its messages as a list."""
+
+    method: str
+    request: Message
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Sleep."""
 
     seconds: float
 
 
-Effect: TypeAlias = Connect | Call | Pause
+Effect: TypeAlias = Connect | Call | Gather | Pause
 Flow: TypeAlias = Generator[Effect, Any, Result]
 
 
@@ -96,11 +105,15 @@ def first_contact(server: str, timeout: float) -> Flow[None]:
 
 def unary(method: str, request: Message, *, timeout: float | None = None) -> Flow[Any]:
     """Make one call; a broken connection is tried again (every call is idempotent)."""
+    return (yield from _persistently(Call(method, request, timeout)))
+
+
+def _persistently(call: Call | Gather) -> Flow[Any]:
     yield Connect()
     attempts = Attempts(_UNARY)
     while True:
         try:
-            return (yield Call(method, request, timeout))
+            return (yield call)
         except TransportError as error:
             delay = attempts.failed(error)
         yield Pause(delay)
@@ -173,6 +186,13 @@ def list_generations(limit: int, states: Iterable[GenerationState | str]) -> Flo
         if not token:
             break
     return found[:limit]
+
+
+def trace(generation_id: str) -> Flow[Trace]:
+    """Ask what happened when."""
+    request = service_pb.GetTraceRequest(generation_id=generation_id)
+    messages = yield from _persistently(Gather("GetTrace", request))
+    return read_trace(generation_id, messages)
 
 
 def info() -> Flow[ServerInfo]:

@@ -13,6 +13,7 @@ from vinf_client._frames import read_frames
 from vinf_client._puller import FramePuller
 from vinf_client._retry import Persistence
 from vinf_client._saving import Saving
+from vinf_client._trace import Trace
 from vinf_client._transport import Transport
 from vinf_client._types import Generation, Progress, Update
 from vinf_client._wanted import Wanted
@@ -208,6 +209,11 @@ class GenerationHandle:
     def cancel(self, *, timeout: float | None = None) -> Generation:
         """Ask for its end, and return the snapshot after; a finished generation stays as it is."""
         return self._note(_flows.cancel(self.generation_id, timeout))
+
+    def trace(self) -> Trace:
+        """Return what the server and every rank did for it, and when; as far as it is known while it is made."""
+        with naming(self.request_id):
+            return self._transport.run(_flows.trace(self.generation_id))
 
     def delete(self) -> None:
         """Have the server forget it and remove its frames.

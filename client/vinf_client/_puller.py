@@ -1,14 +1,18 @@
 """Frames for a loop of one's own, such as a game's or a player's: pulled by a thread, taken without waiting."""
 
 import threading
+import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from vinf_client._buffer import FrameBuffer, no_frame_within
+from vinf_client._errors import VinfError
 from vinf_client._frame import Frame
 from vinf_client._frames import PullReader
+from vinf_client._stats import PullerStats
 from vinf_client._transport import Transport
 from vinf_client._wanted import Wanted
 
@@ -28,7 +32,7 @@ class FramePuller:
     """
 
     def __init__(self, transport: Transport, wanted: Wanted, *, capacity: int) -> None:
-        self._pump = _Pump(PullReader(transport, wanted), FrameBuffer(capacity, only_latest=wanted.latest))
+        self._pump = _Pump(transport, wanted, FrameBuffer(capacity, only_latest=wanted.latest, start=wanted.start))
         self._finalizer = weakref.finalize(self, self._pump.stop)
         self._pump.thread.start()
 
@@ -50,6 +54,12 @@ class FramePuller:
         """Whether every frame was taken and no more will come."""
         with self._pump.changed:
             return self._pump.buffer.ended
+
+    @property
+    def stats(self) -> PullerStats:
+        """What it did so far: frames received, taken, dropped and skipped, bytes, reconnects, waits."""
+        with self._pump.changed:
+            return self._pump.buffer.stats
 
     def latest(self) -> Frame | None:
         """Return the newest frame that has arrived, the same one again where none is newer, None before the first.
@@ -73,8 +83,12 @@ class FramePuller:
         """
         pump = self._pump
         with pump.changed:
-            if not pump.changed.wait_for(lambda: pump.buffer.is_due, timeout):
-                raise no_frame_within(timeout)
+            if not pump.buffer.is_due:
+                began = time.monotonic()
+                came = pump.changed.wait_for(lambda: pump.buffer.is_due, timeout)
+                pump.buffer.waited(time.monotonic() - began)
+                if not came:
+                    raise no_frame_within(timeout)
             frame = pump.buffer.take()
             pump.changed.notify_all()
             return frame
@@ -88,11 +102,12 @@ class FramePuller:
 class _Pump:
     """What the thread needs: not the puller, which would then never be collected."""
 
-    def __init__(self, reader: PullReader, buffer: FrameBuffer) -> None:
+    def __init__(self, transport: Transport, wanted: Wanted, buffer: FrameBuffer) -> None:
         self.buffer = buffer
+        self._on_wait = wanted.on_wait
         self.changed = threading.Condition()
         self.thread = threading.Thread(target=self._run, name="vinf-pull", daemon=True)
-        self._reader = reader
+        self._reader = PullReader(transport, replace(wanted, on_wait=self._waiting))
         self._stopped = False
 
     def stop(self) -> None:
@@ -101,6 +116,12 @@ class _Pump:
             self._stopped = True
             self.changed.notify_all()
         self._reader.cancel()
+
+    def _waiting(self, reason: VinfError) -> None:
+        with self.changed:
+            self.buffer.reconnected()
+        if self._on_wait is not None:
+            self._on_wait(reason)
 
     def _run(self) -> None:
         error: BaseException | None = None

@@ -74,6 +74,9 @@ _WHAT_TO_DO = {
 }
 
 _WITH_STATUS = (grpc.Call, grpc.aio.AioRpcError)
+NOT_GRPC = "what listens there does not speak gRPC; is it the port of a web page, or of metrics?"
+"""The cause of a `TransportError` at a port of something else."""
+
 _DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "vinf"
 _LONGEST_MESSAGE = 2000
@@ -179,6 +182,8 @@ def _plain(text: str | None) -> str:
 def _cause(text: str) -> str:
     for sign, cause in (
         ("Connection refused", "connection refused"),
+        ("Failed parsing HTTP/2", NOT_GRPC),
+        ("http1.x server", NOT_GRPC),
         ("DNS resolution failed", "the host name is not known"),
         ("Domain name not found", "the host name is not known"),
         ("No route to host", "no route to the host"),

@@ -12,10 +12,10 @@ from google.protobuf.message import Message
 from vinf.v1.server_info_service_pb2_grpc import ServerInfoServiceStub
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 from vinf_client._access import Access
-from vinf_client._channel import call_metadata, channel_options, check_target
+from vinf_client._channel import call_metadata, channel_options, check_target, trace_metadata
 from vinf_client._config import DEFAULT_SERVER as DEFAULT_SERVER  # whom the command asks by default
 from vinf_client._errors import ClientClosedError, InvalidRequestError, TransportError
-from vinf_client._flows import Call, Connect, Effect, Flow, Pause, first_contact
+from vinf_client._flows import Call, Connect, Effect, Flow, Gather, Pause, first_contact
 from vinf_client._reading import stalled
 from vinf_client._stall import Silence, StallWatch
 from vinf_client._translate import translated
@@ -122,7 +122,7 @@ class Transport:
     def __init__(
         self, server: str, *, connect_timeout: float, rpc_timeout: float, access: Access = _OPEN_ACCESS
     ) -> None:
-        self.server = check_target(server)
+        self.server = check_target(server, access.sources.get("server", ""))
         self.rpc_timeout = rpc_timeout
         self.stall_watch = StallWatch()
         self._connect_timeout = connect_timeout
@@ -133,7 +133,7 @@ class Transport:
         self._channel = access.channel(self.server, channel_options(self.server))
         self._generations = VideoGenerationServiceStub(self._channel)
         self._server_info = ServerInfoServiceStub(self._channel)
-        self._metadata = call_metadata(access)
+        self._own_metadata = call_metadata(access)
 
     def close(self) -> None:
         """Close the channel; calls and pauses under way, of any thread, end with `ClientClosedError`."""
@@ -195,18 +195,24 @@ class Transport:
                 self.pause(seconds)
             case Call(method, request, timeout):
                 with self.guarded():
-                    return self._rpc(method)(request, timeout=timeout or self.rpc_timeout, metadata=self._metadata)
+                    return self._rpc(method)(request, timeout=timeout or self.rpc_timeout, metadata=self._metadata())
+            case Gather(method, request):
+                with self.guarded():
+                    return list(self._rpc(method)(request, timeout=self.rpc_timeout, metadata=self._metadata()))
         return None
 
     def begin(self, method: str, request: Message, timeout: float) -> "grpc.Future[Any]":
         """Begin a unary call; its errors are gRPC's."""
-        future: grpc.Future[Any] = self._rpc(method).future(request, timeout=timeout, metadata=self._metadata)
+        future: grpc.Future[Any] = self._rpc(method).future(request, timeout=timeout, metadata=self._metadata())
         return future
 
     def stream(self, method: str, request: Message, *, stall_timeout: float | None = None) -> Stream[Any]:
         """Open a server stream; it has no deadline, `Stream.cancel` ends it."""
         with self.guarded():
-            return Stream(self._rpc(method)(request, metadata=self._metadata), self, stall_timeout=stall_timeout)
+            return Stream(self._rpc(method)(request, metadata=self._metadata()), self, stall_timeout=stall_timeout)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (*self._own_metadata, *trace_metadata())
 
     def _rpc(self, method: str) -> Any:
         return getattr(self._generations, method, None) or getattr(self._server_info, method)

@@ -62,6 +62,20 @@ class Tracker:
         return rate, f", {_duration((total - done) / rate)} left" if done < total else ""
 
 
+def brief(progress: Progress) -> str:
+    """Return how far it is in a dozen characters, for where the state stands beside it."""
+    match progress.state:
+        case GenerationState.PENDING:
+            return f"{progress.queue_position} ahead" if progress.queue_position else "next in line"
+        case GenerationState.CANCELLING | GenerationState.SUSPENDED:
+            return ""
+    if progress.stage is GenerationStage.DECODE or progress.completed_frame_count or progress.state.terminal:
+        return f"frame {progress.completed_frame_count}/{progress.frame_count}"
+    if progress.stage is GenerationStage.DENOISE:
+        return f"step {progress.completed_step_count}/{progress.step_count}"
+    return "prompt"
+
+
 class Display(Protocol):
     """Shows what happens. Any thread may call any method."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,8 +24,10 @@ from vinf_server.config import (
 )
 from vinf_server.devices import count_visible_gpus
 from vinf_server.hosts_config import add_serve_flags, read_serve_flags
-from vinf_server.logs import configure_logs
+from vinf_server.logs import LOG_FORMATS, configure_logs
 from vinf_server.model_choice import check_model, read_model_options
+
+_log = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -81,6 +85,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--ranks", type=int, default=None, metavar="N", help="processes in the group (default: CUDA devices, else 2)")
     add("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="where clients connect; port 0 picks one")
     add("--metrics", default="127.0.0.1:9464", metavar="HOST:PORT", help="where Prometheus scrapes, or off")
+    add("--web", default="off", metavar="HOST:PORT", help="where browsers find a page to watch; port 0 picks one")
+    add(
+        "--web-names",
+        default="",
+        metavar="NAMES",
+        help="names besides the machine's own, with commas between, that browsers ask for the page by, such as that of "
+        "a proxy before it",
+    )
     add("--data-dir", type=Path, default=default_data_dir(), metavar="DIR", help="generations, frames and logs")
     add(
         "--disk-budget",
@@ -154,6 +166,14 @@ def build_parser() -> argparse.ArgumentParser:
         "its own generations only; read on change",
     )
     add("--ready-file", type=Path, default=None, metavar="PATH", help="file to write once ready: addresses and pid")
+    add(
+        "--otlp-endpoint",
+        default=None,
+        metavar="URL",
+        help="collector that takes spans, OTLP over gRPC, such as http://127.0.0.1:4317 (default: what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, else none)",
+    )
+    add("--log-format", choices=LOG_FORMATS, default="text", help="how server and ranks log: lines of text, or of JSON")
     add("--beat-timeout", type=float, default=4.0, metavar="S", help="silence after which a rank is taken for hung")
     add(
         "--hang-timeout",
@@ -188,6 +208,14 @@ def default_ranks(gpus: int) -> int:
     return gpus or _DEFAULT_CPU_RANKS
 
 
+def otlp_endpoint(environment: Mapping[str, str]) -> str | None:
+    """Whether OpenTelemetry's own variables ask for spans: empty if they do, which leaves them to its library."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return "" if any(environment.get(name) for name in names) else None
+
+
 def parse_config(argv: list[str] | None) -> ServeConfig:
     """Read the arguments, look at the machine, and check both together."""
     arguments = build_parser().parse_args(argv)
@@ -203,6 +231,8 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         ranks=arguments.ranks if arguments.ranks is not None else default_ranks(gpus),
         listen=Address.parse(arguments.listen, flag="--listen"),
         metrics=None if arguments.metrics == "off" else Address.parse(arguments.metrics, flag="--metrics"),
+        web=None if arguments.web == "off" else Address.parse(arguments.web, flag="--web"),
+        web_names=tuple(name for name in arguments.web_names.split(",") if name),
         data_dir=arguments.data_dir,
         disk_budget=parse_size(arguments.disk_budget, flag="--disk-budget"),
         keep_for_s=parse_duration(arguments.keep_for, flag="--keep-for"),
@@ -223,6 +253,8 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         tokens=arguments.tokens,
         ready_file=arguments.ready_file,
         visible_gpus=gpus,
+        otlp_endpoint=arguments.otlp_endpoint or otlp_endpoint(os.environ),
+        log_format=arguments.log_format,
         beat_timeout_s=arguments.beat_timeout,
         hang_timeout_s=arguments.hang_timeout,
         grace_s=arguments.grace,
@@ -241,7 +273,7 @@ def main(argv: list[str] | None = None) -> int:
         check_model(config)
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
-    configure_logs()
+    configure_logs(config.log_format)
     os.umask(0o077)  # prompts and frames are for nobody else on this machine, whatever folder they are put into
     try:
         return asyncio.run(_serve(config))
@@ -260,16 +292,19 @@ async def _serve(config: ServeConfig) -> int:
     try:
         await Front(config).run()
     except (ConfigError, GroupConfigurationError) as error:
-        return _fail(str(error), EXIT_USAGE)
+        return _fail(str(error), EXIT_USAGE, config)
     except (DataDirError, StoreError) as error:
-        return _fail(f"--data-dir: {error}", EXIT_FAILED)
+        return _fail(f"--data-dir: {error}", EXIT_FAILED, config)
     except (AddressInUseError, GroupFailedError) as error:
-        return _fail(str(error), EXIT_FAILED)
+        return _fail(str(error), EXIT_FAILED, config)
     return 0
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"vinf serve: error: {message}", file=sys.stderr)
+def _fail(message: str, code: int, config: ServeConfig | None = None) -> int:
+    if config is not None and config.log_format == "json":
+        _log.critical("%s", message)
+    else:
+        print(f"vinf serve: error: {message}", file=sys.stderr)
     return code
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from vinf_server.logs import LOG_FORMATS, LogFormat
 
 if TYPE_CHECKING:
     from vinf_server.hosts_config import HostsConfig
@@ -36,6 +39,8 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 """Bytes in one, by its name in lower case."""
 
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -181,6 +186,12 @@ class ServeConfig:
     metrics: Address | None = field(default_factory=lambda: Address("127.0.0.1", 9464))
     """Where Prometheus scrapes; None switches it off."""
 
+    web: Address | None = None
+    """Where browsers find the page to watch; None: there is none."""
+
+    web_names: tuple[str, ...] = ()
+    """Names besides the machine's own that browsers may ask for the page by."""
+
     data_dir: Path = field(default_factory=default_data_dir)
     """Generations, frames, checkpoints and logs, for this server and the next one; one front a folder."""
 
@@ -253,6 +264,12 @@ class ServeConfig:
     hang_timeout_s: float = 5.0
     """Work that does not get on for so long hangs, or for ten usual steps where that is longer."""
 
+    otlp_endpoint: str | None = None
+    """URL of a collector that takes spans, OTLP over gRPC; empty: what OTEL_EXPORTER_OTLP_* say; None: no spans."""
+
+    log_format: LogFormat = "text"
+    """How the front and its ranks write what they log."""
+
     grace_s: float = 30.0
     """Longest that a stop may take: the running generation ends or saves a checkpoint meanwhile."""
 
@@ -305,6 +322,10 @@ class ServeConfig:
             raise ConfigError("--model", "is empty")
         if self.device not in DEVICES:
             raise ConfigError("--device", f"{self.device!r} is not one of {', '.join(DEVICES)}")
+        if self.otlp_endpoint:
+            check_url(self.otlp_endpoint, flag="--otlp-endpoint")
+        if self.log_format not in LOG_FORMATS:
+            raise ConfigError("--log-format", f"{self.log_format!r} is not one of {', '.join(LOG_FORMATS)}")
         if self.dtype not in DTYPES:
             raise ConfigError("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.hosts is None and self.rank_weights.source == "given" and len(self.rank_weights.given) != self.ranks:
@@ -316,6 +337,9 @@ class ServeConfig:
                 "--memory-budget",
                 f"{self.memory_budget} bytes are not in [{MIN_MEMORY_BUDGET >> 20}MiB, {MAX_MEMORY_BUDGET >> 40}TiB]",
             )
+        for name in self.web_names:
+            if not _NAME.fullmatch(name):
+                raise ConfigError("--web-names", f"{name!r} is not the name of a host")
         self._check_doors()
         if self.device == "cuda" and self.visible_gpus == 0:
             raise ConfigError("--device", "cuda was asked for, but no CUDA device is visible")
@@ -333,14 +357,21 @@ class ServeConfig:
                     raise ConfigError(flag, "needs --tls-cert")
         elif self.tls_key is None:
             raise ConfigError("--tls-cert", "needs --tls-key")
-        if self.listen.is_loopback or self.tls_cert is not None or self.insecure:
+        if self.web is not None and self.tls_client_ca is not None and self.tokens is None:
+            raise ConfigError(
+                "--web", "with --tls-client-ca needs --tokens: the page tells clients apart by nothing else"
+            )
+        if self.tls_cert is not None or self.insecure:
             return
-        tokens = ", and neither are the tokens" if self.tokens is not None else ""
-        raise ConfigError(
-            "--listen",
-            f"{self.listen} can be reached from other machines and is not encrypted{tokens}; "
-            "give --tls-cert and --tls-key, or add --insecure to accept that",
-        )
+        for flag, address in (("--listen", self.listen), ("--web", self.web)):
+            if address is None or address.is_loopback:
+                continue
+            tokens = ", and neither are the tokens" if self.tokens is not None else ""
+            raise ConfigError(
+                flag,
+                f"{address} can be reached from other machines and is not encrypted{tokens}; "
+                "give --tls-cert and --tls-key, or add --insecure to accept that",
+            )
 
     @property
     def keeps_spare_agent(self) -> bool:
@@ -351,6 +382,17 @@ class ServeConfig:
     def uses_cuda(self) -> bool:
         """True when the ranks compute on GPUs."""
         return self.device == "cuda" or (self.device == "auto" and self.visible_gpus > 0)
+
+
+def check_url(text: str, *, flag: str) -> None:
+    """Raise `ConfigError` for what is no http(s)://HOST[:PORT]."""
+    try:
+        url = urlsplit(text)
+        is_good = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:  # a port that is none
+        is_good = False
+    if not is_good:
+        raise ConfigError(flag, f"{text!r} is not http://HOST:PORT or https://HOST:PORT")
 
 
 def _check_range(flag: str, value: int, low: int, high: int) -> None:

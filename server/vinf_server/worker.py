@@ -12,7 +12,10 @@ from vinf_server.cli import CommandParser, default_ranks
 from vinf_server.config import DEVICES, Address, ConfigError, ServeConfig
 from vinf_server.devices import count_visible_gpus
 from vinf_server.hosts_config import add_security_flags, check_encrypted, check_local_addr, read_security_flags
+from vinf_server.logs import LOG_FORMATS, configure_logs
 from vinf_server.worker_host import JoinRefusedError, WorkerConfig, WorkerHost
+
+_log = logging.getLogger(__name__)
 
 EXIT_USAGE = 2
 
@@ -31,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--join", required=True, metavar="HOST:PORT", help="where the server lets hosts join, its --link")
     add("--ranks", type=int, default=None, metavar="N", help="ranks on this host (default: CUDA devices, else 2)")
     add("--device", choices=DEVICES, default="auto", help="what they compute on; the same on all hosts (default: auto)")
+    add("--log-format", choices=LOG_FORMATS, default="text", help="how this host logs: lines of text, or of JSON")
     add("--insecure", action="store_true", help="allow a join token and frames to travel in plain text")
     add_security_flags(parser.add_argument_group("the way to the server"), "a copy of the server's")
     add("--rank-module", default="vinf_server.rank", help=argparse.SUPPRESS)
@@ -54,6 +58,7 @@ def parse_config(argv: list[str] | None) -> WorkerConfig:
         visible_gpus=gpus,
         rank_module=arguments.rank_module,
         agent_module=arguments.agent_module,
+        log_format=arguments.log_format,
     )
     return WorkerConfig(join=join, security=security, ranks=ranks, local_addr=arguments.local_addr)
 
@@ -62,12 +67,17 @@ def main(argv: list[str] | None = None) -> int:
     """Stay joined until SIGINT or SIGTERM; returns the exit code."""
     try:
         config = parse_config(argv)
-        logging.basicConfig(
-            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s worker: %(message)s"
-        )
+    except ConfigError as error:
+        print(f"vinf worker: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    configure_logs(config.ranks.log_format, "worker")
+    try:
         asyncio.run(WorkerHost(config).run())
     except (ConfigError, JoinRefusedError) as error:
-        print(f"vinf worker: error: {error}", file=sys.stderr)
+        if config.ranks.log_format == "json":
+            _log.critical("%s", error)
+        else:
+            print(f"vinf worker: error: {error}", file=sys.stderr)
         return EXIT_USAGE
     return 0
 

@@ -267,6 +267,10 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         )
         yield service_pb.StreamFramesResponse(end=end)
 
+    def GetTrace(self, request, context):
+        self._check(request, context)
+        yield service_pb.GetTraceResponse()
+
     def _check(self, request, context):
         if request.generation_id != ID:
             Failure(grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND", "no such generation").abort(context)

@@ -158,7 +158,7 @@ def test_the_environment_switches_tls_on_and_arguments_off():
     assert Access().completed({}, Settings()).tls is False
     assert Access().completed({"VINF_TLS": "1"}, Settings()).tls is True
     assert Access().completed({"VINF_TLS": "0"}, Settings()).tls is False
-    with pytest.raises(InvalidRequestError, match=r"\$VINF_TLS must be 1 or 0, got 'maybe'"):
+    with pytest.raises(InvalidRequestError, match=r"\$VINF_TLS: must be 1 or 0, got 'maybe'"):
         Access().completed({"VINF_TLS": "maybe"}, Settings())
     assert Access().completed({"VINF_TLS_CA": "ca"}, Settings()).tls is True
     off = Access(tls=False).completed({"VINF_TLS_CA": "ca", "VINF_TLS_CERT": "c", "VINF_TLS_KEY": "k"}, Settings())

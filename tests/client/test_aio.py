@@ -59,6 +59,35 @@ def test_frames(fake, latency, prefetch):
     assert all(np.array_equal(frame, fake_pixels(frame.index)) for frame in frames)
 
 
+def test_a_puller_counts_what_it_does(fake):
+    fake.reset(damage_at=(2,), frame_rate=100)
+
+    async def body(client):
+        handle = await client.submit("a red ball", frames=8)
+        async with handle.pull(2) as puller:
+            frames = [frame async for frame in puller]
+        return frames, puller.stats
+
+    frames, stats = run(fake, body)
+    assert (stats.frames_received, stats.frames_taken, stats.frames_dropped, stats.frames_skipped) == (6, 6, 0, 0)
+    assert stats.bytes_received == sum(len(frame.data) for frame in frames)
+    assert stats.reconnects == 1
+    assert stats.waits >= 1
+    assert 0 < stats.waited_seconds < 20
+
+
+@pytest.mark.parametrize("name", ["format", "latency", "prefetch"])
+def test_an_option_that_is_none_is_told(fake, name):
+    async def body(client):
+        for call in (client.submit, client.check):
+            with pytest.raises(InvalidRequestError) as caught:
+                await call("a red ball", **{name: "nope"})
+            assert [violation.argument for violation in caught.value.violations] == [name]
+        return str(caught.value)
+
+    assert run(fake, body).startswith(f"{name}: ")
+
+
 @pytest.mark.parametrize("prefetch", [0, 8])
 def test_abandoned_streams_end(fake, prefetch):
     """gRPC itself would leave every handler running: https://github.com/grpc/grpc/issues/43462."""

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from vinf_client import AsyncClient, Client, ConfigError
+from vinf_client import AsyncClient, Client, ConfigError, InvalidRequestError
 from vinf_client._access import Access, resolve
 from vinf_client._config import ConfigWarning, read_settings, settings_file
 from vinf_client.cli import main
@@ -121,6 +121,40 @@ def test_what_cannot_be_used_is_named(config, tmp_path, text, problem, capsys):
     assert "\n" not in str(caught.value)
     assert main(["list"]) == 2
     assert capsys.readouterr().err.startswith(f"vinf list: {file}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting", "problem"),
+    [
+        ("SERVER", "here", "server", "must be HOST:PORT"),
+        ("TOKEN", "two words", "token", "must be 1 to 4096 printable ASCII"),
+        ("TLS_CA", "/proc/none", "tls_ca", "/proc/none cannot be read"),
+        ("TLS_CA", "/proc/version", "tls_ca", "/proc/version holds no certificate"),
+    ],
+)
+def test_what_cannot_work_is_told_by_its_source(config, monkeypatch, capsys, name, value, setting, problem):
+    """Neither the client's keyword nor the command's option was used."""
+    file = config(f'{setting} = "{value}"')
+    for source in (f"{file}: {setting}", f"$VINF_{name}"):
+        for make in (Client, AsyncClient):
+            with pytest.raises(InvalidRequestError) as caught:
+                make()
+            assert str(caught.value).startswith(f"{source}: {problem}")
+            assert caught.value.violations[0].source == source
+        for command, code in (("list", 2), ("doctor", 2), ("health", 1)):
+            assert main([command]) == code
+            assert capsys.readouterr().err.startswith(f"vinf {command}: {source}: {problem}")
+        monkeypatch.setenv(f"VINF_{name}", value)  # comes before the file
+    arguments = {setting: value}
+    with pytest.raises(InvalidRequestError) as caught:
+        Client(**arguments)
+    assert str(caught.value).startswith(f"{setting}: {problem}"), "who gave it is told by their own word"
+
+
+def test_a_missing_half_names_the_source_of_the_other(config, tmp_path, capsys):
+    file = config('tls_cert = "mine.crt"')
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == f"vinf list: --tls-key: is missing; {file}: tls_cert needs it\n"
 
 
 def test_a_folder_in_its_place_is_named(config, tmp_path):

@@ -17,6 +17,7 @@ from vinf_client import (
     ModelNotFoundError,
     RequestIdReusedError,
     RpcTimeoutError,
+    TraceLane,
     WrongStateError,
 )
 from vinf_client.testing import FakeServer
@@ -241,3 +242,21 @@ def test_leaving_early_cancels(client, long):
     with client.generate(PROMPT, **long) as video:
         pass
     assert video.handle.refresh().state in (GenerationState.CANCELLING, GenerationState.CANCELLED)
+
+
+def test_what_happened_when(client, handle):
+    trace = client.trace(handle.generation_id)
+    assert handle.trace().generation_id == trace.generation_id == handle.generation_id
+    assert trace.left_out_count == 0
+    assert [span.start_ns for span in trace.spans] == sorted(span.start_ns for span in trace.spans)
+    steps = [span.step for span in trace.spans if span.lane is TraceLane.COMPUTE and span.rank == 0]
+    assert steps == list(range(1, WANTED["steps"] + 1))
+    decoded = [frame for span in trace.spans if span.lane is TraceLane.DECODE for frame in span.frames]
+    assert sorted(decoded) == list(range(COUNT))
+    assert {span.epoch for span in trace.spans if span.rank == 0} == {1}
+    assert [(span.epoch, span.lane) for span in trace.spans if span.rank is None and span.name == "running"] == [
+        (0, TraceLane.STATE)
+    ]
+    assert list(trace.shares()) == [0]
+    with pytest.raises(GenerationNotFoundError):
+        client.trace("gen-2")

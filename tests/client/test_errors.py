@@ -1,5 +1,8 @@
 """Every status becomes the error the table promises, and nobody sees gRPC's own."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import grpc
 import pytest
 
@@ -7,6 +10,7 @@ import vinf_client
 from tests.client.fakes import Failure
 from vinf_client import _errors
 from vinf_client._translate import BY_REASON, translate
+from vinf_client.cli import main
 
 pytestmark = pytest.mark.fast
 
@@ -88,6 +92,30 @@ def test_garbage_in_the_details_hides_nothing():
 
 def test_an_error_without_a_status():
     assert type(translate(grpc.RpcError("odd"), "here:1")) is _errors.ServerError
+
+
+def test_a_port_of_something_else(capsys):
+    """Of a page or of metrics: what gRPC says about frames and settings helps nobody."""
+
+    class Page(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            """It would speak of lines that are no HTTP."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as page:
+        thread = threading.Thread(target=page.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        address = f"127.0.0.1:{page.server_port}"
+        try:
+            with vinf_client.Client(address) as client, pytest.raises(vinf_client.TransportError) as caught:
+                client.info()
+            assert main(["info", "--server", address]) == 3
+        finally:
+            page.shutdown()
+            thread.join(10)
+    told = f"cannot reach a vinf server at {address}: what listens there does not speak gRPC; is it the port of "
+    told += "a web page, or of metrics?"
+    assert str(caught.value) == told
+    assert capsys.readouterr().err == f"vinf info: {told}\n"
 
 
 def test_all_names_every_error():

@@ -15,6 +15,7 @@ from vinf_client import (
     RpcTimeoutError,
     TransportError,
 )
+from vinf_client._buffer import FrameBuffer
 from vinf_client.testing import FakeServer, fake_pixels
 
 pytestmark = pytest.mark.fast
@@ -80,6 +81,42 @@ def test_the_latest_never_waits_and_is_repeated(fake, client):
         assert newest.index == 3
         assert puller.latest() is newest
         assert puller.latest() is newest
+
+
+def test_it_counts_what_it_does(fake, client):
+    fake.reset(damage_at=(2,), frame_rate=100)
+    with client.submit("a red ball", frames=8).pull(2) as puller:
+        frames = list(puller)
+    stats = puller.stats
+    assert (stats.frames_received, stats.frames_taken, stats.frames_dropped, stats.frames_skipped) == (6, 6, 0, 0)
+    assert stats.bytes_received == sum(len(frame.data) for frame in frames)
+    assert stats.reconnects == 1, "the damaged frame was asked for again"
+    assert stats.waits >= 1
+    assert 0 < stats.waited_seconds < 20
+
+
+def test_it_counts_what_was_never_sent_and_never_taken(client):
+    """Low latency: of twenty frames that are there at once only the newest is sent."""
+    handle = client.submit("a red ball", frames=20)
+    with handle.pull(latency="low") as puller:
+        assert puller.next(20).index == 19
+    stats = puller.stats
+    assert (stats.frames_received, stats.frames_taken, stats.frames_skipped) == (1, 1, 19)
+    buffer = FrameBuffer(4, only_latest=True)
+    frame = puller.latest()
+    buffer.put(frame)
+    buffer.put(frame)
+    assert buffer.latest() is frame
+    assert (buffer.stats.frames_received, buffer.stats.frames_taken, buffer.stats.frames_dropped) == (2, 1, 1)
+
+
+def test_a_wait_that_fails_counts(fake, client):
+    fake.reset(step_seconds=60)
+    with client.submit("a red ball").pull() as puller:
+        with pytest.raises(RpcTimeoutError):
+            puller.next(0.05)
+        assert puller.stats.waits == 1
+        assert puller.stats.waited_seconds >= 0.05
 
 
 def test_waiting_ends(fake, client):
@@ -183,6 +220,22 @@ def test_reading_ahead_is_bounded_and_ends(fake, client):
     assert not pull_threads()
     assert [frame.index for frame in handle.frames(298, prefetch=0)] == [298, 299]
     assert fake.wait_for_calls(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("format", "is chosen by who reads the frames: give it to frames, pull or generate; allowed: rgb24, rgba8"),
+        ("latency", "is chosen by who reads the frames: give it to frames, pull or generate; allowed: all, low"),
+        ("prefetch", "is chosen by who reads the frames: give it to frames or generate; allowed: a whole number"),
+    ],
+)
+def test_what_is_no_option_of_a_generation(client, name, words):
+    for call in (client.submit, client.check):
+        with pytest.raises(InvalidRequestError) as caught:
+            call("a red ball", **{name: "nope"})
+        assert str(caught.value).startswith(f"{name}: {words}")
+    assert client.list() == []
 
 
 @pytest.mark.parametrize("wanted", [{"latency": "x"}, {"format": "x"}, {"prefetch": -1}])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -116,6 +118,24 @@ def test_nobody_listens(drive_once):
             outcome = drive_once(command, server=address, generation="x")
             assert outcome.status == "UNAVAILABLE reason="
             assert outcome.one("message") == f"cannot reach a vinf server at {address}: connection refused"
+
+
+def test_what_listens_there_speaks_another_language(drive_once):
+    class Page(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            """It would speak of lines that are no HTTP."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as page:
+        thread = threading.Thread(target=page.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            outcome = drive_once("info", server=f"127.0.0.1:{page.server_port}")
+        finally:
+            page.shutdown()
+            thread.join(10)
+    assert outcome.one("message").endswith(
+        ": what listens there does not speak gRPC; is it the port of a web page, or of metrics?"
+    )
 
 
 def test_somebody_listens_and_says_nothing(drive_once):

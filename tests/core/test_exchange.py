@@ -95,7 +95,7 @@ def test_devices() -> None:
 @pytest.mark.fast
 def test_a_nested_stage_counts_for_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([10.0, 11.0, 14.0, 14.5])
-    monkeypatch.setattr("vinf_core.events.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("vinf_core.stage_clock.time.perf_counter", lambda: next(now))
     clock = StageClock(torch.device("cpu"))
     with clock.measure(Stage.DENOISE), clock.measure(Stage.COMMUNICATE):
         pass

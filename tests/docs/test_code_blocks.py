@@ -17,12 +17,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.docs.blocks import PAGES, ROOT, Block, all_blocks, blocks
 from tests.support.server import Server
 
 RUN = {"sh", "python"}
-READ = {"json": json.loads, "toml": tomllib.loads}
+READ = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
 COMPILED = {"cpp", "cmake"}  # test_cpp_blocks.py, tests/client_cpp
 PLAIN = {"", "text", "proto", "csharp"}
 

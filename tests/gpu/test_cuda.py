@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.generator import Generator
 from vinf_core.events import Pixels, StageClock
+from vinf_core.recorder import Lane
 from vinf_core.types import GenerationSpec, Solver, Stage
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -192,3 +194,38 @@ def test_previews_are_made_beside_the_steps_and_change_no_bit(monkeypatch: pytes
         preview.wait()
         expected = preview_map.pictures(estimate[list(preview.frames)].cpu())
         assert (preview.pictures.int() - expected.int()).abs().max() <= 1
+
+
+@torch.inference_mode()
+def test_spans_are_the_gpus_time_on_the_hosts_clock() -> None:
+    clock = StageClock(torch.device("cuda"))
+    values = torch.randn(2048, 2048, device="cuda")
+
+    def work() -> None:
+        for _ in range(40):
+            torch.mm(values, values)
+
+    work()
+    torch.cuda.synchronize()
+    clock.recorder.begin()
+    before = time.time_ns()
+    for step in (1, 2):
+        with clock.measure(Stage.DENOISE, "step", step=step):
+            work()
+            with clock.measure(Stage.COMMUNICATE, "post") as posted:
+                work()
+            work()
+            with clock.measure(Stage.COMMUNICATE, "wait", since=posted):
+                work()
+        clock.settle()
+    after = time.time_ns()
+    spans = clock.recorder.take(100)
+    steps = [span for span in spans if span.lane is Lane.COMPUTE]
+    assert [span.step for span in steps] == [1, 2]
+    assert before - 1_000_000 <= steps[0].start_ns
+    assert steps[0].start_ns + steps[0].duration_ns <= steps[1].start_ns + 1_000_000
+    assert steps[1].start_ns + steps[1].duration_ns <= after + 1_000_000
+    measured = sum(clock.seconds.values())
+    assert sum(span.duration_ns for span in steps) / 1e9 == pytest.approx(measured, rel=0.01)
+    for exchange in (span for span in spans if span.lane is Lane.TRANSFER):
+        assert exchange.communicate_ns / exchange.duration_ns == pytest.approx(2 / 3, abs=0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vinf_server import cli, devices
+from vinf_server import cli, devices, worker
 from vinf_server.cli import main, parse_config
 from vinf_server.config import Address
 
@@ -192,3 +192,30 @@ def test_help_shows_defaults(capsys):
     text = capsys.readouterr().out
     assert "127.0.0.1:50051" in text
     assert "None" not in text
+
+
+def test_spans_go_where_the_flag_or_the_environment_says(monkeypatch):
+    with_gpus(monkeypatch, 0)
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    assert parse_config([]).otlp_endpoint is None
+    assert parse_config(["--otlp-endpoint", "http://[::1]:4317"]).otlp_endpoint == "http://[::1]:4317"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")
+    assert parse_config([]).otlp_endpoint == "", "the library reads it"
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert parse_config([]).otlp_endpoint is None
+
+
+def test_logs_of_a_server_and_of_a_worker(monkeypatch, tmp_path, capsys):
+    with_gpus(monkeypatch, 0)
+    monkeypatch.setattr(worker, "count_visible_gpus", lambda environ: 0)
+    (tmp_path / "token").write_text("x" * 64)
+    (tmp_path / "token").chmod(0o600)
+    join = ["--join", "127.0.0.1:1", "--insecure", "--join-token-file", str(tmp_path / "token")]
+    assert (parse_config([]).log_format, worker.parse_config(join).ranks.log_format) == ("text", "text")
+    assert parse_config(["--log-format", "json"]).log_format == "json"
+    assert worker.parse_config([*join, "--log-format", "json"]).ranks.log_format == "json"
+    with pytest.raises(SystemExit) as ended:
+        parse_config(["--log-format", "xml"])
+    assert ended.value.code == 2
+    assert "--log-format: invalid choice: 'xml'" in capsys.readouterr().err

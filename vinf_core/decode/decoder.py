@@ -20,6 +20,7 @@ from vinf_core.distributed.topology import Topology
 from vinf_core.errors import OutputInvalidError
 from vinf_core.events import Agreement, FrameSink, StageClock
 from vinf_core.models.adapter import VideoModel
+from vinf_core.recorder import Lane
 from vinf_core.types import Clip, Stage
 
 AGREEMENT_SECONDS = 1.0
@@ -63,14 +64,14 @@ def decode_video(
     """
     frame_count = clips[-1].stop
     owners = slice_owners(frame_count, topology.world_size)
-    with clock.measure(Stage.DECODE):
+    with clock.measure(Stage.DECODE, "deal"):
         dealt = exchange.deal(latents, clips, owners)
     places = {frame: place for place, frame in enumerate(f for f, owner in enumerate(owners) if owner == topology.rank)}
     under_way: deque[range] = deque()
     is_invalid = False
 
     def decode(frames: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        with clock.measure(Stage.DECODE):
+        with clock.measure(Stage.DECODE, frames=range(frames[0], frames[-1] + 1)):
             start = places[frames[0]]
             return to_levels(model.decode(dealt[start : start + len(frames)]))
 
@@ -96,7 +97,7 @@ def decode_video(
             try:
                 with buffers.oldest() as pictures:
                     clock.collect()
-                    with clock.measure_host(Stage.DELIVER):
+                    with clock.measure_host(Stage.DELIVER), clock.recorder.host(Lane.DELIVER, "hand over"):
                         for frame, picture in zip(frames, pictures, strict=True):
                             sink.send(frame, picture)
             except OutputInvalidError:
@@ -104,13 +105,19 @@ def decode_video(
             else:
                 on_frames(len(frames))
 
+    def has_room() -> bool:
+        with clock.recorder.host(Lane.WAIT, "room"):
+            patience = 0.0 if under_way else AGREEMENT_SECONDS
+            return sink.wait_for_room(SLICE_FRAMES * (len(under_way) + 1), patience)
+
+    def is_delivered() -> bool:
+        with clock.recorder.host(Lane.WAIT, "delivery"):
+            return sink.wait_for_delivery(AGREEMENT_SECONDS)
+
     first = first_round(first_frame, topology.world_size)
     for round_index in range(first, round_count(frame_count, topology.world_size)):
         # What is under way has been promised room and takes it before the next slice does.
-        while not agree(
-            sink.wait_for_room(SLICE_FRAMES * (len(under_way) + 1), 0.0 if under_way else AGREEMENT_SECONDS),
-            invalid=is_invalid,
-        ):
+        while not agree(has_room(), invalid=is_invalid):
             # Nobody waits with frames in hand.
             hand_over(leave=0)
         frames = slice_of(round_index, topology.rank, frame_count, topology.world_size)
@@ -129,5 +136,5 @@ def decode_video(
     with clock.measure_host(Stage.DELIVER):
         if not is_invalid:
             sink.finish()
-        while not agree(is_invalid or sink.wait_for_delivery(AGREEMENT_SECONDS), invalid=is_invalid):
+        while not agree(is_invalid or is_delivered(), invalid=is_invalid):
             pass

@@ -12,6 +12,7 @@ import torch
 
 from vinf_core.diffusion.checkpoint import CheckpointStore, capture
 from vinf_core.events import Agreement, Boundary, StageClock
+from vinf_core.recorder import Lane
 from vinf_core.types import Clip, Stage
 
 CHECKPOINT_SHARE = 0.02
@@ -79,8 +80,11 @@ class Checkpointer:
             self._wait_until_stored(agree)
 
     def _wait_until_stored(self, agree: Agreement) -> None:
-        while not agree(self._store.wait_until_stored(AGREEMENT_SECONDS), boundary=Boundary.SAVING):
-            pass
+        is_stored = False
+        while not is_stored:
+            with self._clock.recorder.host(Lane.WAIT, "checkpoint"):
+                own_is_stored = self._store.wait_until_stored(AGREEMENT_SECONDS)
+            is_stored = bool(agree(own_is_stored, boundary=Boundary.SAVING))
 
     def _spent(self) -> float:
         """Seconds of this rank's threads, the engine's and those that send."""

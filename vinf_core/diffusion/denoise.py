@@ -80,7 +80,7 @@ def denoise(
                 checkpointer.finish(scheduler, latents, index, agree)
             raise GenerationCancelledError(f"suspended after step {index}")
         started = time.perf_counter()
-        with clock.measure(Stage.DENOISE):
+        with clock.measure(Stage.DENOISE, "step", step=index + 1):
             context.begin_step(float(timestep))
             model_input = scheduler.scale_model_input(latents, timestep).to(model.dtype)
             predictions = [

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from vinf_core.distributed.topology import Topology
-from vinf_core.events import StageClock
+from vinf_core.events import Measured, StageClock
 from vinf_core.types import Clip, Stage
 
 
@@ -72,12 +72,14 @@ class UnderWay:
         sent: Sequence[torch.Tensor] = (),
         before: Sequence[torch.Tensor] = (),
         after: Sequence[torch.Tensor] = (),
+        posted: Measured | None = None,
     ) -> None:
         self._clock = clock
         self._works = works
         self._sent = sent  # kept until it is certain that nobody reads them any more
         self._before = before
         self._after = after
+        self._posted = posted
 
     def wait(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Return the received frames before and after our own, ``[B, n, ...]`` each, None where there are none.
@@ -85,7 +87,7 @@ class UnderWay:
         On a GPU nothing waits but the stream.
         """
         if self._works:
-            with self._clock.measure(Stage.COMMUNICATE):
+            with self._clock.measure(Stage.COMMUNICATE, "wait", since=self._posted):
                 for work in self._works:
                     work.wait()
             self._works, self._sent = (), ()
@@ -132,7 +134,7 @@ class Exchange:
         self.exchange_count += 1
         if self._group is None or not (plan.sends or plan.receives):
             return UnderWay(self._clock)
-        with self._clock.measure(Stage.COMMUNICATE):
+        with self._clock.measure(Stage.COMMUNICATE, "post") as posted:
             operations = []
             sent = []
             for peer, frames in plan.sends:
@@ -147,7 +149,7 @@ class Exchange:
                 (before if peer < self._topology.rank else after).append(buffer)
                 operations.append(dist.P2POp(dist.irecv, buffer, group=self._group, group_peer=peer))
             works = dist.batch_isend_irecv(operations)
-        return UnderWay(self._clock, works, sent, before, after)
+        return UnderWay(self._clock, works, sent, before, after, posted)
 
     def with_context(self, own: torch.Tensor, plan: FramePlan) -> torch.Tensor:
         """Return this rank's frames together with the planned frames of its peers, ascending by frame.
@@ -191,7 +193,7 @@ class Exchange:
         """Add ``values`` up over all ranks, in place; the result is the same on every rank."""
         self.reduction_count += 1
         if self._group is not None:
-            with self._clock.measure(Stage.COMMUNICATE):
+            with self._clock.measure(Stage.COMMUNICATE, "reduce"):
                 dist.all_reduce(values, op=dist.ReduceOp.SUM, group=self._group)
         return values
 

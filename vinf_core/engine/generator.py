@@ -30,6 +30,7 @@ from vinf_core.engine.prompt_cache import PromptCache
 from vinf_core.errors import CheckpointError, GenerationCancelledError, InvalidSpecError, OutputInvalidError
 from vinf_core.events import Agreement, FrameSink, Observer, StageClock
 from vinf_core.models.adapter import VideoModel
+from vinf_core.recorder import Recorder
 from vinf_core.types import Clip, GenerationSpec, Stage
 
 
@@ -275,12 +276,22 @@ class Generator:
         """See `SpeedMeter.speed`."""
         return self._meter.speed
 
+    @property
+    def steps(self) -> tuple[int, float]:
+        """See `SpeedMeter.steps`."""
+        return self._meter.steps
+
     def _count_frames(self, count: int) -> None:
         self.decoded_frames += count
 
     def warm_up(self) -> None:
         """Set up the data group's communicator before any timed command."""
         self._exchange.barrier()
+
+    @property
+    def recorder(self) -> Recorder:
+        """What this rank does, span by span, while a generation is recorded."""
+        return self._clock.recorder
 
     @property
     def slices(self) -> Slices:

@@ -16,6 +16,7 @@ from vinf_core.engine.generator import Generator
 from vinf_core.engine.probe import peak_memory, reset_peak_memory
 from vinf_core.errors import GenerationCancelledError, InvalidSpecError, OutputInvalidError
 from vinf_core.events import Boundary, FrameSink, Observer, StopWish, Verdict
+from vinf_core.recorder import Lane, Recorder
 from vinf_core.types import Clip, Stage
 
 IDLE_BEAT_SECONDS = 1.0
@@ -45,6 +46,13 @@ class Coordinator(Observer, Protocol):
         """A generation ended."""
 
 
+class TraceSink(Protocol):
+    """Carries the spans of one generation away while it is made, beside the engine's thread."""
+
+    def close(self) -> None:
+        """Carry away what is left; called between generations, and waits for no longer than a second or two."""
+
+
 class _Silent:
     """The observer of ranks other than 0."""
 
@@ -65,6 +73,7 @@ class Worker:
         *,
         open_checkpoints: Callable[[str], CheckpointStore] | None = None,
         open_previews: Callable[[str], PreviewSink] | None = None,
+        open_trace: Callable[[str, Recorder], TraceSink] | None = None,
         rank_weights: RankWeights = "even",
     ) -> None:
         """Make the worker of a rank.
@@ -76,6 +85,7 @@ class Worker:
             coordinator: on rank 0 the source of orders, None elsewhere.
             open_checkpoints: makes the store for a generation's checkpoints; None: none are taken.
             open_previews: makes the sink for a generation's previews; None: none are made.
+            open_trace: carries away what the recorder records of a generation; None: nothing is recorded.
             rank_weights: what the clips' lengths go by.
         """
         self._generator = generator
@@ -84,6 +94,7 @@ class Worker:
         self._coordinator = coordinator
         self._open_checkpoints = open_checkpoints
         self._open_previews = open_previews
+        self._open_trace = open_trace
         self._rank_weights = rank_weights
         self._observer: Observer = coordinator or _Silent()
 
@@ -98,14 +109,29 @@ class Worker:
                 self._generate(command)
 
     def _generate(self, command: Generate) -> None:
-        outcome, reason, message = Outcome.SUCCEEDED, "", ""
+        recorder, trace = self._generator.recorder, None
+        if self._open_trace is not None:
+            recorder.begin()
+            trace = self._open_trace(command.generation_id, recorder)
+        outcome, reason, message = self._outcome(command)
+        recorder.end()
+        if trace is not None:
+            # Before the last word about the generation, so that its trace is there when it has succeeded.
+            trace.close()
+        peaks = self._control.gather(peak_memory(self._generator.topology.device))
+        if self._coordinator:
+            self._coordinator.finished(command.generation_id, outcome, reason, message, peaks)
+
+    def _outcome(self, command: Generate) -> tuple[Outcome, str, str]:
+        """Make the video; return how that ended, with a reason and a message where it failed."""
         reset_peak_memory(self._generator.topology.device)
 
         def agree(
             ready: bool = True, *, save: bool = False, invalid: bool = False, boundary: Boundary = Boundary.DECODE
         ) -> Verdict:
             stop = self._coordinator.stop_wish(command.generation_id) if self._coordinator else StopWish.NONE
-            return self._control.agree(ready, save=save, invalid=invalid, boundary=boundary, stop=stop)
+            with self._generator.recorder.host(Lane.WAIT, "agree"):
+                return self._control.agree(ready, save=save, invalid=invalid, boundary=boundary, stop=stop)
 
         try:
             self._generator.generate(
@@ -123,15 +149,13 @@ class Worker:
                 preview_interval=command.preview_interval,
             )
         except GenerationCancelledError:
-            outcome = Outcome.CANCELLED
+            return Outcome.CANCELLED, "", ""
         except OutputInvalidError as error:
-            outcome, reason, message = Outcome.FAILED, "OUTPUT_INVALID", str(error)
+            return Outcome.FAILED, "OUTPUT_INVALID", str(error)
         except InvalidSpecError as error:
             # Raised while planning, on every rank from the same numbers.
-            outcome, reason, message = Outcome.FAILED, "INVALID_FIELD", str(error)
-        peaks = self._control.gather(peak_memory(self._generator.topology.device))
-        if self._coordinator:
-            self._coordinator.finished(command.generation_id, outcome, reason, message, peaks)
+            return Outcome.FAILED, "INVALID_FIELD", str(error)
+        return Outcome.SUCCEEDED, "", ""
 
     def _clips(self, command: Generate) -> tuple[Clip, ...]:
         """The clips that the generation was started with; new ones for a new generation."""

@@ -14,9 +14,12 @@ namespace rpc = ::vinf::cpp::internal;
 
 constexpr const char* kDomain = "vinf";
 constexpr std::size_t kLongestMessage = 2000;
+constexpr const char* kNotGrpc = "what listens there does not speak gRPC; is it the port of a web page, or of metrics?";
 
-constexpr std::array<std::pair<const char*, const char*>, 12> kCauses = {{
+constexpr std::array<std::pair<const char*, const char*>, 14> kCauses = {{
     {"connection refused", "connection refused"},
+    {"failed parsing http/2", kNotGrpc},
+    {"http1.x server", kNotGrpc},
     {"dns resolution failed", "the host name is not known"},
     {"domain name not found", "the host name is not known"},
     {"no route to host", "no route to the host"},

@@ -11,11 +11,12 @@ from vinf_client._access import Access, FilePath, resolve
 from vinf_client._aio.generation import AsyncGenerationHandle
 from vinf_client._aio.transport import AsyncTransport
 from vinf_client._aio.video import AsyncVideo
-from vinf_client._client_options import RESUME_ATTEMPTS, STALL_TIMEOUT, persistence_of, submission_of
+from vinf_client._client_options import RESUME_ATTEMPTS, STALL_TIMEOUT, persistence_of, spec_of, submission_of
 from vinf_client._format import FormatLike
 from vinf_client._generation import PREFETCH, OnProgress, OnWait
 from vinf_client._job import JobArguments
-from vinf_client._request import SpecArguments, SpecOptions
+from vinf_client._request import SpecOptions
+from vinf_client._trace import Trace
 from vinf_client._types import Generation, GenerationState, ServerInfo
 from vinf_client._wanted import check_reading
 
@@ -155,7 +156,7 @@ class AsyncClient:
             labels=labels,
             preview_every=preview_every,
         )
-        submission = submission_of(SpecArguments(prompt=prompt, **options), job, on_wait=on_wait, wait_ready=wait_ready)
+        submission = submission_of(spec_of(prompt, options), job, on_wait=on_wait, wait_ready=wait_ready)
         generation, deduplicated = await self._transport.run(_flows.submit(submission))
         return AsyncGenerationHandle(
             self._transport,
@@ -187,7 +188,7 @@ class AsyncClient:
         job = JobArguments(
             detached=detached, priority=priority, deadline=deadline, labels=labels, preview_every=preview_every
         )
-        await self._transport.run(_flows.check_only(SpecArguments(prompt=prompt, **options), job))
+        await self._transport.run(_flows.check_only(spec_of(prompt, options), job))
 
     async def attach(self, generation_id: str) -> AsyncGenerationHandle:
         """Take hold of a generation that somebody started.
@@ -206,6 +207,14 @@ class AsyncClient:
             GenerationNotFoundError: the server does not know it; also the second time.
         """
         await self._transport.run(_flows.delete(generation_id))
+
+    async def trace(self, generation_id: str) -> Trace:
+        """Return what the server and every rank did for a generation, and when; also while it is made.
+
+        Raises:
+            GenerationNotFoundError: the server does not know it.
+        """
+        return await self._transport.run(_flows.trace(generation_id))
 
     async def list(self, *, limit: int = 50, states: Iterable[GenerationState | str] = ()) -> list[Generation]:
         """Return the newest generations, at most `limit`, only those in `states` when given."""

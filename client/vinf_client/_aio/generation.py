@@ -18,6 +18,7 @@ from vinf_client._frame import Frame
 from vinf_client._generation import CAPACITY, PREFETCH, OnProgress, OnWait
 from vinf_client._retry import Persistence
 from vinf_client._saving import Saving
+from vinf_client._trace import Trace
 from vinf_client._types import Generation, Progress, Update
 from vinf_client._wanted import Wanted
 from vinf_client._watch import WatchCursor
@@ -149,6 +150,11 @@ class AsyncGenerationHandle:
     async def cancel(self, *, timeout: float | None = None) -> Generation:
         """Ask for its end, and return the snapshot after; a finished generation stays as it is."""
         return await self._note(_flows.cancel(self.generation_id, timeout))
+
+    async def trace(self) -> Trace:
+        """Return what the server and every rank did for it, and when; as far as it is known while it is made."""
+        with naming(self.request_id):
+            return await self._transport.run(_flows.trace(self.generation_id))
 
     async def delete(self) -> None:
         """Have the server forget it and remove its frames.

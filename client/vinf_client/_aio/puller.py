@@ -1,17 +1,21 @@
 """Frames for a loop of one's own, pulled by a task."""
 
 import asyncio
+import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from vinf_client._aio.frames import pulled
 from vinf_client._aio.transport import AsyncTransport
 from vinf_client._buffer import FrameBuffer, no_frame_within
+from vinf_client._errors import VinfError
 from vinf_client._frame import Frame
 from vinf_client._reading import PullCursor
+from vinf_client._stats import PullerStats
 from vinf_client._wanted import Wanted
 
 
@@ -25,7 +29,9 @@ class AsyncFramePuller:
     """
 
     def __init__(self, transport: AsyncTransport, wanted: Wanted, *, capacity: int) -> None:
-        self._state = state = _State(FrameBuffer(capacity, only_latest=wanted.latest))
+        buffer = FrameBuffer(capacity, only_latest=wanted.latest, start=wanted.start)
+        self._state = state = _State(buffer)
+        wanted = replace(wanted, on_wait=_counting(buffer, wanted.on_wait))
         self._task = asyncio.create_task(_pump(transport, wanted, PullCursor(wanted), state), name="vinf-pull")
         self._finalizer = weakref.finalize(self, _cancel_soon, asyncio.get_running_loop(), self._task)
         self._finalizer.atexit = False
@@ -48,6 +54,11 @@ class AsyncFramePuller:
         """Whether every frame was taken and no more will come."""
         return self._state.buffer.ended
 
+    @property
+    def stats(self) -> PullerStats:
+        """What it did so far: frames received, taken, dropped and skipped, bytes, reconnects, waits."""
+        return self._state.buffer.stats
+
     def latest(self) -> Frame | None:
         """Return the newest frame that has arrived, the same one again where none is newer, None before the first.
 
@@ -68,13 +79,17 @@ class AsyncFramePuller:
             GenerationFailedError, GenerationCancelledError, TransportError: no further frame will come.
         """
         state = self._state
-        try:
-            async with asyncio.timeout(timeout):
-                while not state.buffer.is_due:
-                    state.came.clear()
-                    await state.came.wait()
-        except TimeoutError as error:
-            raise no_frame_within(timeout) from error
+        if not state.buffer.is_due:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(timeout):
+                    while not state.buffer.is_due:
+                        state.came.clear()
+                        await state.came.wait()
+            except TimeoutError as error:
+                raise no_frame_within(timeout) from error
+            finally:
+                state.buffer.waited(time.monotonic() - began)
         frame = state.buffer.take()
         state.taken.set()
         return frame
@@ -112,6 +127,15 @@ async def _pump(transport: AsyncTransport, wanted: Wanted, cursor: PullCursor, s
     finally:
         state.buffer.finish(failure)
         state.came.set()
+
+
+def _counting(buffer: FrameBuffer, on_wait: Callable[[VinfError], None] | None) -> Callable[[VinfError], None]:
+    def waiting(reason: VinfError) -> None:
+        buffer.reconnected()
+        if on_wait is not None:
+            on_wait(reason)
+
+    return waiting
 
 
 def _cancel_soon(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:

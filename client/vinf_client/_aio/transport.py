@@ -13,9 +13,9 @@ from google.protobuf.message import Message
 from vinf.v1.server_info_service_pb2_grpc import ServerInfoServiceStub
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 from vinf_client._access import Access
-from vinf_client._channel import call_metadata, channel_options, check_target
+from vinf_client._channel import call_metadata, channel_options, check_target, trace_metadata
 from vinf_client._errors import ClientClosedError, TransportError
-from vinf_client._flows import Call, Connect, Effect, Flow, Pause, first_contact
+from vinf_client._flows import Call, Connect, Effect, Flow, Gather, Pause, first_contact
 from vinf_client._reading import stalled
 from vinf_client._translate import translated
 
@@ -63,14 +63,14 @@ class AsyncTransport:
     def __init__(
         self, server: str, *, connect_timeout: float, rpc_timeout: float, access: Access = _OPEN_ACCESS
     ) -> None:
-        self.server = check_target(server)
+        self.server = check_target(server, access.sources.get("server", ""))
         self.rpc_timeout = rpc_timeout
         self._connect_timeout = connect_timeout
         self._connected = False
         self._closed = asyncio.Event()
         access.check(self.server)
         self._credentials, self._options = access.credentials(), channel_options(self.server)
-        self._metadata = call_metadata(access)
+        self._own_metadata = call_metadata(access)
         self._channel: grpc.aio.Channel | None = None
         self._stubs: tuple[Any, ...] = ()
 
@@ -151,12 +151,12 @@ class AsyncTransport:
     async def call(self, method: str, request: Message, timeout: float) -> Any:
         """Make a unary call."""
         with self.guarded():
-            return await self._rpc(method)(request, timeout=timeout, metadata=self._metadata)
+            return await self._rpc(method)(request, timeout=timeout, metadata=self._metadata())
 
     def stream(self, method: str, request: Message, *, stall_timeout: float | None = None) -> AsyncStream[Any]:
         """Open a server stream; it has no deadline, `AsyncStream.cancel` ends it."""
         with self.guarded():
-            call = self._rpc(method)(request, metadata=self._metadata)
+            call = self._rpc(method)(request, metadata=self._metadata())
             return AsyncStream(call, self, stall_timeout=stall_timeout)
 
     async def _do(self, effect: Effect) -> Any:
@@ -167,7 +167,14 @@ class AsyncTransport:
                 await self.pause(seconds)
             case Call(method, request, timeout):
                 return await self.call(method, request, timeout or self.rpc_timeout)
+            case Gather(method, request):
+                with self.guarded():
+                    stream = self._rpc(method)(request, timeout=self.rpc_timeout, metadata=self._metadata())
+                    return [message async for message in stream]
         return None
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (*self._own_metadata, *trace_metadata())
 
     def _rpc(self, method: str) -> Any:
         if self._channel is None:  # made late: it belongs to the loop that runs now

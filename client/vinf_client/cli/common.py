@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
-from vinf_client._access import Access
-from vinf_client._client import RESUME_ATTEMPTS, Client
+from vinf_client._access import Access, resolve
+from vinf_client._channel import check_target
+from vinf_client._config import DEFAULT_SERVER
 from vinf_client._config import server_of as configured_server
 from vinf_client._errors import (
     AuthenticationError,
@@ -36,8 +37,11 @@ from vinf_client._errors import (
     Violation,
     WrongStateError,
 )
-from vinf_client._transport import DEFAULT_SERVER
+from vinf_client._translate import NOT_GRPC
 from vinf_client.cli.exit_codes import EXIT_CODES_HELP, EXIT_INTERRUPTED, EXIT_NOT_ENDED, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from vinf_client._client import Client
 
 _HELP_WIDTH = 100  # characters a line of a description
 
@@ -74,27 +78,38 @@ class MistakesError(InvalidRequestError):
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
-    def __init__(self, command: str, description: str, *, examples: str) -> None:
+    def __init__(
+        self,
+        command: str,
+        description: str,
+        *,
+        examples: str,
+        exit_codes: str = EXIT_CODES_HELP,
+        usage_code: int = EXIT_USAGE,
+    ) -> None:
         """Describe a command.
 
         Args:
             command: its name.
             description: what it does, in a line or two.
             examples: command lines that work, one a line.
+            exit_codes: what its exit codes mean.
+            usage_code: the one for arguments that cannot work.
         """
         lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
         super().__init__(
             prog=f"vinf {command}",
             description=textwrap.fill(description, _HELP_WIDTH),
-            epilog=f"examples:\n{lines}\n\n{EXIT_CODES_HELP}",
+            epilog=f"examples:\n{lines}\n\n{exit_codes}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self._usage_code = usage_code
 
     def error(self, message: str) -> NoReturn:
         text = message.removeprefix("argument ")
         print(f"{self.prog}: {text} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(EXIT_USAGE)
+        raise SystemExit(self._usage_code)
 
     def add_server_option(self, group: argparse._ArgumentGroup | None = None) -> None:
         """Add --server and what a connection to it needs; `client_of` fills in the defaults."""
@@ -121,26 +136,31 @@ def server_of(arguments: argparse.Namespace) -> str:
     return configured_server(arguments.server, os.environ)
 
 
-def client_of(arguments: argparse.Namespace, *, resume_attempts: int = RESUME_ATTEMPTS) -> Client:
+def client_of(arguments: argparse.Namespace, *, resume_attempts: int | None = None) -> "Client":
     """Return a client of the server, with the access, that the options of `Parser.add_server_option` describe.
 
     Args:
         arguments: as they were parsed.
-        resume_attempts: how often in a row a broken stream is opened again.
+        resume_attempts: how often in a row a broken stream is opened again; None: as often as the client does.
 
     Raises:
         InvalidRequestError: one of them cannot work.
     """
-    return Client(server_of(arguments), **_access_arguments(arguments), resume_attempts=resume_attempts)
+    # Imported late: it loads numpy, and some commands need no client.
+    from vinf_client._client import RESUME_ATTEMPTS, Client
+
+    attempts = RESUME_ATTEMPTS if resume_attempts is None else resume_attempts
+    return Client(arguments.server, **_access_arguments(arguments), resume_attempts=attempts)
 
 
-def access_of(arguments: argparse.Namespace) -> Access:
-    """Return the access that `client_of` connects with.
+def reached_by(arguments: argparse.Namespace) -> tuple[str, Access]:
+    """Return the checked address and the access that `client_of` connects with.
 
     Raises:
-        InvalidRequestError: the token's file cannot be read.
+        InvalidRequestError: the address is none, or the token's file cannot be read.
     """
-    return Access(**_access_arguments(arguments)).completed(os.environ)
+    server, access = resolve(arguments.server, Access(**_access_arguments(arguments)), os.environ)
+    return check_target(server, access.sources["server"]), access
 
 
 class _AccessArguments(TypedDict):
@@ -215,7 +235,7 @@ def _error_lines(error: VinfError, names: Mapping[str, str]) -> list[str]:
         return [f"{_option_name(violation, names)}: {violation.description}" for violation in error.violations]
     if isinstance(error, ModelNotFoundError):
         return [f"--model: {error}"]
-    if isinstance(error, TransportError) and not error.reason:
+    if isinstance(error, TransportError) and not error.reason and NOT_GRPC not in str(error):
         return [f"{error}; is it running? (vinf serve starts one)"]
     return [str(error)]
 
@@ -246,6 +266,8 @@ def as_json(value: Any) -> Any:
 
 
 def _option_name(violation: Violation, names: Mapping[str, str]) -> str:
+    if violation.source:
+        return violation.source
     name = violation.argument
     if name in names:
         return names[name]

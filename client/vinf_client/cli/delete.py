@@ -1,5 +1,7 @@
 """`vinf delete`: the end of what a generation left."""
 
+import sys
+
 from vinf_client._errors import TransportError, VinfError, WrongStateError
 from vinf_client.cli.common import Parser, client_of, exit_code, print_error, print_json, run
 
@@ -33,9 +35,10 @@ def main(argv: list[str] | None = None) -> int:
                 except TransportError:
                     raise  # the others would fare no better
                 except VinfError as error:
-                    if isinstance(error, WrongStateError):
-                        error.add_note(f"cancel it first: vinf cancel {generation_id}")
-                    print_error(f"{parser.prog}: {generation_id}", error)
+                    if isinstance(error, WrongStateError):  # the server's words name it again
+                        print(f"{parser.prog}: {generation_id}: has not ended; vinf cancel it first", file=sys.stderr)
+                    else:
+                        print_error(f"{parser.prog}: {generation_id}", error)
                     failed[generation_id] = error
                 else:
                     deleted.append(generation_id)

@@ -26,12 +26,14 @@ _GROUPS = {
         "list": ("vinf_client.cli.listing", "list a server's generations"),
         "watch": ("vinf_client.cli.watch", "follow a generation to its end"),
         "download": ("vinf_client.cli.download", "write the frames of a generation to a file"),
+        "trace": ("vinf_client.cli.trace", "write what happened when while a generation was made, for Perfetto"),
         "cancel": ("vinf_client.cli.cancel", "cancel generations"),
         "delete": ("vinf_client.cli.delete", "delete generations that have ended, and their frames"),
     },
     "look at a server": {
         "info": ("vinf_client.cli.info", "show a server's models, limits and ranks"),
         "top": ("vinf_client.cli.top", "show what a server does, live"),
+        "health": ("vinf_client.cli.health", "ask whether a server is ready, with an exit code for probes"),
         "doctor": ("vinf_client.cli.doctor", "find out what is wrong between here and a server"),
     },
     "set up": {
@@ -49,7 +51,6 @@ _OTHERS = {
     "models": ("list the models there are, and which are here", "server"),
     "bench": ("measure the engine beside stock diffusers", "server"),
     "eval": ("judge videos", "server"),
-    "trace": ("record what the ranks do", "server"),
 }
 _OUR_PACKAGES = ("vinf", "vinf_core", "vinf_server", "vinf_client")
 

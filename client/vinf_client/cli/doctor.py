@@ -10,7 +10,7 @@ from rich.text import Text
 from vinf_client._access import Access, is_loopback
 from vinf_client._client import Client
 from vinf_client._errors import ClientClosedError
-from vinf_client.cli.common import Parser, access_of, client_of, print_json, server_of
+from vinf_client.cli.common import Parser, client_of, print_json, reached_by
 from vinf_client.cli.exit_codes import EXIT_FAILED
 from vinf_client.cli.following import run_interruptible
 from vinf_client.cli.interrupts import Interruptible
@@ -56,14 +56,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _examine(arguments: argparse.Namespace, interruptible: Interruptible[int | None]) -> int:
-    server = server_of(arguments)
+    server, access = reached_by(arguments)
     findings = []
     console = Console()
     with ExitStack() as stack:
         client = stack.enter_context(client_of(arguments))  # refuses what cannot be an address, or a token
         interruptible.on_stop(client.close)
         stopping = _Stopping(interruptible)
-        for found in _checks(arguments, server, access_of(arguments), client, stopping):
+        for found in _checks(arguments, server, access, client, stopping):
             stopping.check()
             findings.append(found)
             if not arguments.json:

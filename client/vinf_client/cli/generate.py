@@ -31,7 +31,7 @@ from vinf_client.cli.generate_options import (
 )
 from vinf_client.cli.interrupts import Interruptible
 from vinf_client.cli.pictures import PictureDisplay
-from vinf_client.cli.terminal import choose_graphics
+from vinf_client.cli.previews import preview_display
 from vinf_client.output import Target
 from vinf_client.progress import Display, choose_display
 from vinf_client.sheet import ContactSheet, check_sheet
@@ -142,7 +142,7 @@ def _request_mistakes(arguments: argparse.Namespace) -> list[VinfError]:
 def _generate(arguments: argparse.Namespace, interruptible: Interruptible[int | None]) -> None:
     target, sheet = _prepare(arguments)
     with ExitStack() as stack:
-        display = _choose_display(arguments)
+        display = preview_display(arguments)
         stack.callback(display.close)
         local: LocalServer | None = None
         if arguments.local:
@@ -166,15 +166,6 @@ def _generate(arguments: argparse.Namespace, interruptible: Interruptible[int | 
             print(_summary(recording), file=sys.stderr)
         if arguments.json:
             print_json(_figures(recording))
-
-
-def _choose_display(arguments: argparse.Namespace) -> Display:
-    """Pick a display with pictures where there is a terminal that can show them."""
-    if not arguments.quiet:
-        graphics = choose_graphics(arguments.preview, sys.stderr)
-        if graphics is not None:
-            return PictureDisplay(sys.stderr, graphics)
-    return choose_display(quiet=arguments.quiet)
 
 
 def _show_updates(handle: GenerationHandle, follower: Follower, display: PictureDisplay) -> None:

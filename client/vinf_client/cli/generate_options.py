@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from vinf_client._request import SpecOptions
 from vinf_client.cli.common import Parser
+from vinf_client.cli.previews import add_preview_option
 from vinf_client.cli.story import read_story
 from vinf_client.cli.values import duration, label
 from vinf_client.output import ALLOWED
@@ -14,7 +15,6 @@ _LOCAL_ONLY = ("ranks", "device")
 _NOT_DETACHED = ("output", "sheet", "local")
 _REMOTE_ONLY = ("server", "token_file", "tls", "tls_ca", "tls_cert", "tls_key", "insecure")
 
-PREVIEWS = ("auto", "none", "blocks", "kitty", "sixel")
 DEFAULT_PREVIEW_EVERY = 5
 
 _EXAMPLES = """
@@ -78,13 +78,7 @@ def build_parser() -> Parser:
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--sheet", metavar="PATH.png", help="also write a contact sheet with the ranks' clips marked")
     parser.add_json_option("print one line of JSON with the figures at the end (with --detach: the generation)")
-    shown.add_argument(
-        "--preview",
-        choices=PREVIEWS,
-        default="auto",
-        help="show the newest pictures while they are made, as coloured half-blocks or as graphics of kitty or sixel "
-        "terminals; auto: what the terminal says it can; never where output is not a terminal (default: %(default)s)",
-    )
+    add_preview_option(shown)
     shown.add_argument(
         "--preview-every",
         type=int,

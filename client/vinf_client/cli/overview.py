@@ -14,7 +14,7 @@ from vinf_client._client import Client
 from vinf_client._types import Generation, GenerationState, Rank, ServerInfo
 from vinf_client.cli.common import as_json
 from vinf_client.cli.following import state_text
-from vinf_client.progress import Tracker
+from vinf_client.progress import Tracker, brief
 
 _LIVE_STATES = (
     GenerationState.RUNNING,
@@ -186,13 +186,12 @@ def _jobs(jobs: Sequence[Job], width: int) -> Table:
             job.generation.generation_id,
             _state(job.generation),
             ProgressBar(total=1.0, completed=job.share, width=_BAR_WIDTH),
-            Text(job.words),
+            Text(job.words if width >= _ROOM_FOR_WORDS else brief(job.generation.progress)),
             _prompt(job.generation),
         ]
         for job in jobs
     ]
-    doing = "DOING" if width >= _ROOM_FOR_WORDS else "~DOING"
-    return _table(["GENERATION", "STATE", "PROGRESS", doing, "~PROMPT"], rows)
+    return _table(["GENERATION", "STATE", "PROGRESS", "DOING", "~PROMPT"], rows)
 
 
 def _ended(ended: Sequence[Generation]) -> Table:

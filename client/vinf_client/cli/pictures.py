@@ -3,7 +3,8 @@
 import io
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TextIO
 
@@ -51,6 +52,7 @@ class PictureDisplay:
         self._next_at = 0.0  # when the next frame may be drawn
         self._has_frames = False
         self._strip: dict[int, Pillow.Image] = {}
+        self._shown: Pillow.Image | None = None
         self._closed = threading.Event()
         self._draw_line()
         self._ticker = threading.Thread(target=self._tick, name="vinf-ticker", daemon=True)
@@ -88,14 +90,31 @@ class PictureDisplay:
             self._has_frames = True
             self._draw_picture(Pillow.fromarray(pixels))
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let the body print lines to the same terminal: they stand above the picture, which is drawn again below."""
+        with self._lock:
+            if self._closed.is_set():
+                yield
+                return
+            self._erase()
+            self._rows, self._cells = 0, None
+            yield
+            if self._shown is not None:
+                self._draw_picture(self._shown)
+            self._draw_line()
+
     def close(self) -> None:
         """Leave the terminal as it was found. A no-op the second time."""
         with self._lock:
             if self._closed.is_set():
                 return
             self._closed.set()
-            up = f"\x1b[{self._rows}A" if self._rows else ""
-            self._write(f"{self._graphics.clear()}\r{up}\x1b[J")
+            self._erase()
+
+    def _erase(self) -> None:
+        up = f"\x1b[{self._rows}A" if self._rows else ""
+        self._write(f"{self._graphics.clear()}\r{up}\x1b[J")
 
     def _show_line(self, text: str, share: float | None) -> None:
         with self._lock:
@@ -134,6 +153,7 @@ class PictureDisplay:
             self._rows = max(self._rows, cells.rows)
             prepare += f"\x1b[{self._rows}A\x1b[J\x1b[{self._rows}B"
             self._cells = cells
+        self._shown = picture
         drawn = self._graphics.draw(picture, cells)
         self._write(f"{prepare}\x1b7\x1b[{self._rows}A\r{drawn}\x1b8")
         self._draw_line()

@@ -17,7 +17,7 @@ from vinf.v1.server_info_service_pb2_grpc import ServerInfoServiceStub
 from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 from vinf_client._client import Client
 from vinf_client._errors import AuthenticationError, GenerationFailedError, VinfError
-from vinf_client._translate import translated
+from vinf_client._translate import NOT_GRPC, translate, translated
 from vinf_client.cli.network_checks import Finding
 
 _API_VERSION = "v1"
@@ -83,6 +83,8 @@ class ServerChecks:
             code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
             if code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):
                 return Finding(name, "fail", "this is no vinf server, or something in between is not", "mend --server")
+            if NOT_GRPC in str(translate(error, self._server)):
+                return Finding(name, "fail", "what listens there does not speak gRPC", "mend the port of --server")
             return Finding(name, "fail", f"no answer: {code.name}", "look at what is between, a proxy or a balancer")
         serving = health_pb2.HealthCheckResponse.SERVING
         if alive != serving:

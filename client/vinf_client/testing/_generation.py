@@ -157,6 +157,37 @@ class FakeGeneration:
                 jpeg_data=preview_jpeg(index, _PREVIEW_SIZE, _PREVIEW_SIZE),
             )
 
+    def spans(self) -> Iterator[service_pb.TraceSpan]:
+        """Yield what the server and the one rank have done so far."""
+        now_ns, begin_ns = time.time_ns(), int(self._created * 1e9)
+        yield service_pb.TraceSpan(
+            lane=service_pb.TRACE_LANE_STATE,
+            name="running",
+            rank=-1,
+            start_time_ns=begin_ns,
+            duration_ns=max(0, now_ns - begin_ns),
+        )
+        step_ns = int(self.script.step_seconds * 1e9)
+        for step in range(self.step_count):
+            yield service_pb.TraceSpan(
+                lane=service_pb.TRACE_LANE_COMPUTE,
+                name="step",
+                epoch=1,
+                start_time_ns=begin_ns + step * step_ns,
+                duration_ns=step_ns,
+                step=step + 1,
+            )
+        if self.next_frame:
+            denoised_ns, made_ns = (int(t * 1e9) for t in (self.made_at(-1), self.made_at(self.next_frame - 1)))
+            yield service_pb.TraceSpan(
+                lane=service_pb.TRACE_LANE_DECODE,
+                name="decode",
+                epoch=1,
+                start_time_ns=denoised_ns,
+                duration_ns=made_ns - denoised_ns,
+                frame_count=self.next_frame,
+            )
+
     @property
     def _denoise_seconds(self) -> float:
         return self.script.step_seconds * self.spec.inference_step_count

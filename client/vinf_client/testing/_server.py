@@ -286,6 +286,16 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         with self._call(context):
             yield from FakeStream(self, generation, request, context).messages()
 
+    def GetTrace(  # noqa: N802
+        self, request: service_pb.GetTraceRequest, context: grpc.ServicerContext
+    ) -> Iterator[service_pb.GetTraceResponse]:
+        """Tell what would have happened when."""
+        generation = self._find(request.generation_id, context)
+        with self._call(context):
+            with self.changed:
+                spans = list(generation.spans())
+            yield service_pb.GetTraceResponse(spans=spans)
+
     def PullFrames(  # noqa: N802
         self, request: service_pb.PullFramesRequest, context: grpc.ServicerContext
     ) -> service_pb.PullFramesResponse:

@@ -51,6 +51,66 @@ DELIVERY_LATEST: Delivery.ValueType  # 2
 """Always the newest frame; older ones that were not sent yet are left out."""
 Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
+class _TraceLane:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TraceLaneEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TraceLane.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRACE_LANE_UNSPECIFIED: _TraceLane.ValueType  # 0
+    """Never sent."""
+    TRACE_LANE_TEXT: _TraceLane.ValueType  # 1
+    """Of a rank: prompts are encoded."""
+    TRACE_LANE_COMPUTE: _TraceLane.ValueType  # 2
+    """Of a rank: denoising steps, their exchanges included."""
+    TRACE_LANE_COMMUNICATE: _TraceLane.ValueType  # 3
+    """Of a rank: it posts exchanges, waits for what they bring, or adds numbers up with the others; computing stands still."""
+    TRACE_LANE_TRANSFER: _TraceLane.ValueType  # 4
+    """Of a rank: exchanges from being posted until what they bring is there and wanted; computing may go on meanwhile."""
+    TRACE_LANE_WAIT: _TraceLane.ValueType  # 5
+    """Of a rank: it waits for the others before a step, or for the server to take its frames or its checkpoint."""
+    TRACE_LANE_CHECKPOINT: _TraceLane.ValueType  # 6
+    """Of a rank: its state is copied."""
+    TRACE_LANE_DECODE: _TraceLane.ValueType  # 7
+    """Of a rank: latents become pictures."""
+    TRACE_LANE_DELIVER: _TraceLane.ValueType  # 8
+    """Of a rank: frames are handed over, and sent to the server by another thread."""
+    TRACE_LANE_STATE: _TraceLane.ValueType  # 9
+    """Of the server: queued, starting, running, cancelling or suspended."""
+    TRACE_LANE_STORE: _TraceLane.ValueType  # 10
+    """Of the server: frames are stored, from the first to the newest."""
+    TRACE_LANE_READ: _TraceLane.ValueType  # 11
+    """Of the server: a client reads frames; one span a stream, or a connection that pulls."""
+
+class TraceLane(_TraceLane, metaclass=_TraceLaneEnumTypeWrapper):
+    """What the time of a span went to."""
+
+TRACE_LANE_UNSPECIFIED: TraceLane.ValueType  # 0
+"""Never sent."""
+TRACE_LANE_TEXT: TraceLane.ValueType  # 1
+"""Of a rank: prompts are encoded."""
+TRACE_LANE_COMPUTE: TraceLane.ValueType  # 2
+"""Of a rank: denoising steps, their exchanges included."""
+TRACE_LANE_COMMUNICATE: TraceLane.ValueType  # 3
+"""Of a rank: it posts exchanges, waits for what they bring, or adds numbers up with the others; computing stands still."""
+TRACE_LANE_TRANSFER: TraceLane.ValueType  # 4
+"""Of a rank: exchanges from being posted until what they bring is there and wanted; computing may go on meanwhile."""
+TRACE_LANE_WAIT: TraceLane.ValueType  # 5
+"""Of a rank: it waits for the others before a step, or for the server to take its frames or its checkpoint."""
+TRACE_LANE_CHECKPOINT: TraceLane.ValueType  # 6
+"""Of a rank: its state is copied."""
+TRACE_LANE_DECODE: TraceLane.ValueType  # 7
+"""Of a rank: latents become pictures."""
+TRACE_LANE_DELIVER: TraceLane.ValueType  # 8
+"""Of a rank: frames are handed over, and sent to the server by another thread."""
+TRACE_LANE_STATE: TraceLane.ValueType  # 9
+"""Of the server: queued, starting, running, cancelling or suspended."""
+TRACE_LANE_STORE: TraceLane.ValueType  # 10
+"""Of the server: frames are stored, from the first to the newest."""
+TRACE_LANE_READ: TraceLane.ValueType  # 11
+"""Of the server: a client reads frames; one span a stream, or a connection that pulls."""
+Global___TraceLane: _TypeAlias = TraceLane  # noqa: Y015
+
 @_typing.final
 class CreateGenerationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -827,3 +887,116 @@ class PullFramesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PullFramesResponse: _TypeAlias = PullFramesResponse  # noqa: Y015
+
+@_typing.final
+class GetTraceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    """Required. Range: an id from CreateGeneration. Violation: NOT_FOUND / GENERATION_NOT_FOUND."""
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTraceRequest: _TypeAlias = GetTraceRequest  # noqa: Y015
+
+@_typing.final
+class GetTraceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_SPAN_COUNT_FIELD_NUMBER: _builtins.int
+    left_out_span_count: _builtins.int
+    """Spans that are not in the trace, because there were too many or they could not be stored, as far as it is known; in
+    the last message. Unit: spans
+    """
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceSpan]:
+        """Spans that no earlier message brought."""
+
+    def __init__(
+        self,
+        *,
+        spans: _abc.Iterable[Global___TraceSpan] | None = ...,
+        left_out_span_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out_span_count", b"left_out_span_count", "spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTraceResponse: _TypeAlias = GetTraceResponse  # noqa: Y015
+
+@_typing.final
+class TraceSpan(_message.Message):
+    """A stretch of time. On a GPU the spans of a rank's lanes TEXT, COMPUTE, COMMUNICATE, TRANSFER, CHECKPOINT and DECODE are
+    the GPU's time, not that of the process that gives it work.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    START_TIME_NS_FIELD_NUMBER: _builtins.int
+    DURATION_NS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    COMMUNICATE_NS_FIELD_NUMBER: _builtins.int
+    lane: Global___TraceLane.ValueType
+    """What the time went to."""
+    name: _builtins.str
+    """What it was, within the lane: for example step, wait or reduce. Range: 1 to 32 characters from [a-z0-9_ -]"""
+    rank: _builtins.int
+    """The rank; -1: the server itself."""
+    epoch: _builtins.int
+    """Which launch of the ranks, counted from 1; 0 for the server itself. Another one took over where a rank was lost."""
+    start_time_ns: _builtins.int
+    """By the server's clock; times of ranks on other hosts are corrected to within the time a message takes.
+    Unit: nanoseconds since the Unix epoch
+    """
+    duration_ns: _builtins.int
+    """Unit: nanoseconds"""
+    step: _builtins.int
+    """The denoising step, counted from 1; 0: none. Unit: steps"""
+    start_frame_index: _builtins.int
+    """First frame it is about. Unit: frames"""
+    frame_count: _builtins.int
+    """Frames it is about; 0: none. Unit: frames"""
+    communicate_ns: _builtins.int
+    """In TEXT, COMPUTE and DECODE: the part of the duration in which the rank communicated, short exchanges without spans of
+    their own included. In TRANSFER: the part in which computing stood still; the rest was hidden behind it.
+    Unit: nanoseconds
+    """
+    def __init__(
+        self,
+        *,
+        lane: Global___TraceLane.ValueType = ...,
+        name: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        start_time_ns: _builtins.int = ...,
+        duration_ns: _builtins.int = ...,
+        step: _builtins.int = ...,
+        start_frame_index: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+        communicate_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["communicate_ns", b"communicate_ns", "duration_ns", b"duration_ns", "epoch", b"epoch", "frame_count", b"frame_count", "lane", b"lane", "name", b"name", "rank", b"rank", "start_frame_index", b"start_frame_index", "start_time_ns", b"start_time_ns", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceSpan: _TypeAlias = TraceSpan  # noqa: Y015

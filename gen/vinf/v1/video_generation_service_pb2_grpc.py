@@ -77,6 +77,11 @@ class VideoGenerationServiceStub:
                 request_serializer=vinf_dot_v1_dot_video__generation__service__pb2.PullFramesRequest.SerializeToString,
                 response_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.PullFramesResponse.FromString,
                 _registered_method=True)
+        self.GetTrace = channel.unary_stream(
+                '/vinf.v1.VideoGenerationService/GetTrace',
+                request_serializer=vinf_dot_v1_dot_video__generation__service__pb2.GetTraceRequest.SerializeToString,
+                response_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.GetTraceResponse.FromString,
+                _registered_method=True)
 
 
 class VideoGenerationServiceServicer:
@@ -168,6 +173,16 @@ class VideoGenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTrace(self, request, context):
+        """GetTrace returns what the server and every rank did for a generation and when, as far as it is known: while it is
+        made up to a second or two ago, afterwards all of it, for as long as the generation is kept. Messages of at most 5000
+        spans, in no order that means anything; at least one message; then the stream ends OK. Recording is a courtesy: under
+        load or on a full disk parts are missing. It holds no lease. Idempotent. Errors: NOT_FOUND / GENERATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VideoGenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -210,6 +225,11 @@ def add_VideoGenerationServiceServicer_to_server(servicer, server):
                     servicer.PullFrames,
                     request_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.PullFramesRequest.FromString,
                     response_serializer=vinf_dot_v1_dot_video__generation__service__pb2.PullFramesResponse.SerializeToString,
+            ),
+            'GetTrace': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetTrace,
+                    request_deserializer=vinf_dot_v1_dot_video__generation__service__pb2.GetTraceRequest.FromString,
+                    response_serializer=vinf_dot_v1_dot_video__generation__service__pb2.GetTraceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -431,6 +451,33 @@ class VideoGenerationService:
             '/vinf.v1.VideoGenerationService/PullFrames',
             vinf_dot_v1_dot_video__generation__service__pb2.PullFramesRequest.SerializeToString,
             vinf_dot_v1_dot_video__generation__service__pb2.PullFramesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vinf.v1.VideoGenerationService/GetTrace',
+            vinf_dot_v1_dot_video__generation__service__pb2.GetTraceRequest.SerializeToString,
+            vinf_dot_v1_dot_video__generation__service__pb2.GetTraceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -88,6 +88,12 @@ class VideoGenerationServiceStub:
     Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED,
     DATA_LOSS / FRAME_DAMAGED.
     """
+    GetTrace: _grpc.UnaryStreamMultiCallable[_video_generation_service_pb2.GetTraceRequest, _video_generation_service_pb2.GetTraceResponse]
+    """GetTrace returns what the server and every rank did for a generation and when, as far as it is known: while it is
+    made up to a second or two ago, afterwards all of it, for as long as the generation is kept. Messages of at most 5000
+    spans, in no order that means anything; at least one message; then the stream ends OK. Recording is a courtesy: under
+    load or on a full disk parts are missing. It holds no lease. Idempotent. Errors: NOT_FOUND / GENERATION_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class VideoGenerationServiceAsyncStub(VideoGenerationServiceStub):
@@ -145,6 +151,12 @@ class VideoGenerationServiceAsyncStub(VideoGenerationServiceStub):
     beyond the deadline of the call: a reply without frames comes first.
     Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED,
     DATA_LOSS / FRAME_DAMAGED.
+    """
+    GetTrace: _aio.UnaryStreamMultiCallable[_video_generation_service_pb2.GetTraceRequest, _video_generation_service_pb2.GetTraceResponse]  # type: ignore[assignment]
+    """GetTrace returns what the server and every rank did for a generation and when, as far as it is known: while it is
+    made up to a second or two ago, afterwards all of it, for as long as the generation is kept. Messages of at most 5000
+    spans, in no order that means anything; at least one message; then the stream ends OK. Recording is a courtesy: under
+    load or on a full disk parts are missing. It holds no lease. Idempotent. Errors: NOT_FOUND / GENERATION_NOT_FOUND.
     """
 
 class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -248,6 +260,18 @@ class VideoGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         beyond the deadline of the call: a reply without frames comes first.
         Errors: NOT_FOUND / GENERATION_NOT_FOUND, INVALID_ARGUMENT / INVALID_FIELD, OUT_OF_RANGE / FRAME_EVICTED,
         DATA_LOSS / FRAME_DAMAGED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTrace(
+        self,
+        request: _video_generation_service_pb2.GetTraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_video_generation_service_pb2.GetTraceResponse], _abc.AsyncIterator[_video_generation_service_pb2.GetTraceResponse]]:
+        """GetTrace returns what the server and every rank did for a generation and when, as far as it is known: while it is
+        made up to a second or two ago, afterwards all of it, for as long as the generation is kept. Messages of at most 5000
+        spans, in no order that means anything; at least one message; then the stream ends OK. Recording is a courtesy: under
+        load or on a full disk parts are missing. It holds no lease. Idempotent. Errors: NOT_FOUND / GENERATION_NOT_FOUND.
         """
 
 def add_VideoGenerationServiceServicer_to_server(servicer: VideoGenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

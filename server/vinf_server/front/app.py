@@ -12,11 +12,13 @@ import threading
 import time
 from contextlib import AsyncExitStack, suppress
 from http.server import HTTPServer
+from typing import TYPE_CHECKING
 
 import grpc
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
-from vinf_server.config import Address, ServeConfig
+from vinf_server import logs
+from vinf_server.config import Address, ConfigError, ServeConfig
 from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.data_dir import DataDir
 from vinf_server.front.disk import DiskSpace
@@ -30,6 +32,7 @@ from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.preview_intake import PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.supervisor import Supervisor
+from vinf_server.front.engine.trace_intake import TraceIntake
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.frames.spool import Spool
 from vinf_server.front.generations.generations import Generations
@@ -46,10 +49,16 @@ from vinf_server.front.rpc.server import AddressInUseError, check_free, start_pu
 from vinf_server.front.rpc.server_info import ServerInfoService
 from vinf_server.front.rpc.video_generation import VideoGenerationService
 
+if TYPE_CHECKING:
+    from vinf_server.front.web.server import PageServer
+
 _log = logging.getLogger(__name__)
 
 _STREAM_GRACE_S = 2.0
 """For streams to send their `end` and calls to finish; readers that have stopped reading are cut off."""
+
+_PAGE_GRACE_S = 1.0
+"""For the page's streams to end; browsers that have stopped reading are cut off."""
 
 _RANKS_GRACE_S = 4.0
 """For the ranks to leave."""
@@ -96,6 +105,14 @@ class Front:
         self._stop_by = math.inf
         self._listen = config.listen
         self._metrics_address = config.metrics
+        self._interceptors: list[grpc.aio.ServerInterceptor] = []
+        self._page: PageServer | None = None
+        self._info = ServerInfoService(
+            self._generations,
+            self._status,
+            max_waiting=config.max_waiting,
+            disk_budget=config.disk_budget or 0,
+        )
 
     async def run(self) -> None:
         """Serve until a signal comes; raises what made serving impossible."""
@@ -110,8 +127,10 @@ class Front:
             stack.callback(self._spool.close)
             stack.callback(self._checkpoints.close)
             self._install_signal_handlers()
+            await self._start_telemetry(stack)
             await self._generations.restore()
-            for work in (self._generations.verify(), keep_tidy(self._generations)):
+            lag = self._metrics.process.watch_event_loop()
+            for work in (self._generations.verify(), keep_tidy(self._generations), lag):
                 stack.push_async_callback(_end_task, asyncio.create_task(work))
             self._start_metrics(stack)
             link = EngineLink(
@@ -120,6 +139,7 @@ class Front:
                 FrameIntake(self._generations, self._dispatcher),
                 CheckpointIntake(self._generations),
                 PreviewIntake(self._generations),
+                TraceIntake(self._generations),
                 self._worker_metrics,
             )
             link_server = await start_link_server(link, f"unix:{self._data_dir.socket}")
@@ -128,6 +148,7 @@ class Front:
             public_server = await self._start_public_server()
             stack.push_async_callback(self._stop_ranks)
             stack.push_async_callback(self._end_service, public_server)
+            await self._start_page(stack)
             await self._serve()
 
     # ---- GroupListener ----
@@ -142,9 +163,10 @@ class Front:
             self._health.set_ready(True)
         device = group.ranks[0].beat.device.partition(":")[0]
         _log.info(
-            "vinf is ready: %s on %d ranks (%s), grpc %s, metrics %s",
+            "vinf is ready: %s on %d ranks (%s), grpc %s, metrics %s%s",
             *(model, group.world_size, device, self._listen),
             f"http://{self._metrics_address}/metrics" if self._metrics_address else "off",
+            f", page {self._page.url}" if self._page is not None else "",
         )
         self._write_ready_file()
         report = group.ready_report
@@ -228,6 +250,22 @@ class Front:
         self._data_dir.close()
         os._exit(128 + number)
 
+    async def _start_telemetry(self, stack: AsyncExitStack) -> None:
+        if self._config.otlp_endpoint is None:
+            return
+        # Imported here, because whoever does not ask for spans need not have the library.
+        from vinf_server.front.rpc.call_spans import CallSpans
+        from vinf_server.front.telemetry.export import Telemetry
+        from vinf_server.front.telemetry.generations import GenerationSpans
+
+        telemetry = await asyncio.to_thread(Telemetry, self._config.otlp_endpoint)
+        stack.push_async_callback(telemetry.close)
+        spans = GenerationSpans(telemetry.tracer)
+        stack.push_async_callback(spans.close)
+        self._generations.life_listeners.append(spans)
+        self._interceptors.append(CallSpans(telemetry.tracer))
+        logs.trace_id_of = spans.trace_id_of
+
     def _start_metrics(self, stack: AsyncExitStack) -> None:
         wanted = self._config.metrics
         if wanted is None:
@@ -257,16 +295,43 @@ class Front:
         server, self._listen = await start_public_server(
             self._config.listen,
             video_generation=VideoGenerationService(self._generations, self._status, self._metrics),
-            server_info=ServerInfoService(
-                self._generations,
-                self._status,
-                max_waiting=self._config.max_waiting,
-                disk_budget=self._config.disk_budget or 0,
-            ),
+            server_info=self._info,
             health=self._health,
+            metrics=self._metrics,
             doors=self._doors,
+            interceptors=self._interceptors,
         )
         return server
+
+    async def _start_page(self, stack: AsyncExitStack) -> None:
+        """Serve the page to watch, where it is wanted."""
+        if self._config.web is None:
+            return
+        # Imported here: who does not want it starts faster.
+        try:
+            from vinf_server.front.web.server import PageServer
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "--web", f"needs {error.name}, which is not installed: pip install vinf[server]"
+            ) from error
+
+        page = PageServer(
+            self._config,
+            generations=self._generations,
+            status=self._status,
+            metrics=self._metrics,
+            info=self._info,
+            doors=self._doors,
+            folder=self._data_dir.private / "page",
+            metrics_address=self._metrics_address,
+        )
+        await page.start()
+        stack.push_async_callback(self._stop_page, page)
+        self._page = page
+
+    async def _stop_page(self, page: PageServer) -> None:
+        self._generations.drain()  # ends its streams
+        await page.stop(min(_PAGE_GRACE_S, self._time_left_s() / 4))
 
     def _write_ready_file(self) -> None:
         """For whoever started the front; complete as soon as it is there."""
@@ -274,6 +339,8 @@ class Front:
         if path is None:
             return
         content = {"listen": str(self._listen), "metrics": _text(self._metrics_address), "pid": os.getpid()}
+        if self._page is not None:
+            content["web"] = str(self._page.address)
         unfinished = path.with_name(path.name + ".part")
         try:
             unfinished.write_text(json.dumps(content) + "\n")

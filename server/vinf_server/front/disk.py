@@ -44,6 +44,11 @@ class DiskSpace:
             room = min(room, self.budget_bytes - stored - promised)
         return room
 
+    def capacity_bytes(self, *, stored: int) -> int:
+        """What may be stored in all, `stored` bytes of it by now; the disk's other users may make it less later."""
+        room = stored + max(0, self._free_bytes)
+        return room if self.budget_bytes is None else min(room, self.budget_bytes)
+
     def _measure(self) -> None:
         usage = shutil.disk_usage(self._folder)
         self._free_bytes = usage.free - min(_MAX_RESERVE_BYTES, usage.total // _RESERVE_SHARE)

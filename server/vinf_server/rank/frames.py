@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.events import Pixels
+from vinf_core.recorder import Lane, Recorder
 from vinf_server.rank.link import Link
 
 logger = logging.getLogger(__name__)
@@ -34,8 +36,17 @@ class FrameSender:
     The engine's thread fills the queue, a thread of gRPC's empties it, a thread of ours waits for the front's answer.
     """
 
-    def __init__(self, link: Link, rank: int, generation_id: str) -> None:
+    def __init__(self, link: Link, rank: int, generation_id: str, recorder: Recorder | None = None) -> None:
+        """Open the stream.
+
+        Args:
+            link: to the front.
+            rank: this one.
+            generation_id: whose frames they are.
+            recorder: is told when each frame left.
+        """
         self._link = link
+        self._recorder = recorder or Recorder()
         self._rank = rank
         self._generation_id = generation_id
         self._changed = threading.Condition()
@@ -132,7 +143,7 @@ class FrameSender:
                     break
                 index, pieces = self._frames.popleft()
                 self._changed.notify_all()
-            size = sum(map(len, pieces))
+            size, begin = sum(map(len, pieces)), time.perf_counter()
             for number, piece in enumerate(pieces):
                 frame = pb.FrameData(
                     frame_index=index,
@@ -141,6 +152,8 @@ class FrameSender:
                     data=piece,
                 )
                 yield self._message(frame=frame)
+            # gRPC has asked for more: the last piece is on its way.
+            self._recorder.add_host(Lane.DELIVER, "send", begin, frames=range(index, index + 1))
         yield self._message(complete=complete)
 
     def _message(

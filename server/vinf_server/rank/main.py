@@ -23,6 +23,7 @@ from vinf_core.engine.worker import Worker
 from vinf_core.errors import ConfigError, ModelNotFoundError
 from vinf_core.events import StageClock
 from vinf_core.models.registry import load_model
+from vinf_server.logs import FORMAT_VARIABLE, configure_logs
 from vinf_server.rank.beats import Heart, Tally, device_name
 from vinf_server.rank.checkpoints import LinkCheckpoints
 from vinf_server.rank.config import RankConfig
@@ -31,6 +32,8 @@ from vinf_server.rank.coordinator import LinkCoordinator
 from vinf_server.rank.frames import FrameSender
 from vinf_server.rank.link import Link
 from vinf_server.rank.previews import LinkPreviews
+from vinf_server.rank.statistics import Statistics
+from vinf_server.rank.trace import LinkTrace
 
 EXIT_CONFIGURATION = 3
 """The front does not try again after this one: the same mistake would only be made again."""
@@ -48,7 +51,11 @@ def main() -> None:
     and the front starts the group anew.
     """
     rank = os.environ.get("RANK", "?")
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(name)s: %(message)s")
+    if os.environ.get(FORMAT_VARIABLE) == "json":
+        # Neither number is known to be one before the configuration is read.
+        configure_logs("json", "rank", rank=_number(rank), epoch=_number(os.environ.get("VINF_EPOCH", "?")))
+    else:
+        logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(name)s: %(message)s")
     # The front asks a rank that hangs where it does, before it kills it.
     faulthandler.register(signal.SIGUSR1)
     code = 1
@@ -64,6 +71,10 @@ def main() -> None:
     sys.stderr.flush()
     if code:
         os._exit(code)
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def run(config: RankConfig) -> int:
@@ -107,20 +118,7 @@ def run(config: RankConfig) -> int:
 
         fetched = Tally()
 
-        def fill(beat: pb.BeatRequest) -> None:
-            beat.progress_count = (
-                control.round_count
-                + (exchange.exchange_count + exchange.reduction_count)
-                + (generator.slices.begun_count + generator.decoded_frames)
-                + (generator.prompt_cache.hit_count + generator.prompt_cache.miss_count)
-                + fetched.count
-            )
-            beat.busy_seconds.update({stage.value: seconds for stage, seconds in clock.seconds.items()})
-            beat.frame_count = generator.decoded_frames
-            beat.prompt_cache_hit_count = generator.prompt_cache.hit_count
-            beat.prompt_cache_miss_count = generator.prompt_cache.miss_count
-
-        heart.describe(device, fill)
+        heart.describe(device, Statistics(control, exchange, generator, clock, fetched).fill)
         coordinator = None
         if topology.is_coordinator:
             coordinator = LinkCoordinator(link)
@@ -134,12 +132,13 @@ def run(config: RankConfig) -> int:
         Worker(
             generator,
             control,
-            lambda generation_id: FrameSender(link, config.rank, generation_id),
+            lambda generation_id: FrameSender(link, config.rank, generation_id, clock.recorder),
             coordinator,
             open_checkpoints=lambda generation_id: LinkCheckpoints(
                 link, config.rank, generation_id, on_fetched=fetched.add
             ),
             open_previews=lambda generation_id: LinkPreviews(link, config.rank, generation_id),
+            open_trace=lambda generation_id, recorder: LinkTrace(link, config.rank, generation_id, recorder),
             rank_weights=rank_weights,
         ).serve()
         link.leave()

@@ -16,11 +16,16 @@ NEEDED = {
     "download": ["gen-1", "-o", "a.npy"],
     "cancel": ["gen-1"],
     "delete": ["gen-1"],
+    "trace": ["gen-1", "-o", "a.json"],
     "token": ["alice"],
     "completion": ["bash"],
 }
 ASK_A_SERVER = sorted(set(dispatch.OWN) - {"token", "completion"})
 MORE = {"top": ["--once"]}
+USAGE = {name: 1 if name == "health" else 2 for name in dispatch.OWN}
+"""Exit codes for what cannot work; `vinf health` has those of grpc_health_probe."""
+ABSENT = {name: 2 if name == "health" else 3 for name in dispatch.OWN}
+"""The same for a server that is not there."""
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def told(vinf, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", dispatch.OWN)
 def test_options_that_are_none(told, name):
     code, line = told(name, *NEEDED.get(name, []), "--paint")
-    assert code == 2
+    assert code == USAGE[name]
     assert line == f"vinf {name}: unrecognized arguments: --paint (see vinf {name} --help)"
 
 
@@ -52,7 +57,7 @@ def test_options_that_are_none(told, name):
 @pytest.mark.parametrize("name", sorted(set(NEEDED) - {"generate"}))
 def test_arguments_that_are_missing(told, name):
     code, line = told(name)
-    assert code == 2
+    assert code == USAGE[name]
     assert line.startswith(f"vinf {name}: the following arguments are required: ")
 
 
@@ -73,7 +78,7 @@ def test_arguments_that_are_missing(told, name):
 @pytest.mark.parametrize("name", ASK_A_SERVER)
 def test_servers_that_cannot_be(told, name, arguments, words):
     code, line = told(name, *NEEDED.get(name, []), *arguments)
-    assert code == 2
+    assert code == USAGE[name]
     assert line.startswith(f"vinf {name}: {words}")
 
 
@@ -82,12 +87,12 @@ def test_servers_that_cannot_be(told, name, arguments, words):
 def test_servers_that_are_not_there(told, name):
     quiet = ["--quiet"] if name == "generate" else []
     code, line = told(name, *NEEDED.get(name, []), *quiet, "--server", "127.0.0.1:1")
-    assert code == 3
+    assert code == ABSENT[name]
     assert "cannot reach a vinf server at 127.0.0.1:1: connection refused; is it running?" in line
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("name", ["watch", "download", "cancel", "delete"])
+@pytest.mark.parametrize("name", ["watch", "download", "cancel", "delete", "trace"])
 def test_generations_that_are_not_there(told, server, name):
     code, line = told(name, "gen-2", "--server", server.address)
     assert code == 2
@@ -112,5 +117,5 @@ def test_nothing_else_is_written_by_a_process(name, tmp_path):
         assert (done.returncode, done.stderr) == (1, "")
         assert "refused: nothing listens there" in done.stdout
     else:
-        assert (done.returncode, done.stdout) == (3, "")
+        assert (done.returncode, done.stdout) == (ABSENT[name], "")
         assert len(done.stderr.splitlines()) == 1

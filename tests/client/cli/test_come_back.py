@@ -402,8 +402,7 @@ class TestDelete:
         out, err = capsys.readouterr()
         assert out == f"{ID}: deleted\n"
         assert err.splitlines() == [
-            "vinf delete: gen-2: it is running",
-            "vinf delete: gen-2: cancel it first: vinf cancel gen-2",
+            "vinf delete: gen-2: has not ended; vinf cancel it first",
             "vinf delete: gen-3: no such generation",
         ]
         assert server.deletes == ["gen-2", ID, "gen-3"]

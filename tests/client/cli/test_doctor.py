@@ -244,6 +244,7 @@ def test_something_else_listens_there(doctor):
     thread.join(10)
     assert code == 1
     assert statuses(checks)["health"] == "fail"
+    assert checks["health"]["text"] == "what listens there does not speak gRPC"
 
 
 def test_a_grpc_server_that_is_not_vinf(doctor):

@@ -11,6 +11,7 @@ from tests.client.cli.ptys import Terminal
 from tests.client.fakes import FakeServer
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
+from vinf_client import Client, testing
 
 pytestmark = pytest.mark.process
 
@@ -205,3 +206,62 @@ def test_bad_options_are_one_line(vinf, capsys, option, words):
     assert vinf("generate", "a ball", "-o", "a.npy", option) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"vinf generate: {words}")
+
+
+class TestWatch:
+    """`vinf watch` shows what `vinf generate` would, and its lines stay above the picture."""
+
+    @pytest.fixture
+    def fake(self):
+        with WatchedServer() as server:
+            yield server
+
+    @pytest.fixture
+    def client(self, fake):
+        with Client(fake.address, token="", tls=False) as made:
+            yield made
+
+    @pytest.mark.parametrize(
+        ("script", "sign"),
+        [({"step_seconds": 1.0}, "denoising, step"), ({"frame_rate": 10}, "decoding, frame")],
+        ids=["estimates", "frames"],
+    )
+    def test_pictures_below_the_events(self, fake, client, script, sign):
+        fake.reset(**script)
+        handle = client.submit("a red ball", steps=200, frames=1000, preview_every=1)
+        with Terminal("watch", handle.generation_id, "--server", fake.address) as terminal:
+            terminal.expect("  running\r\n", sign, BLOCK)
+            handle.cancel()
+            terminal.expect("  cancelled\r\n")
+            assert terminal.wait() == 4
+            assert terminal.is_as_it_was()
+            lines = terminal.output.rsplit(b"\x1b[J", 1)[1]
+            assert BLOCK.encode() not in lines, "the picture is taken away"
+            assert terminal.output.count(b"  running\r\n") == 1
+        assert fake.wait_for_calls(0)
+
+    @pytest.mark.parametrize("arguments", [["--preview", "none"], ["--quiet"]], ids=lambda words: words[0])
+    def test_no_pictures(self, fake, client, arguments):
+        handle = client.submit("a red ball", frames=4, preview_every=1)
+        with Terminal("watch", handle.generation_id, "--server", fake.address, *arguments) as terminal:
+            assert terminal.wait() == 0
+            assert BLOCK.encode() not in terminal.output
+        assert fake.asked_for_previews == [False]
+        assert fake.pulled == 0
+
+
+class WatchedServer(testing.FakeServer):
+    """Remembers who asked for pictures."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked_for_previews = []
+        self.pulled = 0
+
+    def WatchGeneration(self, request, context):
+        self.asked_for_previews.append(request.with_previews)
+        yield from super().WatchGeneration(request, context)
+
+    def PullFrames(self, request, context):
+        self.pulled += 1
+        return super().PullFrames(request, context)

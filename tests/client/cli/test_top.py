@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,9 @@ from tests.client.cli.ptys import ROOT, TIMEOUT_S, Terminal
 from tests.client.fakes import ID
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import server_info_service_pb2 as info_pb
-from vinf_client.cli.overview import Monitor, figures, render
+from vinf_client import GenerationStage, GenerationState, Progress
+from vinf_client.cli.overview import Job, Monitor, figures, render
+from vinf_client.progress import Tracker
 
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"  # the alternate screen
 
@@ -103,6 +106,35 @@ class TestLooks:
         (rank,) = [line for line in lines if line.startswith("0     ")]
         assert "123456" in rank
         assert "…" in rank
+
+    @pytest.mark.parametrize(
+        ("state", "stage", "counts", "wide", "narrow"),
+        [
+            ("running", "denoise", (12, 50, 0, 96, 0), "denoising, step 12 of 50", "step 12/50"),
+            ("running", "decode", (50, 50, 7, 96, 0), "decoding, frame 7 of 96", "frame 7/96"),
+            ("running", "text", (0, 50, 0, 96, 0), "reading the prompt", "prompt"),
+            ("pending", "queued", (0, 50, 0, 96, 2), "queued, 2 ahead", "2 ahead"),
+            ("pending", "queued", (0, 50, 0, 96, 0), "queued, next in line", "next in line"),
+            ("suspended", "queued", (0, 50, 0, 96, 0), "suspended; it goes on by itself", ""),
+        ],
+        ids=["denoise", "decode", "text", "queued", "next", "suspended"],
+    )
+    def test_a_narrow_screen_shows_how_far_it_is_in_short(self, monitor, state, stage, counts, wide, narrow):
+        (job,) = monitor.look().jobs
+        generation = replace(
+            job.generation,
+            generation_id="01KB5QZ3X8W6V4T2S0R9P7N5M3",
+            state=GenerationState(state),
+            spec=replace(job.generation.spec, prompt="a red ball bouncing over the sea" * 3),
+            progress=Progress(GenerationState(state), GenerationStage(stage), *counts),
+        )
+        overview = replace(monitor.look(), jobs=(Job(generation, Tracker().describe(generation.progress)[0], 0.5),))
+        (line,) = [line for line in shown(overview, width=120).splitlines() if line.startswith("01KB")]
+        assert f"  {wide}  " in line
+        (line,) = [line for line in shown(overview, width=80).splitlines() if line.startswith("01KB")]
+        assert f"  {narrow}  " in line
+        assert len(line) <= 80
+        assert line.count("…") == 1, "the prompt gives way, nothing else"
 
     def test_a_problem_takes_the_place_of_the_state(self, monitor):
         text = shown(monitor.look(), problem="no connection, retrying")

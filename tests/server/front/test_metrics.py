@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import platform
+import time
+
 import pytest
 from prometheus_client import generate_latest
+
+from tests.server.fakes import until
 
 pytestmark = pytest.mark.fast
 
 
 def test_known_series_start_at_zero(metrics):
     metrics.model_is_known("sprites", world_size=2, dtype="float32")
-    metrics.worker_is_known(1, "cuda:1")
+    metrics.ranks.rank_is_known(1, "cuda:1")
     page = generate_latest(metrics.registry).decode()
     for line in (
         "vinf_ready 0.0",
         'vinf_generations_running{model_name="sprites"} 0.0',
-        'vinf_generations_waiting{model_name="sprites"} 0.0',
+        'vinf_generations_waiting{model_name="sprites",priority="5"} 0.0',
         'vinf_generations_finished_total{finished_reason="succeeded",model_name="sprites"} 0.0',
         'vinf_generation_failures_total{model_name="sprites",reason="WORKER_LOST"} 0.0',
         'vinf_admission_rejections_total{reason="queue_full"} 0.0',
@@ -40,6 +46,45 @@ def test_known_series_start_at_zero(metrics):
 
 def test_labels_have_few_values(metrics):
     metrics.model_is_known("sprites", world_size=2, dtype="float32")
-    names = {label for family in metrics.registry.collect() for s in family.samples for label in s.labels}
-    allowed = {"model_name", "finished_reason", "reason", "cause", "method", "encoding", "le", "version"}
-    assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage", "peer"}
+    families = [family for family in metrics.registry.collect() if not family.name.startswith("python_")]
+    names = {label for family in families for s in family.samples for label in s.labels}
+    allowed = {
+        "model_name",
+        "finished_reason",
+        "reason",
+        "cause",
+        "method",
+        "encoding",
+        "pixel_format",
+        "le",
+        "version",
+    }
+    assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage", "peer", "priority"}
+
+
+def test_a_loop_that_is_held_is_late(metrics, sample):
+    async def scenario():
+        watch = asyncio.create_task(metrics.process.watch_event_loop())
+        await asyncio.sleep(0)
+        time.sleep(0.4)  # noqa: ASYNC251  # that is the point
+        await until(lambda: sample("vinf_event_loop_lag_seconds_count"))
+        watch.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+    assert sample("vinf_event_loop_lag_seconds_sum") >= 0.1
+
+
+def test_the_process_shows_itself(sample):
+    assert sample("process_resident_memory_bytes") > 1 << 20
+    assert sample("python_gc_collections_total", generation="0") > 0
+    assert sample("python_info", **_python()) == 1
+
+
+def _python():
+    version = platform.python_version_tuple()
+    names = ("major", "minor", "patchlevel")
+    return {
+        "implementation": platform.python_implementation(),
+        "version": platform.python_version(),
+        **dict(zip(names, version, strict=True)),
+    }

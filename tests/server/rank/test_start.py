@@ -65,3 +65,22 @@ def test_ranks_get_the_environment_of_their_launch_and_may_leave(method: str, is
     assert found == [
         {"rank": rank, "world_size": 2, "leads its session": True, "has torch already": is_copy} for rank in range(2)
     ]
+
+
+def test_a_rank_writes_what_it_was_told_to_also_when_it_fails() -> None:
+    """Without the rest of its environment it cannot start; the epoch and the rank are on the line all the same."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VINF_")}
+    told = {"VINF_LOG_FORMAT": "json", "VINF_EPOCH": "4", "RANK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "vinf_server.rank"],
+        env=environment | told,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (line["source"], line["rank"], line["epoch"], line["level"]) == ("rank", 1, 4, "ERROR")
+    assert line["message"] == "the rank fails"
+    assert line["exception"].endswith("WORLD_SIZE is not set: ranks are started by `vinf serve`")

@@ -12,6 +12,7 @@ stops the whole group and launches it anew under the next epoch.
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -64,6 +65,36 @@ OUTCOME_SUCCEEDED: Outcome.ValueType  # 1
 OUTCOME_CANCELLED: Outcome.ValueType  # 2
 OUTCOME_FAILED: Outcome.ValueType  # 3
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+class _TraceLane:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TraceLaneEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TraceLane.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRACE_LANE_UNSPECIFIED: _TraceLane.ValueType  # 0
+    TRACE_LANE_TEXT: _TraceLane.ValueType  # 1
+    TRACE_LANE_COMPUTE: _TraceLane.ValueType  # 2
+    TRACE_LANE_COMMUNICATE: _TraceLane.ValueType  # 3
+    TRACE_LANE_TRANSFER: _TraceLane.ValueType  # 4
+    TRACE_LANE_WAIT: _TraceLane.ValueType  # 5
+    TRACE_LANE_CHECKPOINT: _TraceLane.ValueType  # 6
+    TRACE_LANE_DECODE: _TraceLane.ValueType  # 7
+    TRACE_LANE_DELIVER: _TraceLane.ValueType  # 8
+
+class TraceLane(_TraceLane, metaclass=_TraceLaneEnumTypeWrapper):
+    """What the time of a span went to; the lanes mean what vinf.v1.TraceLane says of the same names."""
+
+TRACE_LANE_UNSPECIFIED: TraceLane.ValueType  # 0
+TRACE_LANE_TEXT: TraceLane.ValueType  # 1
+TRACE_LANE_COMPUTE: TraceLane.ValueType  # 2
+TRACE_LANE_COMMUNICATE: TraceLane.ValueType  # 3
+TRACE_LANE_TRANSFER: TraceLane.ValueType  # 4
+TRACE_LANE_WAIT: TraceLane.ValueType  # 5
+TRACE_LANE_CHECKPOINT: TraceLane.ValueType  # 6
+TRACE_LANE_DECODE: TraceLane.ValueType  # 7
+TRACE_LANE_DELIVER: TraceLane.ValueType  # 8
+Global___TraceLane: _TypeAlias = TraceLane  # noqa: Y015
 
 @_typing.final
 class AttachRequest(_message.Message):
@@ -643,8 +674,12 @@ class BeatRequest(_message.Message):
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
     MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     PROMPT_CACHE_HIT_COUNT_FIELD_NUMBER: _builtins.int
     PROMPT_CACHE_MISS_COUNT_FIELD_NUMBER: _builtins.int
+    STEP_COUNT_FIELD_NUMBER: _builtins.int
+    STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    DEVICE_READING_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     pid: _builtins.int
     host: _builtins.str
@@ -658,13 +693,25 @@ class BeatRequest(_message.Message):
     memory_used_bytes: _builtins.int
     """Process (CPU) or device allocator (GPU). Unit: bytes"""
     memory_total_bytes: _builtins.int
+    memory_peak_bytes: _builtins.int
+    """The most that was held: on a GPU, and where the system can tell, since the newest generation began, else since the
+    process started. Unit: bytes
+    """
     prompt_cache_hit_count: _builtins.int
     """Prompts whose embeddings were found in the rank's cache since the process started."""
     prompt_cache_miss_count: _builtins.int
     """Prompts that had to be encoded since the process started."""
+    step_count: _builtins.int
+    """Denoising steps since the process started, as of the end of the newest one."""
+    step_seconds: _builtins.float
+    """The rank's own computing in these steps, communication and waiting left out. Unit: seconds"""
     @_builtins.property
     def busy_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Seconds spent by stage (text, denoise, communicate, checkpoint, decode, deliver) since the process started. Unit: seconds"""
+
+    @_builtins.property
+    def device_reading(self) -> Global___DeviceReading:
+        """What the driver says about the rank's GPU; unset where there is none, or no NVML."""
 
     def __init__(
         self,
@@ -679,16 +726,98 @@ class BeatRequest(_message.Message):
         frame_count: _builtins.int = ...,
         memory_used_bytes: _builtins.int = ...,
         memory_total_bytes: _builtins.int = ...,
+        memory_peak_bytes: _builtins.int = ...,
         prompt_cache_hit_count: _builtins.int = ...,
         prompt_cache_miss_count: _builtins.int = ...,
+        step_count: _builtins.int = ...,
+        step_seconds: _builtins.float = ...,
+        device_reading: Global___DeviceReading | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device_reading", b"device_reading"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds", "device", b"device", "device_name", b"device_name", "frame_count", b"frame_count", "host", b"host", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "pid", b"pid", "progress_count", b"progress_count", "prompt_cache_hit_count", b"prompt_cache_hit_count", "prompt_cache_miss_count", b"prompt_cache_miss_count", "rank", b"rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds", "device", b"device", "device_name", b"device_name", "device_reading", b"device_reading", "frame_count", b"frame_count", "host", b"host", "memory_peak_bytes", b"memory_peak_bytes", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "pid", b"pid", "progress_count", b"progress_count", "prompt_cache_hit_count", b"prompt_cache_hit_count", "prompt_cache_miss_count", b"prompt_cache_miss_count", "rank", b"rank", "step_count", b"step_count", "step_seconds", b"step_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BeatRequest: _TypeAlias = BeatRequest  # noqa: Y015
+
+@_typing.final
+class DeviceReading(_message.Message):
+    """A look at a GPU through NVML; what this GPU does not tell is unset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class XidCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    UUID_FIELD_NUMBER: _builtins.int
+    UTILIZATION_RATIO_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    POWER_WATTS_FIELD_NUMBER: _builtins.int
+    ENERGY_JOULES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
+    XID_COUNTS_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """As nvidia-smi shows it: GPU- and 36 characters."""
+    @_builtins.property
+    def utilization_ratio(self) -> _wrappers_pb2.DoubleValue:
+        """Share of the time in which a kernel ran. Range: [0, 1]"""
+
+    @_builtins.property
+    def memory_used_bytes(self) -> _wrappers_pb2.Int64Value:
+        """Of all processes on the GPU. Unit: bytes"""
+
+    @_builtins.property
+    def memory_total_bytes(self) -> _wrappers_pb2.Int64Value: ...
+    @_builtins.property
+    def power_watts(self) -> _wrappers_pb2.DoubleValue: ...
+    @_builtins.property
+    def energy_joules(self) -> _wrappers_pb2.DoubleValue:
+        """Since the driver was loaded. Unit: joules"""
+
+    @_builtins.property
+    def temperature_celsius(self) -> _wrappers_pb2.DoubleValue: ...
+    @_builtins.property
+    def xid_counts(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Errors that the driver has reported since the process started, by NVIDIA's number."""
+
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str = ...,
+        utilization_ratio: _wrappers_pb2.DoubleValue | None = ...,
+        memory_used_bytes: _wrappers_pb2.Int64Value | None = ...,
+        memory_total_bytes: _wrappers_pb2.Int64Value | None = ...,
+        power_watts: _wrappers_pb2.DoubleValue | None = ...,
+        energy_joules: _wrappers_pb2.DoubleValue | None = ...,
+        temperature_celsius: _wrappers_pb2.DoubleValue | None = ...,
+        xid_counts: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy_joules", b"energy_joules", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization_ratio", b"utilization_ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy_joules", b"energy_joules", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization_ratio", b"utilization_ratio", "uuid", b"uuid", "xid_counts", b"xid_counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceReading: _TypeAlias = DeviceReading  # noqa: Y015
 
 @_typing.final
 class BeatResponse(_message.Message):
@@ -1046,3 +1175,103 @@ class SendPreviewResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SendPreviewResponse: _TypeAlias = SendPreviewResponse  # noqa: Y015
+
+@_typing.final
+class SendTraceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    SEND_TIME_NS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_SPAN_COUNT_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    rank: _builtins.int
+    send_time_ns: _builtins.int
+    """The rank's clock when the message left: the front puts the spans of other hosts onto its own clock. Unit: nanoseconds
+    since the Unix epoch
+    """
+    left_out_span_count: _builtins.int
+    """Spans of this generation that were left out so far, because there were too many. Unit: spans"""
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceSpan]:
+        """Range: 0 to 5000"""
+
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        send_time_ns: _builtins.int = ...,
+        left_out_span_count: _builtins.int = ...,
+        spans: _abc.Iterable[Global___TraceSpan] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "left_out_span_count", b"left_out_span_count", "rank", b"rank", "send_time_ns", b"send_time_ns", "spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTraceRequest: _TypeAlias = SendTraceRequest  # noqa: Y015
+
+@_typing.final
+class TraceSpan(_message.Message):
+    """A stretch of time; the fields mean what vinf.v1.TraceSpan says of the same names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_NS_FIELD_NUMBER: _builtins.int
+    DURATION_NS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    COMMUNICATE_NS_FIELD_NUMBER: _builtins.int
+    lane: Global___TraceLane.ValueType
+    name: _builtins.str
+    """Range: 1 to 32 characters from [a-z0-9_ -]"""
+    start_time_ns: _builtins.int
+    """By the rank's clock. Unit: nanoseconds since the Unix epoch"""
+    duration_ns: _builtins.int
+    """Range: [0, 2^53] | Unit: nanoseconds"""
+    step: _builtins.int
+    """0: none."""
+    start_frame_index: _builtins.int
+    frame_count: _builtins.int
+    """0: it is about no frame."""
+    communicate_ns: _builtins.int
+    def __init__(
+        self,
+        *,
+        lane: Global___TraceLane.ValueType = ...,
+        name: _builtins.str = ...,
+        start_time_ns: _builtins.int = ...,
+        duration_ns: _builtins.int = ...,
+        step: _builtins.int = ...,
+        start_frame_index: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+        communicate_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["communicate_ns", b"communicate_ns", "duration_ns", b"duration_ns", "frame_count", b"frame_count", "lane", b"lane", "name", b"name", "start_frame_index", b"start_frame_index", "start_time_ns", b"start_time_ns", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceSpan: _TypeAlias = TraceSpan  # noqa: Y015
+
+@_typing.final
+class SendTraceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTraceResponse: _TypeAlias = SendTraceResponse  # noqa: Y015

@@ -65,6 +65,11 @@ class EngineLinkServiceStub:
                 request_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewRequest.SerializeToString,
                 response_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewResponse.FromString,
                 _registered_method=True)
+        self.SendTrace = channel.unary_unary(
+                '/vinf.engine.v1.EngineLinkService/SendTrace',
+                request_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendTraceRequest.SerializeToString,
+                response_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendTraceResponse.FromString,
+                _registered_method=True)
 
 
 class EngineLinkServiceServicer:
@@ -123,6 +128,15 @@ class EngineLinkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendTrace(self, request, context):
+        """SendTrace brings what a rank did with its time. It is a courtesy like SendPreview: no step waits for it, and what
+        cannot be sent is lost. All ranks have sent theirs when rank 0 reports the end of a generation.
+        INVALID_ARGUMENT: a span is not what this file says, or there are more than 5000; none of the message is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineLinkServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -155,6 +169,11 @@ def add_EngineLinkServiceServicer_to_server(servicer, server):
                     servicer.SendPreview,
                     request_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewRequest.FromString,
                     response_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewResponse.SerializeToString,
+            ),
+            'SendTrace': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendTrace,
+                    request_deserializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendTraceRequest.FromString,
+                    response_serializer=vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendTraceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -320,6 +339,33 @@ class EngineLinkService:
             '/vinf.engine.v1.EngineLinkService/SendPreview',
             vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewRequest.SerializeToString,
             vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendPreviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vinf.engine.v1.EngineLinkService/SendTrace',
+            vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendTraceRequest.SerializeToString,
+            vinf_dot_engine_dot_v1_dot_engine__link__service__pb2.SendTraceResponse.FromString,
             options,
             channel_credentials,
             insecure,

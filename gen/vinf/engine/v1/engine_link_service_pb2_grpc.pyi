@@ -67,6 +67,11 @@ class EngineLinkServiceStub:
     """SendPreview brings pictures of a few frames of a rank's clip as they are after a step. They are a courtesy: a rank
     never waits for the answer before it goes on, and drops what cannot be sent.
     """
+    SendTrace: _grpc.UnaryUnaryMultiCallable[_engine_link_service_pb2.SendTraceRequest, _engine_link_service_pb2.SendTraceResponse]
+    """SendTrace brings what a rank did with its time. It is a courtesy like SendPreview: no step waits for it, and what
+    cannot be sent is lost. All ranks have sent theirs when rank 0 reports the end of a generation.
+    INVALID_ARGUMENT: a span is not what this file says, or there are more than 5000; none of the message is kept.
+    """
 
 @_typing.type_check_only
 class EngineLinkServiceAsyncStub(EngineLinkServiceStub):
@@ -100,6 +105,11 @@ class EngineLinkServiceAsyncStub(EngineLinkServiceStub):
     SendPreview: _aio.UnaryUnaryMultiCallable[_engine_link_service_pb2.SendPreviewRequest, _engine_link_service_pb2.SendPreviewResponse]  # type: ignore[assignment]
     """SendPreview brings pictures of a few frames of a rank's clip as they are after a step. They are a courtesy: a rank
     never waits for the answer before it goes on, and drops what cannot be sent.
+    """
+    SendTrace: _aio.UnaryUnaryMultiCallable[_engine_link_service_pb2.SendTraceRequest, _engine_link_service_pb2.SendTraceResponse]  # type: ignore[assignment]
+    """SendTrace brings what a rank did with its time. It is a courtesy like SendPreview: no step waits for it, and what
+    cannot be sent is lost. All ranks have sent theirs when rank 0 reports the end of a generation.
+    INVALID_ARGUMENT: a span is not what this file says, or there are more than 5000; none of the message is kept.
     """
 
 class EngineLinkServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -167,6 +177,17 @@ class EngineLinkServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_engine_link_service_pb2.SendPreviewResponse, _abc.Awaitable[_engine_link_service_pb2.SendPreviewResponse]]:
         """SendPreview brings pictures of a few frames of a rank's clip as they are after a step. They are a courtesy: a rank
         never waits for the answer before it goes on, and drops what cannot be sent.
+        """
+
+    @_abc_1.abstractmethod
+    def SendTrace(
+        self,
+        request: _engine_link_service_pb2.SendTraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_link_service_pb2.SendTraceResponse, _abc.Awaitable[_engine_link_service_pb2.SendTraceResponse]]:
+        """SendTrace brings what a rank did with its time. It is a courtesy like SendPreview: no step waits for it, and what
+        cannot be sent is lost. All ranks have sent theirs when rank 0 reports the end of a generation.
+        INVALID_ARGUMENT: a span is not what this file says, or there are more than 5000; none of the message is kept.
         """
 
 def add_EngineLinkServiceServicer_to_server(servicer: EngineLinkServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -20,6 +20,7 @@ from vinf_server.front.engine.launch import (
 from vinf_server.front.engine.spare import SpareAgent
 from vinf_server.front.wakeup import Wakeup
 from vinf_server.hosts_config import HostsConfig
+from vinf_server.logs import words_of
 
 _log = logging.getLogger(__name__)
 
@@ -312,7 +313,7 @@ class HostAgents:
         remote, report = self._judge()
         if remote is None:
             return self._local.last_words()
-        return report.log_tail.rpartition("\n")[2].strip()
+        return words_of(report.log_tail.rpartition("\n")[2])
 
     def _judge(self) -> tuple[RemoteAgent | None, host_pb2.AgentEnded]:
         """Who was at fault, and its report when it was another host.

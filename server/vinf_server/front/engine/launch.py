@@ -20,6 +20,7 @@ import psutil
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.config import ServeConfig
 from vinf_server.front.engine.spare import SpareAgent, new_agent_folder
+from vinf_server.logs import FORMAT_VARIABLE, words_of
 
 _AGENT_LOG = "agent.log"
 _TAIL_LINES = 20
@@ -150,6 +151,7 @@ def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
         "VINF_KNOWN_MEMORY": _memory_text(plan.memory),
         "VINF_SKIP_NEGLIGIBLE": str(int(config.skip_negligible)),
         "VINF_DETERMINISTIC": str(int(config.deterministic)),
+        FORMAT_VARIABLE: config.log_format,
         "VINF_FRONT_PID": str(os.getpid()),
         "VINF_FAILURE_FILE": str(plan.failure_file),
         **plan.environment,
@@ -291,8 +293,8 @@ class Agent:
     def last_words(self, rank: int | None = None) -> str:
         """The very last line of what `log_tail` shows, empty when there is none."""
         _, _, tail = self.log_tail(rank).partition("\n")
-        lines = [line.strip() for line in tail.splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        lines = [line for line in tail.splitlines() if line.strip()]
+        return words_of(lines[-1]) if lines else ""
 
     def _verdict(self) -> tuple[str, int]:
         failure = self._rank_failure()

@@ -19,6 +19,7 @@ from vinf_server.front.engine.group import Group
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.preview_intake import PreviewError, PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.engine.trace_intake import TraceError, TraceIntake
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.frames.spool import SliceError
 from vinf_server.front.grpc_types import Context
@@ -39,6 +40,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         intake: FrameIntake,
         checkpoint_intake: CheckpointIntake,
         preview_intake: PreviewIntake,
+        trace_intake: TraceIntake,
         worker_metrics: WorkerMetrics,
     ) -> None:
         self._status = status
@@ -46,6 +48,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         self._intake = intake
         self._checkpoint_intake = checkpoint_intake
         self._preview_intake = preview_intake
+        self._trace_intake = trace_intake
         self._worker_metrics = worker_metrics
 
     async def Attach(  # noqa: N802
@@ -144,6 +147,20 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         except PreviewError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         return link_pb2.SendPreviewResponse()
+
+    async def SendTrace(  # noqa: N802
+        self, request: link_pb2.SendTraceRequest, context: Context
+    ) -> link_pb2.SendTraceResponse:
+        """What a rank did with its time."""
+        group = await self._check_epoch(context)
+        is_same_host = peer_host(context.peer()) == "unix"
+        try:
+            await self._trace_intake.store(
+                request, epoch=group.epoch, world_size=group.world_size, is_same_host=is_same_host
+            )
+        except TraceError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return link_pb2.SendTraceResponse()
 
     async def _take_reports(self, group: Group, requests: AsyncIterator[link_pb2.AttachRequest]) -> None:
         try:

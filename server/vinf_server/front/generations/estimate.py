@@ -48,20 +48,25 @@ class Estimate:
 
     def remaining_s(self) -> float:
         """Until the ranks take the next generation off the queue; in [1, 600]."""
+        if self._running is None:
+            return _MIN_S
+        expected = self.expected_s()
+        return min(max(_DEFAULT_S if expected is None else expected, _MIN_S), _MAX_S)
+
+    def expected_s(self) -> float | None:
+        """Until the ranks are free; None: they are, or nothing is known yet."""
         generation = self._running
         if generation is None:
-            return _MIN_S
+            return None
         steps_left = generation.resolved_spec.inference_step_count - generation.completed_steps
         steps_done = generation.completed_steps - self._first_step
         elapsed = self._clock() - self._since
         if self._seconds_per_work:
             whole = self._seconds_per_work * _work_of_a_step(generation) * (steps_done + steps_left)
-            seconds = max(whole - elapsed, _MIN_S)
-        elif steps_done > 1 and self._first_step_ended is not None:
-            seconds = (self._clock() - self._first_step_ended) / (steps_done - 1) * steps_left
-        else:
-            seconds = _DEFAULT_S
-        return min(max(seconds, _MIN_S), _MAX_S)
+            return max(whole - elapsed, _MIN_S)
+        if steps_done > 1 and self._first_step_ended is not None:
+            return (self._clock() - self._first_step_ended) / (steps_done - 1) * steps_left
+        return None
 
 
 def _work_of_a_step(generation: Generation) -> float:

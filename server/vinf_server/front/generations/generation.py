@@ -13,6 +13,8 @@ from vinf.v1 import generation_pb2
 from vinf_server.front.checkpoints import CheckpointFolder
 from vinf_server.front.frames.previews import PreviewBoard
 from vinf_server.front.frames.spool import SpoolFile
+from vinf_server.front.traces.readers import Readers
+from vinf_server.front.traces.trace_file import TraceFile
 from vinf_server.front.wakeup import Wakeup
 
 State: TypeAlias = "generation_pb2.GenerationState.ValueType"
@@ -142,6 +144,8 @@ class Generation:
     last_frame_time_ns: int = 0
     end_time_ns: int = 0
     previews: PreviewBoard = field(default_factory=PreviewBoard)
+    readers: Readers = field(default_factory=Readers)
+    trace: TraceFile = field(init=False)
     released: Wakeup = field(default_factory=Wakeup)
     """Notified when frames were dropped, so that there is room for more."""
     changed: Wakeup = field(default_factory=Wakeup)
@@ -153,6 +157,7 @@ class Generation:
         return self.state in TERMINAL
 
     def __post_init__(self) -> None:
+        self.trace = TraceFile(self.frames.path.with_name("trace"))
         if not self.events:
             self.events.append(Event(1, self.create_time_ns, self.state, self.state_reason))
 

@@ -44,12 +44,13 @@ from vinf_server.front.generations.keeping import DISK_RETRY_S, Keeper
 from vinf_server.front.generations.leases import Leases
 from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.generations.making import GenerationMaker
-from vinf_server.front.generations.observe import FINISHED_REASONS, GenerationMetrics
+from vinf_server.front.generations.observe import GenerationObserver, finished_reason
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.restoring import Restoring
 from vinf_server.front.generations.retention import Retention
 from vinf_server.front.generations.store import GenerationStore, StoreError
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.metrics.delivery import OVERFLOW, RELEASED
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +79,16 @@ class GenerationListener(Protocol):
         """Called after a generation in work became CANCELLING."""
 
 
+class LifeListener(Protocol):
+    """Whoever follows generations from their creation to their end."""
+
+    def created(self, generation: Generation) -> None:
+        """Called once a new generation outlives the server, by the task that creates it."""
+
+    def ended(self, generation: Generation) -> None:
+        """Called after a generation became terminal."""
+
+
 class Generations:
     """All generations of this server. Runs on the event loop and never blocks it."""
 
@@ -102,12 +113,13 @@ class Generations:
         self._spool = spool
         self._checkpoints = checkpoints
         self.keeper = Keeper(store, spool, disk, retention)
-        self._observe = GenerationMetrics(metrics, queue_capacity=queue.capacity)
+        self._observe = GenerationObserver(metrics, queue_capacity=queue.capacity)
         self._maker = GenerationMaker(spool, checkpoints)
         self._listener: GenerationListener | None = None
         self._in_work: Generation | None = None
         self._restoring = Restoring(store, spool, checkpoints, self._maker, finish=self._end)
         self._unsettled: set[str] = set()
+        self.life_listeners: list[LifeListener] = []
         self.is_accepting = True
         """False once a stop has begun: nothing new is admitted, what is there goes on."""
 
@@ -126,9 +138,10 @@ class Generations:
         for generation in reversed(waiting):
             self._put_back(generation)
         if waiting:
-            self._observe.queue_changed(waiting[0].resolved_spec.model, len(self._queue))
+            self._observe.queue_changed(waiting[0].resolved_spec.model, self._queue.count_by_priority)
         for generation in self._restoring.unverified:
             self.leases.add(generation)
+            self._observe.suspension_changed(generation)
 
     async def verify(self) -> None:
         """Find out which frames of unfinished generations are whole, and let the first generation start."""
@@ -192,8 +205,12 @@ class Generations:
         self.keeper.promised(generation)
         self.leases.add(generation)
         self._unsettled.add(generation.generation_id)
-        self._observe.queue_changed(normalised_spec.model, len(self._queue))
-        _log.info("generation %s is queued, %d frames", generation.generation_id, normalised_spec.frame_count)
+        self._observe.queue_changed(normalised_spec.model, self._queue.count_by_priority)
+        _log.info(
+            "generation %s is queued, %d frames",
+            *(generation.generation_id, normalised_spec.frame_count),
+            extra={"request_id": request_id} if request_id else None,
+        )
         if self._listener is not None:
             self._listener.generation_queued()
         return generation, False
@@ -213,6 +230,8 @@ class Generations:
         try:
             await self._store.flush()
             self._unsettled.discard(generation.generation_id)
+            for listener in self.life_listeners:
+                listener.created(generation)
         except StoreError as error:
             self._unsettled.discard(generation.generation_id)
             self._withdraw(generation)
@@ -267,6 +286,7 @@ class Generations:
             _log.info("generation %s is being cancelled: %s", generation.generation_id, failure.reason)
             generation.ending = failure
             generation.move_to(CANCELLING, failure.reason, failure.message)
+            self._observe.cancelling()
             self._store.save(generation)
             if self._listener is not None:
                 self._listener.cancel_requested(generation)
@@ -293,7 +313,7 @@ class Generations:
         most, frames = generation.terms.retention_frame_count, generation.frames
         if not most:
             return
-        frames.drop_before(frame_index)
+        self._drop_before(generation, frame_index, RELEASED)
         generation.released.notify()
         generation.changed.notify()
         waits_for_readers = generation.state == SUSPENDED and generation.state_reason == CONSUMER_SLOW
@@ -305,6 +325,10 @@ class Generations:
         if generation.state != PENDING or not generation.generation_id:
             return 0
         return self._queue.position(generation.generation_id) + (self._in_work is not None)
+
+    def expected_s(self, generation: Generation) -> float | None:
+        """Seconds until the ranks are done with the generation in work; None for others, and while it is not known."""
+        return self._estimate.expected_s() if generation is self._in_work else None
 
     @property
     def waiting_count(self) -> int:
@@ -398,6 +422,7 @@ class Generations:
         with suppress(StoreError):
             await self._store.flush()  # what a full disk refused is tried again
         await self.keeper.look()
+        self._observe.spool_changed(self.keeper.usage())
         for generation in self._store.all():
             is_waiting = generation.state == SUSPENDED and generation.state_reason == DISK_FULL
             if is_waiting and not self._restoring.is_under_way and self.keeper.room_bytes() >= 0:
@@ -413,6 +438,7 @@ class Generations:
         generation.clip_frame_counts = tuple(clip_frame_counts)
         generation.texts_at_once = texts_at_once
         self._store.save(generation)
+        self._observe.planned(generation)
         generation.changed.notify()
 
     def progressed(self, generation: Generation, stage: Stage, completed_steps: int, step_seconds: float) -> None:
@@ -421,7 +447,7 @@ class Generations:
         generation.completed_steps = completed_steps
         if step_seconds > 0:
             self._estimate.step_ended()
-            self._observe.step_ended(generation, step_seconds)
+        self._observe.progressed(generation, stage, step_seconds)
         generation.changed.notify()
 
     def checkpoint_written(self, generation: Generation, size_bytes: int, *, complete: bool) -> None:
@@ -437,7 +463,8 @@ class Generations:
         self._observe.frame_stored(generation, previous_ns)
         terms = generation.terms
         if terms.drops_oldest:
-            generation.frames.drop_before(generation.frames.next_missing - terms.retention_frame_count)
+            first_kept = generation.frames.next_missing - terms.retention_frame_count
+            self._drop_before(generation, first_kept, OVERFLOW)
         generation.changed.notify()
 
     def succeed(self, generation: Generation) -> None:
@@ -463,11 +490,18 @@ class Generations:
         terms = generation.terms
         self._queue.put_back(generation.generation_id, priority=terms.priority, owner=terms.owner)
 
+    def _drop_before(self, generation: Generation, frame_index: int, reason: str) -> None:
+        """Keep the frames before this one no longer."""
+        before = generation.frames.first_available
+        generation.frames.drop_before(frame_index)
+        self._observe.dropped(generation.frames.first_available - before, reason)
+
     def _resume(self, generation: Generation, message: str) -> None:
         """Queue a suspended generation: what it waited for has come."""
         self._put_back(generation)
         generation.move_to(PENDING, QUEUED, message)
         self._store.save(generation)
+        self._observe.suspension_changed(generation)
         self._queue_moved(generation.resolved_spec.model)
         if self._listener is not None:
             self._listener.generation_queued()
@@ -498,7 +532,7 @@ class Generations:
 
     def _queue_moved(self, model: str) -> None:
         """Everyone's place in the queue has changed."""
-        self._observe.queue_changed(model, len(self._queue))
+        self._observe.queue_changed(model, self._queue.count_by_priority)
         for generation_id in self._queue:
             self.get(generation_id).changed.notify()
 
@@ -516,11 +550,13 @@ class Generations:
         generation.checkpoints.remove()
         generation.move_to(state, *((failure.reason, failure.message) if failure is not None else ()))
         self._store.save(generation)
-        self._observe.finished(generation)
+        self._observe.finished(generation, was_in_work=was_in_work)
+        for listener in self.life_listeners:
+            listener.ended(generation)
         if state == FAILED and failure is not None:
             _log.warning("generation %s failed: %s", generation.generation_id, failure.message)
         else:
-            _log.info("generation %s: %s", generation.generation_id, FINISHED_REASONS[state])
+            _log.info("generation %s: %s", generation.generation_id, finished_reason(generation))
         if was_in_work:
             self._in_work = None
             self._estimate.stopped(completed=state == SUCCEEDED)

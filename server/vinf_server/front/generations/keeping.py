@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from vinf_server.front.disk import DiskSpace
 from vinf_server.front.errors import DiskFullError
@@ -19,6 +20,16 @@ DISK_RETRY_S = 60.0
 """When to try again, where no generation is known to be forgotten earlier; also the least that is promised."""
 
 _MIN_RETRY_S, _MAX_RETRY_S = 5.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Frames on the disk."""
+
+    frames: int
+    size_bytes: int
+    capacity_bytes: int
+    """What they may take."""
 
 
 class Keeper:
@@ -62,6 +73,13 @@ class Keeper:
         known = tuple(self._store.all())
         return self._disk.room_bytes(stored=sum(map(stored_bytes, known)), promised=sum(map(missing_bytes, known)))
 
+    def usage(self) -> Usage:
+        """What the frames of all generations take of the disk, as it was at the last look."""
+        known = tuple(self._store.all())
+        stored = sum(map(stored_bytes, known))
+        frames = sum(generation.frames.completed_count - generation.frames.first_available for generation in known)
+        return Usage(frames, stored, self._disk.capacity_bytes(stored=stored))
+
     def distrust(self) -> None:
         """The disk refused what it seemed to have room for: nothing is admitted before somebody looks again."""
         self._left_bytes = -1
@@ -100,6 +118,7 @@ class Keeper:
         for generation in generations:
             _log.info("generation %s is forgotten", generation.generation_id)
             generation.is_forgotten = True
+            generation.trace.close()
             self._store.forget(generation)
             generation.changed.notify()
             for tell in self._forgetting:

@@ -33,6 +33,8 @@ class GenerationQueue:
         self._keys: dict[str, _Key] = {}
         self._owners: dict[str, str] = {}
         self._count_by_owner: Counter[str] = Counter()
+        self.count_by_priority: Counter[int] = Counter()
+        """How many wait."""
         self._turn: dict[int, int] = {}
         """By priority: the turn that runs now."""
         self._last_turn: dict[tuple[int, str], int] = {}
@@ -98,6 +100,7 @@ class GenerationQueue:
         if key is None:
             return
         del self._waiting[bisect_left(self._waiting, (key, generation_id))]
+        self.count_by_priority[-key[0]] -= 1
         owner = self._owners.pop(generation_id)
         self._count_by_owner[owner] -= 1
         if not self._count_by_owner[owner]:
@@ -110,5 +113,6 @@ class GenerationQueue:
     def _add(self, generation_id: str, key: _Key, owner: str) -> None:
         insort(self._waiting, (key, generation_id))
         self._keys[generation_id] = key
+        self.count_by_priority[-key[0]] += 1
         self._owners[generation_id] = owner
         self._count_by_owner[owner] += 1

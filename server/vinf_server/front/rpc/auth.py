@@ -58,14 +58,15 @@ class Gate(grpc.aio.ServerInterceptor):
         """Find the handler, or one that refuses."""
         if self._tokens is not None and not handler_call_details.method.startswith(_HEALTH):
             try:
-                token = _bearer_token(handler_call_details.invocation_metadata or ())
+                token = bearer_token(handler_call_details.invocation_metadata or ())
                 _token_name.set(await self._tokens.client_of(token))
             except UnauthenticatedError as error:
                 return _refusal(error)
         return await continuation(handler_call_details)
 
 
-def _bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """Return the token that the headers of a call carry; raises `UnauthenticatedError`."""
     values = [value for key, value in metadata if key == "authorization" and isinstance(value, str)]
     if not values:
         raise UnauthenticatedError("the call carries no token", reason="TOKEN_MISSING")

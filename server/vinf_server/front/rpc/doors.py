@@ -26,10 +26,11 @@ class Doors:
         if config.tls_cert is not None and config.tls_key is not None:
             certificates = CertificateFiles(config.tls_cert, config.tls_key, config.tls_client_ca)
         tokens = TokenFile(config.tokens) if config.tokens is not None else None
-        if not config.listen.is_loopback and config.tls_client_ca is None and tokens is None:
+        for address in (config.listen, config.web):
+            if address is None or address.is_loopback or config.tls_client_ca is not None or tokens is not None:
+                continue
             _log.warning(
-                "everybody who can reach %s may use this server: neither --tokens nor --tls-client-ca is given",
-                config.listen,
+                "everybody who can reach %s may use this server: neither --tokens nor --tls-client-ca is given", address
             )
         return cls(certificates, tokens)
 

@@ -30,8 +30,12 @@ class ServerInfoService(service_grpc.ServerInfoServiceServicer):
         self, request: service_pb2.GetServerInfoRequest, context: Context
     ) -> service_pb2.GetServerInfoResponse:
         """A snapshot of the server."""
+        return service_pb2.GetServerInfoResponse(server_info=self.describe())
+
+    def describe(self) -> service_pb2.ServerInfo:
+        """What the server is and does now."""
         report = self._status.known_report or link_pb2.ReadyReport()
-        info = service_pb2.ServerInfo(
+        return service_pb2.ServerInfo(
             version=VERSION,
             api_version=API_VERSION,
             ready=self._status.is_ready and not self._generations.is_draining,
@@ -46,4 +50,3 @@ class ServerInfoService(service_grpc.ServerInfoServiceServicer):
             running_generation_count=self._generations.running_count,
             boot_id=self._boot_id,
         )
-        return service_pb2.GetServerInfoResponse(server_info=info)

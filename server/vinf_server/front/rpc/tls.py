@@ -34,6 +34,34 @@ class CertificateFiles:
         """True when clients need a certificate."""
         return self._client_ca is not None
 
+    def context(self) -> ssl.SSLContext:
+        """What a server listens with that is not gRPC's; it looks for new files before every handshake as well."""
+        context = self._new_context()
+        seen = self._look()
+
+        def renew(socket: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            nonlocal seen, context
+            if self._look() != seen:
+                seen = self._look()
+                try:
+                    self._read()
+                    context = self._new_context()
+                except (ConfigError, OSError) as error:
+                    _log.error("%s; the certificate in use stays", error)
+            socket.context = context
+
+        context.sni_callback = renew  # type: ignore[assignment]  # the stub knows sockets only
+        return context
+
+    def _new_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._certificate, self._key, password=_no_password)
+        if self._client_ca is not None:
+            context.load_verify_locations(self._client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
     def credentials(self) -> grpc.ServerCredentials:
         """What a server listens with."""
         return grpc.dynamic_ssl_server_credentials(

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from functools import partial
 
-from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf.v1 import video_generation_service_pb2 as service_pb2
 from vinf.v1 import video_generation_service_pb2_grpc as service_grpc
 from vinf_server.front.engine.status import EngineStatus
-from vinf_server.front.errors import (
-    ClientLimitError,
-    DiskFullError,
-    QueueFullError,
-    ServerDrainingError,
-    SpecTooLargeError,
-    VinfError,
-    WorkersNotReadyError,
-)
 from vinf_server.front.frames.delivery import FrameReader
 from vinf_server.front.frames.pulling import FramePuller
 from vinf_server.front.frames.shared import SharedFrames
 from vinf_server.front.frames.video import Rendition
 from vinf_server.front.generations.generation import Generation
 from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.leases import OpenStream
+from vinf_server.front.generations.story import trace_of
 from vinf_server.front.grpc_types import Context
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.metrics.delivery import PULL, STREAM, WATCH
+from vinf_server.front.rpc.admission import Admission
 from vinf_server.front.rpc.auth import principal_of
 from vinf_server.front.rpc.convert import (
     DRAINING,
@@ -38,18 +32,8 @@ from vinf_server.front.rpc.convert import (
     progress_message,
 )
 from vinf_server.front.rpc.frame_requests import check_pull, check_stream
-from vinf_server.front.rpc.validation import check_create, check_list, check_watch, make_page_token
+from vinf_server.front.rpc.validation import check_list, check_watch, make_page_token
 from vinf_server.front.wakeup import wait_any
-
-_REJECTION_REASONS: dict[type[VinfError], str] = {
-    ClientLimitError: "client_limit",
-    DiskFullError: "disk_full",
-    QueueFullError: "queue_full",
-    ServerDrainingError: "draining",
-    SpecTooLargeError: "too_large",
-    WorkersNotReadyError: "not_ready",
-}
-
 
 _REPLY_S = 0.1
 """Before a call's deadline, for a reply to get home."""
@@ -60,7 +44,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
 
     def __init__(self, generations: Generations, status: EngineStatus, metrics: Metrics) -> None:
         self._generations = generations
-        self._status = status
+        self._admission = Admission(generations, status, metrics)
         self._metrics = metrics
         self._frames = SharedFrames(metrics)
         generations.keeper.when_forgotten(self._frames.forget)
@@ -69,34 +53,9 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         self, request: service_pb2.CreateGenerationRequest, context: Context
     ) -> service_pb2.CreateGenerationResponse:
         """Check, admit, reply."""
-        try:
-            if self._status.known_report is None:
-                self._generations.check_accepting()
-            report = self._status.report
-            owner = principal_of(context)
-            self._generations.limits.creates.take(owner or _host(context))
-            # What was admitted once stays admitted, whatever these ranks have room for.
-            is_retry = self._generations.has_request(request.request_id, owner=owner)
-            memory = link_pb2.MemoryModel() if is_retry else report.memory
-            normalised, terms = check_create(request, report.model, memory, owner=owner, is_retry=is_retry)
-            create = partial(
-                self._generations.create,
-                normalised,
-                terms,
-                request_id=request.request_id,
-                validate_only=request.validate_only,
-            )
-            try:
-                generation, deduplicated = create()
-            except DiskFullError:
-                # Somebody may have made room since the last look.
-                await self._generations.keeper.look()
-                generation, deduplicated = create()
-            if not request.validate_only:
-                await self._generations.settle(generation)
-        except VinfError as error:
-            self._metrics.rejections.labels(_REJECTION_REASONS.get(type(error), "invalid")).inc()
-            raise
+        generation, deduplicated = await self._admission.create(
+            request, owner=principal_of(context), host=_host(context)
+        )
         snapshot = generation_message(generation, self._generations)
         return service_pb2.CreateGenerationResponse(generation=snapshot, deduplicated=deduplicated)
 
@@ -149,7 +108,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         sequence = check_watch(request)
         sent, board, board_version = None, generation.previews, 0
         wakeups = (generation.changed, board.changed) if request.with_previews else (generation.changed,)
-        with self._counted("WatchGeneration"), self._generations.leases.holding(generation.generation_id) as held:
+        with self._following(WATCH, generation, resumes=sequence > 0) as held:
             while True:
                 snapshot = generation_message(generation, self._generations)
                 previews = board.since(board_version) if request.with_previews else []
@@ -182,7 +141,10 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             progress=lambda: progress_message(generation, self._generations),
             release=lambda index: self._generations.release_before(generation, index),
         )
-        with self._counted("StreamFrames"), self._generations.leases.holding(generation.generation_id) as held:
+        with (
+            self._following(STREAM, generation, resumes=window.start > 0) as held,
+            _noted(generation, context, reader),
+        ):
             yield service_pb2.StreamFramesResponse(header=rendition.header)
             async with aclosing(reader.responses()) as responses:
                 async for response in responses:
@@ -210,12 +172,13 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             is_draining=lambda: self._generations.is_draining or generation.is_forgotten,
             release=lambda index: self._generations.release_before(generation, index),
         )
-        left_s = context.time_remaining()
+        left_s, began_ns = context.time_remaining(), time.time_ns()
         limit_s = math.inf if left_s is None else left_s - _REPLY_S
-        with self._generations.leases.holding(generation.generation_id):
+        with self._counted(PULL), self._generations.leases.holding(generation.generation_id):
             response = await puller.response(limit_s=limit_s)
         if generation.is_forgotten:
             self._generations.get(request.generation_id)  # tells that it is gone
+        generation.readers.pulled(context.peer(), pull.start, len(response.frames), began_ns)
         response.state = generation.state
         response.end_of_stream = puller.is_last(response)
         error = self._stream_error(generation)
@@ -223,19 +186,51 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             response.error.CopyFrom(error)
         return await puller.serialised(response)
 
+    async def GetTrace(  # noqa: N802
+        self, request: service_pb2.GetTraceRequest, context: Context
+    ) -> AsyncIterator[service_pb2.GetTraceResponse]:
+        """What happened when."""
+        generation = self._generations.get(request.generation_id, owner=principal_of(context))
+        async with aclosing(trace_of(generation)) as responses:
+            async for response in responses:
+                yield response
+
     def _stream_error(self, generation: Generation) -> generation_pb2.GenerationError | None:
         """Why no further frame comes; None while some may, or when none is missing."""
         is_cut = not generation.is_terminal and self._generations.is_draining
         return error_message(DRAINING if is_cut else generation.failure)
 
     @contextmanager
+    def _following(self, method: str, generation: Generation, *, resumes: bool) -> Iterator[OpenStream]:
+        """While a stream of a generation is open; `resumes`: it begins where an earlier one may have got to."""
+        metrics = self._metrics.delivery
+        if resumes:
+            metrics.stream_resumes.labels(method).inc()
+        stall = metrics.client_stall.labels(method)
+        with (
+            self._counted(method),
+            self._generations.leases.holding(generation.generation_id, on_given=stall.inc) as held,
+        ):
+            yield held
+
+    @contextmanager
     def _counted(self, method: str) -> Iterator[None]:
-        streams = self._metrics.active_streams.labels(method)
+        streams = self._metrics.delivery.active_streams.labels(method)
         streams.inc()
         try:
             yield
         finally:
             streams.dec()
+
+
+@contextmanager
+def _noted(generation: Generation, context: Context, reader: FrameReader) -> Iterator[None]:
+    """Let the generation's trace tell of a stream."""
+    reading = generation.readers.stream_opened(context.peer(), reader.next_index)
+    try:
+        yield
+    finally:
+        reading.end_ns, reading.frame_count = time.time_ns(), reader.next_index - reading.start_frame
 
 
 def _host(context: Context) -> str:

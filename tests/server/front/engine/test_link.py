@@ -21,6 +21,7 @@ from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.preview_intake import MAX_PICTURES, PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
+from vinf_server.front.engine.trace_intake import TraceIntake
 from vinf_server.front.engine.worker_metrics import WorkerMetrics
 from vinf_server.front.generations.generation import RUNNING, Failure, Terms
 
@@ -42,6 +43,7 @@ def linked(generations, metrics, tmp_path):
             FrameIntake(generations, dispatcher),
             CheckpointIntake(generations),
             PreviewIntake(generations),
+            TraceIntake(generations),
             WorkerMetrics(metrics),
         )
         address = f"unix:{tmp_path}/e.sock"
@@ -439,5 +441,85 @@ def test_orders_carry_the_interval(linked, generations):
             generations.create(normalised_spec(), terms, request_id="", validate_only=False)
             link.dispatcher.group_ready(link.group)
             assert (await link.group.next_order()).generate.preview_interval_steps == 3
+
+    run(scenario())
+
+
+def trace_request(generation, *, rank=0, count=1, send_time_ns=0, **fields):
+    span = pb.TraceSpan(
+        **({"lane": pb.TRACE_LANE_COMPUTE, "name": "step", "start_time_ns": 10**18, "step": 1} | fields)
+    )
+    return pb.SendTraceRequest(
+        generation_id=generation.generation_id, rank=rank, send_time_ns=send_time_ns, spans=[span] * count
+    )
+
+
+async def stored(generation):
+    return [record async for record in generation.trace.records()]
+
+
+def test_spans_are_kept_also_when_their_generation_has_ended(linked, generations):
+    async def scenario():
+        async with linked() as link:
+            generation = create(generations)
+            await link.stub.SendTrace(trace_request(generation), metadata=EPOCH)
+            assert not await stored(generation), "it never ran"
+            link.dispatcher.group_ready(link.group)
+            # By the clock of this host, whatever the message says about when it was sent.
+            await link.stub.SendTrace(trace_request(generation, rank=1, send_time_ns=5), metadata=EPOCH)
+            generations.fail(generation, Failure(13, "INTERNAL", "x"))
+            await link.stub.SendTrace(trace_request(generation), metadata=EPOCH)
+            records = await stored(generation)
+            assert [(record.message.rank, record.epoch, record.offset_ns) for record in records] == [
+                (1, 3, 0),
+                (0, 3, 0),
+            ]
+            await generations.delete(generation.generation_id)
+            await link.stub.SendTrace(trace_request(generation), metadata=EPOCH)
+            assert not generation.trace._path.exists()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rank": 2},
+        {"rank": -1},
+        {"count": 5001},
+        {"lane": 99},
+        {"lane": 0},
+        {"name": ""},
+        {"name": "x" * 33},
+        {"name": "a\nb"},
+        {"start_time_ns": 0},
+        {"duration_ns": -1},
+        {"duration_ns": 2**53 + 1},
+        {"communicate_ns": -1},
+        {"step": -1},
+        {"step": 100_000},
+        {"start_frame_index": -1},
+        {"frame_count": -1},
+        {"start_frame_index": 2**62, "frame_count": 2**62},
+    ],
+)
+def test_spans_that_cannot_be_are_refused(linked, generations, fields):
+    async def scenario():
+        async with linked() as link:
+            generation = create(generations)
+            link.dispatcher.group_ready(link.group)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await link.stub.SendTrace(trace_request(generation, **fields), metadata=EPOCH)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert not await stored(generation)
+
+    run(scenario())
+
+
+def test_spans_of_an_older_epoch_are_refused(linked, generations):
+    async def scenario():
+        async with linked() as link:
+            call = link.stub.SendTrace(trace_request(create(generations)), metadata=(("vinf-epoch", "2"),))
+            assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
 
     run(scenario())

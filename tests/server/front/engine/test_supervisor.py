@@ -66,6 +66,7 @@ def test_crash_loop_ends_with_the_reason(supervised, sample, caplog):
     assert supervised.epoch == 3
     assert [loss.cause for loss in supervised.listener.losses] == ["exit"] * 3
     assert sample("vinf_worker_restarts_total", cause="exit") == 3
+    assert sample("vinf_worker_recovery_duration_seconds_count", cause="exit") == 0, "none was ever ready"
     assert "cannot load its weights" in caplog.text
     assert "ended with exit code 1" in caplog.text
 
@@ -180,6 +181,7 @@ def test_ranks_are_told_all_they_need(tmp_path):
         "VINF_KNOWN_MEMORY": "",
         "VINF_SKIP_NEGLIGIBLE": "1",
         "VINF_DETERMINISTIC": "1",
+        "VINF_LOG_FORMAT": "text",
         "VINF_FAILURE_FILE": str(tmp_path / "f"),
     }
     by_default = agent_environment(ServeConfig(ranks=2), plan)

@@ -18,15 +18,17 @@ def test_from_the_steps_of_the_running_one_when_nothing_else_is_known():
     now = [0.0]
     estimate = Estimate(clock=lambda: now[0])
     assert estimate.remaining_s() == 1.0
+    assert estimate.expected_s() is None, "the ranks are free"
     running = Running(inference_step_count=10)
     estimate.started(running)
     assert estimate.remaining_s() == 5.0
+    assert estimate.expected_s() is None, "nothing is known yet"
     now[0], running.completed_steps = 50.0, 1  # with the text before it
     estimate.step_ended()
     assert estimate.remaining_s() == 5.0, "one step is no measure"
     now[0], running.completed_steps = 56.0, 4
     estimate.step_ended()
-    assert estimate.remaining_s() == pytest.approx(12.0)
+    assert estimate.remaining_s() == estimate.expected_s() == pytest.approx(12.0)
 
 
 def test_from_earlier_ones_in_proportion_to_the_work():

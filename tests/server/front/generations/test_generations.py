@@ -54,7 +54,7 @@ def test_queue_is_first_come_first_served_and_bounded(generations, sample):
         create(generations)
     assert caught.value.metadata == {"waitingGenerationCount": "3", "maxWaitingGenerationCount": "3"}
     assert [generations.queue_position(g) for g in waiting] == [0, 1, 2]
-    assert sample("vinf_generations_waiting", model_name="scripted") == 3
+    assert sample("vinf_generations_waiting", model_name="scripted", priority="5") == 3
     assert generations.start_next() is waiting[0]
     assert [generations.queue_position(g) for g in waiting[1:]] == [1, 2]
     assert (generations.waiting_count, generations.running_count) == (2, 1)

@@ -26,7 +26,7 @@ def behind(generations, metrics):
     """A public server behind some doors; it makes channels, and closes them at its end."""
 
     @asynccontextmanager
-    async def serve(doors=Doors()):  # noqa: B008  # frozen
+    async def serve(doors=Doors(), interceptors=()):  # noqa: B008  # frozen
         status = EngineStatus()
         status.known_report = link_pb2.ReadyReport(world_size=2, model=model_limits())
         server, address = await start_public_server(
@@ -34,7 +34,9 @@ def behind(generations, metrics):
             video_generation=VideoGenerationService(generations, status, metrics),
             server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0),
             health=HealthService(),
+            metrics=metrics,
             doors=doors,
+            interceptors=interceptors,
         )
         channels = []
 

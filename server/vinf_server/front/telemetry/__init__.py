@@ -1,0 +1,1 @@
+"""OpenTelemetry: spans to a collector, imported only where it is switched on."""

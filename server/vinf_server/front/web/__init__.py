@@ -1,0 +1,1 @@
+"""The page to watch: the second door of the front, for people with a browser."""
