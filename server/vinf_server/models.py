@@ -92,7 +92,7 @@ def _details(entry: dict[str, object], card: ModelCard) -> list[str]:
         f"{card.name}: {card.title}",
         f"  licence        {card.licence}",
         f"  denoiser       {card.parameter_count:,} parameters, {_short(entry['denoiser_bytes'])}B in half precision",
-        f"  trained on     {card.frame_count} frames of {card.width} x {card.height} pixels, {card.frame_rate} a second",
+        f"  trained on     {card.frame_count} frames of {card.width} x {card.height}, {card.frame_rate} a second",
     ]
     if card.hub_id:
         lines.append(f"  published as   {card.hub_id}" + (f" ({card.revision})" if card.revision else ""))
