@@ -90,6 +90,7 @@ async def _serve(pipe: Connection, folder: Path, sizes: tuple[Size, ...]) -> Non
         video_generation=VideoGenerationService(generations, status, metrics),
         server_info=ServerInfoService(generations, status, max_waiting=_QUEUE, disk_budget=0),
         health=health,
+        metrics=metrics,
     )
     pipe.send(Served(str(address), tuple(videos), waiting))
     makers = set()

@@ -264,6 +264,7 @@ class Front:
                 disk_budget=self._config.disk_budget or 0,
             ),
             health=self._health,
+            metrics=self._metrics,
             doors=self._doors,
         )
         return server

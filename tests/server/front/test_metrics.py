@@ -42,5 +42,15 @@ def test_labels_have_few_values(metrics):
     metrics.model_is_known("sprites", world_size=2, dtype="float32")
     families = [family for family in metrics.registry.collect() if not family.name.startswith("python_")]
     names = {label for family in families for s in family.samples for label in s.labels}
-    allowed = {"model_name", "finished_reason", "reason", "cause", "method", "encoding", "pixel_format", "le", "version"}
+    allowed = {
+        "model_name",
+        "finished_reason",
+        "reason",
+        "cause",
+        "method",
+        "encoding",
+        "pixel_format",
+        "le",
+        "version",
+    }
     assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage", "peer", "priority"}

@@ -18,13 +18,13 @@ from vinf_server.front.frames.formats import ENCODING_NAMES, STORED, Format
 from vinf_server.front.frames.shared import SharedFrames
 from vinf_server.front.frames.video import Rendition
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.metrics.delivery import STREAM, Handed
 
 Response = video_generation_service_pb2.StreamFramesResponse
 
 EVICTED = "FRAME_EVICTED"
 SKIPPED = "SKIPPED"
 
-_METHOD = "StreamFrames"
 _PROGRESS_INTERVAL_S = 0.5
 
 
@@ -72,7 +72,10 @@ class FrameReader:
         self._video = rendition.video
         self._window = window
         self._shared = shared
-        self._metrics = metrics
+        self._metrics = metrics.delivery
+        self._handed = Handed(metrics.delivery, STREAM, ENCODING_NAMES[window.output.encoding])
+        self._is_live = not rendition.video.is_terminal
+        """Whether the age of frames says anything: those of a recording are as old as it is."""
         self._is_draining = is_draining
         self._progress = progress
         self._release = release
@@ -135,10 +138,12 @@ class FrameReader:
             )
             del packed
             await self._shared.turns.take()
+            if self._is_live and position == 0:
+                self._handed.sending(self._video.frames.complete_time_us(index))
             yield message
             position += 1
         self.next_index += 1
-        self._metrics.delivery.count(_METHOD, ENCODING_NAMES[self._window.output.encoding], data_bytes=data_bytes)
+        self._handed.whole(data_bytes)
         if self._window.releases:
             self._release(self.next_index)
 
@@ -147,7 +152,7 @@ class FrameReader:
 
     def _gap(self, next_index: int, reason: str) -> Response:
         first, self.next_index = self.next_index, next_index
-        self._metrics.delivery.left_out_frames.labels(_METHOD, reason).inc(next_index - first)
+        self._metrics.left_out_frames.labels(STREAM, reason).inc(next_index - first)
         return Response(
             gap=video_generation_service_pb2.FrameGap(
                 first_missing_frame_index=first, next_frame_index=next_index, reason=reason

@@ -26,6 +26,14 @@ DEFAULT_JPEG_QUALITY = 90
 ENCODING_NAMES = {RAW: "raw", JPEG: "jpeg", PNG: "png"}
 """As labels of metrics."""
 
+PIXEL_FORMAT_NAMES = {
+    RGB24: "rgb24",
+    frame_pb2.PIXEL_FORMAT_RGBA8: "rgba8",
+    frame_pb2.PIXEL_FORMAT_BGRA8: "bgra8",
+    NV12: "nv12",
+}
+"""As labels of metrics."""
+
 _BYTES_PER_PIXEL = {RGB24: 3, frame_pb2.PIXEL_FORMAT_RGBA8: 4, frame_pb2.PIXEL_FORMAT_BGRA8: 4}
 
 # Code points of ITU-T H.273. Pixels are made as sRGB, and no format changes their transfer characteristics.

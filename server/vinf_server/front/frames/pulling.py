@@ -14,10 +14,10 @@ from vinf_server.front.frames.shared import Picture, SharedFrames
 from vinf_server.front.frames.video import Rendition
 from vinf_server.front.frames.wire import Parts, frame_field
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.metrics.delivery import PULL, Handed
 
 Response = video_generation_service_pb2.PullFramesResponse
 
-_METHOD = "PullFrames"
 _FRAMES = Response.DESCRIPTOR.fields_by_name["frames"].number
 
 
@@ -61,7 +61,9 @@ class FramePuller:
         self._video = rendition.video
         self._pull = pull
         self._shared = shared
-        self._metrics = metrics
+        self._metrics = metrics.delivery
+        self._handed = Handed(metrics.delivery, PULL, ENCODING_NAMES[pull.output.encoding])
+        self._is_live = not rendition.video.is_terminal
         self._is_draining = is_draining
         self._release = release
         self._pieces: list[_Piece] = []
@@ -159,10 +161,12 @@ class FramePuller:
             response.next_frame_index = last.facts.frame_index + is_whole
             response.next_byte_offset = 0 if is_whole else last.end
             response.skipped_frame_count = first - pull.start
-            self._metrics.delivery.left_out_frames.labels(_METHOD, SKIPPED).inc(first - pull.start)
+            self._metrics.left_out_frames.labels(PULL, SKIPPED).inc(first - pull.start)
+            for piece in pieces:
+                if self._is_live and piece.begin == 0:
+                    self._handed.sending(piece.facts.generate_time_us)
             for piece in pieces[: len(pieces) - (not is_whole)]:
-                encoding = ENCODING_NAMES[pull.output.encoding]
-                self._metrics.delivery.count(_METHOD, encoding, data_bytes=len(piece.picture.data))
+                self._handed.whole(len(piece.picture.data))
         newest = frames.next_missing - 1
         sent = pieces[-1].facts.frame_index if pieces else -1  # perhaps beyond a frame that is still missing
         response.latest_frame_index = max(newest if newest >= kept else -1, sent)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -18,7 +19,7 @@ from vinf_server.front.errors import FrameDamagedError, GenerationNotFoundError
 from vinf_server.front.frames.cache import SharedCache
 from vinf_server.front.frames.checksum import crc32c
 from vinf_server.front.frames.conversion import convert
-from vinf_server.front.frames.formats import ENCODING_NAMES, Format
+from vinf_server.front.frames.formats import ENCODING_NAMES, PIXEL_FORMAT_NAMES, Format
 from vinf_server.front.frames.turns import Turns
 from vinf_server.front.frames.video import Rendition, Video
 from vinf_server.front.frames.wire import frame_field
@@ -73,7 +74,7 @@ class SharedFrames:
     """Makes frames for readers. Its methods belong to the event loop."""
 
     def __init__(self, metrics: Metrics, *, budget_bytes: int = _BUDGET_BYTES) -> None:
-        self._metrics = metrics
+        self._metrics = metrics.delivery
         self._cache = SharedCache(budget_bytes, on_resize=metrics.delivery.frame_cache_bytes.set)
         self._threads = asyncio.Semaphore(_THREADS)
         self.turns = Turns(_MESSAGES_PER_PASS)
@@ -149,10 +150,15 @@ class SharedFrames:
             raise
         # Dropped while it was read: its place may hold something else.
         video.frames.check_available(first)
-        pictures = await self.in_thread(
-            _make_all, pixels, count, rendition.header.width, rendition.header.height, rendition.output
+        output = rendition.output
+        pictures, seconds = await self.in_thread(
+            _make_all, pixels, count, rendition.header.width, rendition.header.height, output
         )
-        self._metrics.delivery.frame_conversions.labels(ENCODING_NAMES[rendition.output.encoding]).inc(count)
+        encoding = ENCODING_NAMES[output.encoding]
+        self._metrics.frame_conversions.labels(encoding).inc(count)
+        duration = self._metrics.encode_duration.labels(encoding, PIXEL_FORMAT_NAMES[output.pixel_format])
+        for each in seconds:
+            duration.observe(each)
         _check_known(video)
         return pictures
 
@@ -166,14 +172,18 @@ def _identity(rendition: Rendition) -> tuple[Hashable, ...]:
     return rendition.video.generation_id, rendition.output
 
 
-def _make_all(pixels: bytes, count: int, width: int, height: int, output: Format) -> list[Picture]:
+def _make_all(pixels: bytes, count: int, width: int, height: int, output: Format) -> tuple[list[Picture], list[float]]:
+    """Frames in a format, and the seconds that each took to be turned into it."""
     size = len(pixels) // count
-    pictures = []
+    pictures, seconds = [], []
     for start in range(0, len(pixels), size):
         # Copied where there are several: a view would keep all of them in memory.
-        data = convert(pixels[start : start + size], width, height, output)
+        frame = pixels[start : start + size]
+        began = time.perf_counter()
+        data = convert(frame, width, height, output)
+        seconds.append(time.perf_counter() - began)
         pictures.append(Picture(data, crc32c(data)))
-    return pictures
+    return pictures, seconds
 
 
 def _pack_all(facts: Sequence[frame_pb2.Frame], pictures: Sequence[Picture], slice_bytes: int) -> list[Packed]:

@@ -27,20 +27,27 @@ JOB_DEADLINE = "JOB_DEADLINE"
 
 
 class OpenStream:
-    """A stream that holds a lease."""
+    """A stream that holds a lease.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Args:
+        clock: seconds, never going back.
+        on_given: told the seconds that the client took over each message.
+    """
+
+    def __init__(self, clock: Callable[[], float], on_given: Callable[[float], None]) -> None:
         self._clock = clock
+        self._on_given = on_given
         self._giving_since: float | None = None
 
     @contextmanager
     def giving(self) -> Iterator[None]:
         """While the client is to take a message; the transport holds the handler there when it does not."""
-        self._giving_since = self._clock()
+        since = self._giving_since = self._clock()
         try:
             yield
         finally:
             self._giving_since = None
+            self._on_given(self._clock() - since)
 
     def stalled_s(self, now: float) -> float:
         """Seconds that the client has not taken what it was to take."""
@@ -86,9 +93,16 @@ class Leases:
             lease.asked_at = self._clock()
 
     @contextmanager
-    def holding(self, generation_id: str) -> Iterator[OpenStream]:
-        """Hold it for as long as a stream is open and its client takes what it is sent."""
-        lease, stream = self._leases.get(generation_id), OpenStream(self._clock)
+    def holding(
+        self, generation_id: str, *, on_given: Callable[[float], None] = lambda seconds: None
+    ) -> Iterator[OpenStream]:
+        """Hold it for as long as a stream is open and its client takes what it is sent.
+
+        Args:
+            generation_id: of any; one that has ended needs no holding.
+            on_given: see `OpenStream`.
+        """
+        lease, stream = self._leases.get(generation_id), OpenStream(self._clock, on_given)
         if lease is None:
             yield stream
             return

@@ -52,9 +52,7 @@ class GenerationObserver:
         clock: seconds, never going back.
     """
 
-    def __init__(
-        self, metrics: Metrics, *, queue_capacity: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, metrics: Metrics, *, queue_capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics.generations
         self._delivery = metrics.delivery
         self._metrics.queue_capacity.set(queue_capacity)

@@ -34,7 +34,7 @@ class Run:
     def realtime_factor(self, now: float) -> float:
         """Seconds of video made in a second: 1 keeps up with a viewer.
 
-        The frames come at the end, so what is made is taken to grow with the denoising steps of this run. Another thread
+        The frames come at the end, so what is made is taken to grow with the denoising steps of this run. Any thread
         may ask.
         """
         spec = self._generation.resolved_spec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from vinf_server.front.metrics import buckets
@@ -52,7 +54,9 @@ class DeliveryMetrics:
         self.frame_cache_bytes = Gauge(
             "vinf_frame_cache_bytes", "Frames kept in memory for readers close behind.", registry=registry
         )
-        self.spool_frames = Gauge("vinf_spool_frames", "Frames kept on disk, as of the last look, every five seconds.", registry=registry)
+        self.spool_frames = Gauge(
+            "vinf_spool_frames", "Frames kept on disk, looked at every five seconds.", registry=registry
+        )
         self.spool_bytes = Gauge("vinf_spool_bytes", "What the frames kept on disk take.", registry=registry)
         self.spool_capacity_bytes = Gauge(
             "vinf_spool_capacity_bytes",
@@ -102,7 +106,26 @@ class DeliveryMetrics:
         for reason in (OVERFLOW, RELEASED):
             self.spool_dropped_frames.labels(reason)
 
-    def count(self, method: str, encoding: str, *, data_bytes: int) -> None:
-        """Note a frame that was handed out whole, and its size."""
-        self.delivered_frames.labels(method, encoding).inc()
-        self.delivered_bytes.labels(method, encoding).inc(data_bytes)
+
+class Handed:
+    """What one reader was handed, its series looked up once: a frame costs a few microseconds.
+
+    Args:
+        method: of the call.
+        encoding: a value of that label.
+    """
+
+    def __init__(self, metrics: DeliveryMetrics, method: str, encoding: str) -> None:
+        self._frames = metrics.delivered_frames.labels(method, encoding)
+        self._bytes = metrics.delivered_bytes.labels(method, encoding)
+        self._age = metrics.frame_age.labels(method)
+
+    def whole(self, data_bytes: int) -> None:
+        """Note a frame that was handed out whole."""
+        self._frames.inc()
+        self._bytes.inc(data_bytes)
+
+    def sending(self, complete_time_us: int) -> None:
+        """Note the age of a frame that is sent now; when it came is in microseconds since the Unix epoch."""
+        # A clock that was set back makes no frame younger than new.
+        self._age.observe(max(0.0, time.time() - complete_time_us / 1e6))

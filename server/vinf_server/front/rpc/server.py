@@ -6,7 +6,7 @@ import socket
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from vinf.v1 import (
     server_info_service_pb2,
@@ -15,8 +15,10 @@ from vinf.v1 import (
     video_generation_service_pb2_grpc,
 )
 from vinf_server.config import Address
+from vinf_server.front.metrics import Metrics
 from vinf_server.front.rpc.auth import Gate
 from vinf_server.front.rpc.boundary import Boundary
+from vinf_server.front.rpc.call_counter import CallCounter
 from vinf_server.front.rpc.doors import OPEN_DOORS, Doors
 from vinf_server.front.rpc.health import HealthService
 from vinf_server.front.rpc.server_info import ServerInfoService
@@ -49,6 +51,13 @@ _OPTIONS = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
 
+_SERVICES = (
+    video_generation_service_pb2.DESCRIPTOR.services_by_name["VideoGenerationService"],
+    server_info_service_pb2.DESCRIPTOR.services_by_name["ServerInfoService"],
+    health_pb2.DESCRIPTOR.services_by_name["Health"],
+    reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
+)
+
 
 class AddressInUseError(Exception):
     """The address cannot be listened on; the message says why."""
@@ -60,23 +69,17 @@ async def start_public_server(
     video_generation: VideoGenerationService,
     server_info: ServerInfoService,
     health: HealthService,
+    metrics: Metrics,
     doors: Doors = OPEN_DOORS,
 ) -> tuple[grpc.aio.Server, Address]:
     """Serve every public service; returns the address with its real port."""
-    # The first one is outermost: who may not call reaches nothing else.
-    server = grpc.aio.server(interceptors=(Gate(doors.tokens), Boundary()), options=_OPTIONS)
+    # The first one is outermost: every call is counted, and who may not call reaches nothing else.
+    interceptors = (CallCounter(metrics.calls, _SERVICES), Gate(doors.tokens), Boundary())
+    server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
     video_generation_service_pb2_grpc.add_VideoGenerationServiceServicer_to_server(video_generation, server)
     server_info_service_pb2_grpc.add_ServerInfoServiceServicer_to_server(server_info, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection(
-        (
-            video_generation_service_pb2.DESCRIPTOR.services_by_name["VideoGenerationService"].full_name,
-            server_info_service_pb2.DESCRIPTOR.services_by_name["ServerInfoService"].full_name,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-            reflection.SERVICE_NAME,
-        ),
-        server,
-    )
+    reflection.enable_server_reflection([service.full_name for service in _SERVICES], server)
     try:
         check_free(address)
         if doors.certificates is None:

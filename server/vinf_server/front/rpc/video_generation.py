@@ -27,8 +27,10 @@ from vinf_server.front.frames.shared import SharedFrames
 from vinf_server.front.frames.video import Rendition
 from vinf_server.front.generations.generation import Generation
 from vinf_server.front.generations.generations import Generations
+from vinf_server.front.generations.leases import OpenStream
 from vinf_server.front.grpc_types import Context
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.metrics.delivery import PULL, STREAM, WATCH
 from vinf_server.front.rpc.auth import principal_of
 from vinf_server.front.rpc.convert import (
     DRAINING,
@@ -149,7 +151,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         sequence = check_watch(request)
         sent, board, board_version = None, generation.previews, 0
         wakeups = (generation.changed, board.changed) if request.with_previews else (generation.changed,)
-        with self._counted("WatchGeneration"), self._generations.leases.holding(generation.generation_id) as held:
+        with self._following(WATCH, generation, resumes=sequence > 0) as held:
             while True:
                 snapshot = generation_message(generation, self._generations)
                 previews = board.since(board_version) if request.with_previews else []
@@ -182,7 +184,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
             progress=lambda: progress_message(generation, self._generations),
             release=lambda index: self._generations.release_before(generation, index),
         )
-        with self._counted("StreamFrames"), self._generations.leases.holding(generation.generation_id) as held:
+        with self._following(STREAM, generation, resumes=window.start > 0) as held:
             yield service_pb2.StreamFramesResponse(header=rendition.header)
             async with aclosing(reader.responses()) as responses:
                 async for response in responses:
@@ -212,7 +214,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         )
         left_s = context.time_remaining()
         limit_s = math.inf if left_s is None else left_s - _REPLY_S
-        with self._generations.leases.holding(generation.generation_id):
+        with self._counted(PULL), self._generations.leases.holding(generation.generation_id):
             response = await puller.response(limit_s=limit_s)
         if generation.is_forgotten:
             self._generations.get(request.generation_id)  # tells that it is gone
@@ -227,6 +229,19 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         """Why no further frame comes; None while some may, or when none is missing."""
         is_cut = not generation.is_terminal and self._generations.is_draining
         return error_message(DRAINING if is_cut else generation.failure)
+
+    @contextmanager
+    def _following(self, method: str, generation: Generation, *, resumes: bool) -> Iterator[OpenStream]:
+        """While a stream of a generation is open; `resumes`: it begins where an earlier one may have got to."""
+        metrics = self._metrics.delivery
+        if resumes:
+            metrics.stream_resumes.labels(method).inc()
+        stall = metrics.client_stall.labels(method)
+        with (
+            self._counted(method),
+            self._generations.leases.holding(generation.generation_id, on_given=stall.inc) as held,
+        ):
+            yield held
 
     @contextmanager
     def _counted(self, method: str) -> Iterator[None]:

@@ -381,3 +381,53 @@ def test_hundreds_of_readers_share_a_wakeup(generations, metrics):
 def test_presentation_times_are_exact():
     rate = generation_pb2.Rational(num=24000, den=1001)
     assert [presentation_time_us(i, rate) for i in (0, 1, 24000)] == [0, 41708, 1_001_000_000]
+
+
+def test_frames_of_a_video_in_the_making_have_an_age(generations, metrics, sample, monkeypatch):
+    async def scenario():
+        video = Video(generations, metrics, frame_count=3)
+        await video.make(0, 1)
+        stream = video.reader(max_data_bytes=4096).responses()
+        now = video.generation.frames.complete_time_us(0) / 1e6
+        monkeypatch.setattr("vinf_server.front.metrics.delivery.time.time", lambda: now + 2)
+        await anext(stream)
+        assert sample("vinf_frame_age_at_send_seconds_sum", method="StreamFrames") == pytest.approx(2, abs=1e-3)
+        await anext(stream)  # another slice of the same frame
+        assert sample("vinf_frame_age_at_send_seconds_count", method="StreamFrames") == 1
+        await video.make(2)
+        generations.succeed(video.generation)
+        assert [read(response).frame.frame_index async for response in stream][-1] == 2
+        assert sample("vinf_frame_age_at_send_seconds_count", method="StreamFrames") == 3
+
+    run(scenario())
+
+
+def test_frames_of_a_recording_have_none(generations, metrics, sample):
+    async def scenario():
+        video = Video(generations, metrics, frame_count=3)
+        await video.make(0, 1, 2)
+        generations.succeed(video.generation)
+        assert len(await collect(video.reader())) == 3
+
+    run(scenario())
+    assert sample("vinf_frame_age_at_send_seconds_count", method="StreamFrames") == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "labels"),
+    [
+        (STORED, {"encoding": "raw", "pixel_format": "rgb24"}),
+        (Format(pixel_format=frame_pb2.PIXEL_FORMAT_NV12), {"encoding": "raw", "pixel_format": "nv12"}),
+        (Format(encoding=frame_pb2.FRAME_ENCODING_JPEG), {"encoding": "jpeg", "pixel_format": "rgb24"}),
+    ],
+)
+def test_encoding_is_timed_once_a_frame(generations, metrics, sample, output, labels):
+    async def scenario():
+        video = Video(generations, metrics, frame_count=4)
+        await video.make(*range(4))
+        generations.succeed(video.generation)
+        await asyncio.gather(collect(video.reader(output=output)), collect(video.reader(output=output)))
+
+    run(scenario())
+    assert sample("vinf_frame_encode_duration_seconds_count", **labels) == 4
+    assert 0 < sample("vinf_frame_encode_duration_seconds_sum", **labels) < 10

@@ -216,3 +216,22 @@ def test_frames_are_released(generations, metrics):
         assert video.released == [7]
 
     run(scenario())
+
+
+def test_pulled_frames_have_an_age_while_the_video_is_made(generations, metrics, sample):
+    def observed():
+        return sample("vinf_frame_age_at_send_seconds_count", method="PullFrames")
+
+    async def scenario():
+        video = Video(generations, metrics)
+        await video.make(*range(10))
+        await video.pull(max_frames=2)
+        assert observed() == 2
+        await video.pull(2, max_frames=1, max_data_bytes=4096)
+        await video.pull(2, max_frames=1, start_byte=4096)  # the rest of the same frame
+        assert observed() == 3
+        generations.succeed(video.generation)
+        await video.pull(max_frames=10)
+        assert observed() == 3
+
+    run(scenario())

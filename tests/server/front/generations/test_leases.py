@@ -92,3 +92,16 @@ def test_what_has_ended_is_forgotten():
     setting.leases.touch("g")
     with setting.leases.holding("g"):
         pass
+
+
+def test_the_time_a_client_takes_is_told():
+    setting, told = Setting(lease_s=1000.0), []
+    with setting.leases.holding("g", on_given=told.append) as stream:
+        setting.after(5)
+        with stream.giving():
+            setting.after(7)
+        with stream.giving():
+            setting.after(2)
+    with setting.leases.holding("unknown", on_given=told.append) as stream, stream.giving():
+        setting.after(3)
+    assert told == [7, 2, 3]

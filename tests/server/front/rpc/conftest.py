@@ -34,6 +34,7 @@ def behind(generations, metrics):
             video_generation=VideoGenerationService(generations, status, metrics),
             server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0),
             health=HealthService(),
+            metrics=metrics,
             doors=doors,
         )
         channels = []

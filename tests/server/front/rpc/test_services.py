@@ -52,6 +52,7 @@ def serving(generations, metrics):
             video_generation=VideoGenerationService(generations, status, metrics),
             server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0),
             health=health,
+            metrics=metrics,
         )
         async with grpc.aio.insecure_channel(str(address)) as channel:
             try:
@@ -503,6 +504,7 @@ def test_case_71_a_taken_port_is_refused(serving, generations, metrics):
                     video_generation=VideoGenerationService(generations, server.status, metrics),
                     server_info=ServerInfoService(generations, server.status, max_waiting=3, disk_budget=0),
                     health=HealthService(),
+                    metrics=metrics,
                 )
 
     run(scenario())
