@@ -70,6 +70,18 @@ def row() -> Row:
                 Query(quantile("0.95", recovery, "cause"), "{{cause}}, p95"),
                 size=(8, 8),
             ),
+            graph(
+                About(
+                    "Event loop lag",
+                    "By how much the front was late to do what was due.",
+                    "above 100 ms every call and stream waits: give the front a core of its own.",
+                    "s",
+                ),
+                Query(quantile("0.50", here("vinf_event_loop_lag_seconds")), "p50"),
+                Query(quantile("0.99", here("vinf_event_loop_lag_seconds")), "p99"),
+                size=(8, 8),
+                limits=above(0.1, 0.5),
+            ),
             number(
                 About(
                     "Time to recover, mean",
@@ -113,18 +125,6 @@ def row() -> Row:
                 size=(4, 4),
                 limits=((None, GOOD), (1, BAD)),
                 decimals=0,
-            ),
-            graph(
-                About(
-                    "Event loop lag",
-                    "By how much the front was late to do what was due.",
-                    "above 100 ms every call and stream waits: give the front a core of its own.",
-                    "s",
-                ),
-                Query(quantile("0.50", here("vinf_event_loop_lag_seconds")), "p50"),
-                Query(quantile("0.99", here("vinf_event_loop_lag_seconds")), "p99"),
-                size=(8, 8),
-                limits=above(0.1, 0.5),
             ),
         ],
     )
