@@ -66,6 +66,7 @@ def test_a_speed_leaves_first_steps_and_empty_clips_out() -> None:
             clock.seconds[Stage.COMMUNICATE] += 5
             meter.step_ended(values)
     assert meter.speed == 50
+    assert meter.steps == (8, 36.0), "all of them, and no communication"
 
 
 def choose(topology: Topology, groups: Groups, weights: RankWeights, speeds: list[int]) -> list[int]:

@@ -233,6 +233,8 @@ def test_killed_rank_interrupts_what_runs_and_the_group_comes_back(front):
     assert_is_video(list(client.stream(waiting)), seed=22, start=0, stop=16)
     assert not {rank.pid for rank in client.info().ranks} & set(old.values())
     assert client.metric('vinf_worker_restarts_total{cause="signal"}') == 1
+    assert client.metric('vinf_worker_recovery_duration_seconds_count{cause="signal"}') == 1
+    assert 0 < client.metric('vinf_worker_recovery_duration_seconds_sum{cause="signal"}') < 60
     assert client.metric('vinf_generation_resumes_total{model_name="scripted"}') == resumes + 1
     assert f"rank 1 (pid {old[1]}, cpu) was lost" in front.process.stderr
     assert "rank 1 ended with signal 9" in front.process.stderr
@@ -252,6 +254,7 @@ def test_generation_that_loses_every_group_fails_and_the_next_one_does_not(front
     assert_is_video(list(client.stream(waiting)), seed=22, start=0, stop=16)
     assert client.metric('vinf_generation_resumes_total{model_name="scripted"}') == 2
     assert client.metric('vinf_worker_restarts_total{cause="exit"}') == 3
+    assert client.metric('vinf_worker_recovery_duration_seconds_count{cause="exit"}') == 3
     client.channel.close()
 
 

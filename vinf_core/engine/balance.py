@@ -94,6 +94,9 @@ class SpeedMeter:
         self._mark: float | None = None
         self._values = 0
         self._seconds = 0.0
+        self.steps = (0, 0.0)
+        """Steps of all generations, and the clock's seconds of denoising at the end of the newest one; any thread may
+        read it."""
 
     def begin_generation(self) -> None:
         """Leave the next step out: caches and kernels for new shapes warm up in it."""
@@ -106,6 +109,7 @@ class SpeedMeter:
             values: latent values of this rank's clip; a rank without any learns nothing about its speed.
         """
         now = self._clock.seconds[Stage.DENOISE]
+        self.steps = (self.steps[0] + 1, now)
         if self._mark is not None and values:
             self._values += values
             self._seconds += now - self._mark

@@ -274,6 +274,11 @@ class Generator:
         """See `SpeedMeter.speed`."""
         return self._meter.speed
 
+    @property
+    def steps(self) -> tuple[int, float]:
+        """See `SpeedMeter.steps`."""
+        return self._meter.steps
+
     def _count_frames(self, count: int) -> None:
         self.decoded_frames += count
 

@@ -111,7 +111,8 @@ class Front:
             stack.callback(self._checkpoints.close)
             self._install_signal_handlers()
             await self._generations.restore()
-            for work in (self._generations.verify(), keep_tidy(self._generations)):
+            lag = self._metrics.process.watch_event_loop()
+            for work in (self._generations.verify(), keep_tidy(self._generations), lag):
                 stack.push_async_callback(_end_task, asyncio.create_task(work))
             self._start_metrics(stack)
             link = EngineLink(

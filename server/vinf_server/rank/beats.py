@@ -15,6 +15,8 @@ import psutil
 import torch
 
 from vinf.engine.v1 import engine_link_service_pb2 as pb
+from vinf_core.engine.probe import peak_memory
+from vinf_server.rank.gpu import GpuWatch, watch_gpu
 from vinf_server.rank.link import Link
 
 BEAT_SECONDS = 1.0
@@ -43,6 +45,7 @@ class Heart:
         self._host = socket.gethostname()
         self._process = psutil.Process()
         self._device: torch.device | None = None
+        self._gpu: GpuWatch | None = None
         self._statistics: Callable[[pb.BeatRequest], None] = lambda beat: None
         self._thread = threading.Thread(target=self._run, name="vinf-beats", daemon=True)
 
@@ -59,11 +62,14 @@ class Heart:
         """
         self._statistics = statistics
         self._device = device
+        self._gpu = watch_gpu(device)
         self._wake.set()
 
     def stop(self) -> None:
         """Send no more beats."""
         self._stop.set()
+        if self._gpu is not None:
+            self._gpu.stop()
         self._wake.set()
 
     def _run(self) -> None:
@@ -80,18 +86,21 @@ class Heart:
             if self._device is not None:
                 beat.device = str(self._device)
                 beat.device_name = device_name(self._device)
-                beat.memory_used_bytes, beat.memory_total_bytes = self._memory(self._device)
+                beat.memory_used_bytes, beat.memory_total_bytes, beat.memory_peak_bytes = self._memory(self._device)
+                if self._gpu is not None and (reading := self._gpu.newest) is not None:
+                    beat.device_reading.CopyFrom(reading)
             self._statistics(beat)
             yield beat
             self._wake.wait(BEAT_SECONDS)
             if self._stop.is_set():
                 return
 
-    def _memory(self, device: torch.device) -> tuple[int, int]:
+    def _memory(self, device: torch.device) -> tuple[int, int, int]:
+        """Held, there in all, and the most that was held."""
         if device.type == "cuda":
             total = torch.cuda.get_device_properties(device).total_memory
-            return torch.cuda.memory_reserved(device), total
-        return self._process.memory_info().rss, psutil.virtual_memory().total
+            return torch.cuda.memory_reserved(device), total, torch.cuda.max_memory_reserved(device)
+        return self._process.memory_info().rss, psutil.virtual_memory().total, peak_memory(device)
 
 
 @cache

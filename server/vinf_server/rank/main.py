@@ -117,6 +117,7 @@ def run(config: RankConfig) -> int:
             )
             beat.busy_seconds.update({stage.value: seconds for stage, seconds in clock.seconds.items()})
             beat.frame_count = generator.decoded_frames
+            beat.step_count, beat.step_seconds = generator.steps
             beat.prompt_cache_hit_count = generator.prompt_cache.hit_count
             beat.prompt_cache_miss_count = generator.prompt_cache.miss_count
 

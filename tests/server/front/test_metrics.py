@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import platform
+import time
+
 import pytest
 from prometheus_client import generate_latest
+
+from tests.server.fakes import until
 
 pytestmark = pytest.mark.fast
 
@@ -54,3 +60,31 @@ def test_labels_have_few_values(metrics):
         "version",
     }
     assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage", "peer", "priority"}
+
+
+def test_a_loop_that_is_held_is_late(metrics, sample):
+    async def scenario():
+        watch = asyncio.create_task(metrics.process.watch_event_loop())
+        await asyncio.sleep(0)
+        time.sleep(0.4)  # noqa: ASYNC251  # that is the point
+        await until(lambda: sample("vinf_event_loop_lag_seconds_count"))
+        watch.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+    assert sample("vinf_event_loop_lag_seconds_sum") >= 0.1
+
+
+def test_the_process_shows_itself(sample):
+    assert sample("process_resident_memory_bytes") > 1 << 20
+    assert sample("python_gc_collections_total", generation="0") > 0
+    assert sample("python_info", **_python()) == 1
+
+
+def _python():
+    version = platform.python_version_tuple()
+    names = ("major", "minor", "patchlevel")
+    return {
+        "implementation": platform.python_implementation(),
+        "version": platform.python_version(),
+        **dict(zip(names, version, strict=True)),
+    }

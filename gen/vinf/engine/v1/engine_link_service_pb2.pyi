@@ -12,6 +12,7 @@ stops the whole group and launches it anew under the next epoch.
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -634,8 +635,12 @@ class BeatRequest(_message.Message):
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
     MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     PROMPT_CACHE_HIT_COUNT_FIELD_NUMBER: _builtins.int
     PROMPT_CACHE_MISS_COUNT_FIELD_NUMBER: _builtins.int
+    STEP_COUNT_FIELD_NUMBER: _builtins.int
+    STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    DEVICE_READING_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     pid: _builtins.int
     host: _builtins.str
@@ -649,13 +654,25 @@ class BeatRequest(_message.Message):
     memory_used_bytes: _builtins.int
     """Process (CPU) or device allocator (GPU). Unit: bytes"""
     memory_total_bytes: _builtins.int
+    memory_peak_bytes: _builtins.int
+    """The most that was held: on a GPU, and where the system can tell, since the newest generation began, else since the
+    process started. Unit: bytes
+    """
     prompt_cache_hit_count: _builtins.int
     """Prompts whose embeddings were found in the rank's cache since the process started."""
     prompt_cache_miss_count: _builtins.int
     """Prompts that had to be encoded since the process started."""
+    step_count: _builtins.int
+    """Denoising steps since the process started, as of the end of the newest one."""
+    step_seconds: _builtins.float
+    """The rank's own computing in these steps, communication and waiting left out. Unit: seconds"""
     @_builtins.property
     def busy_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Seconds spent by stage (text, denoise, communicate, checkpoint, decode, deliver) since the process started. Unit: seconds"""
+
+    @_builtins.property
+    def device_reading(self) -> Global___DeviceReading:
+        """What the driver says about the rank's GPU; unset where there is none, or no NVML."""
 
     def __init__(
         self,
@@ -670,16 +687,98 @@ class BeatRequest(_message.Message):
         frame_count: _builtins.int = ...,
         memory_used_bytes: _builtins.int = ...,
         memory_total_bytes: _builtins.int = ...,
+        memory_peak_bytes: _builtins.int = ...,
         prompt_cache_hit_count: _builtins.int = ...,
         prompt_cache_miss_count: _builtins.int = ...,
+        step_count: _builtins.int = ...,
+        step_seconds: _builtins.float = ...,
+        device_reading: Global___DeviceReading | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device_reading", b"device_reading"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds", "device", b"device", "device_name", b"device_name", "frame_count", b"frame_count", "host", b"host", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "pid", b"pid", "progress_count", b"progress_count", "prompt_cache_hit_count", b"prompt_cache_hit_count", "prompt_cache_miss_count", b"prompt_cache_miss_count", "rank", b"rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds", "device", b"device", "device_name", b"device_name", "device_reading", b"device_reading", "frame_count", b"frame_count", "host", b"host", "memory_peak_bytes", b"memory_peak_bytes", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "pid", b"pid", "progress_count", b"progress_count", "prompt_cache_hit_count", b"prompt_cache_hit_count", "prompt_cache_miss_count", b"prompt_cache_miss_count", "rank", b"rank", "step_count", b"step_count", "step_seconds", b"step_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BeatRequest: _TypeAlias = BeatRequest  # noqa: Y015
+
+@_typing.final
+class DeviceReading(_message.Message):
+    """A look at a GPU through NVML; what this GPU does not tell is unset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class XidCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    UUID_FIELD_NUMBER: _builtins.int
+    UTILIZATION_RATIO_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    POWER_WATTS_FIELD_NUMBER: _builtins.int
+    ENERGY_JOULES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
+    XID_COUNTS_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """As nvidia-smi shows it: GPU- and 36 characters."""
+    @_builtins.property
+    def utilization_ratio(self) -> _wrappers_pb2.DoubleValue:
+        """Share of the time in which a kernel ran. Range: [0, 1]"""
+
+    @_builtins.property
+    def memory_used_bytes(self) -> _wrappers_pb2.Int64Value:
+        """Of all processes on the GPU. Unit: bytes"""
+
+    @_builtins.property
+    def memory_total_bytes(self) -> _wrappers_pb2.Int64Value: ...
+    @_builtins.property
+    def power_watts(self) -> _wrappers_pb2.DoubleValue: ...
+    @_builtins.property
+    def energy_joules(self) -> _wrappers_pb2.DoubleValue:
+        """Since the driver was loaded. Unit: joules"""
+
+    @_builtins.property
+    def temperature_celsius(self) -> _wrappers_pb2.DoubleValue: ...
+    @_builtins.property
+    def xid_counts(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Errors that the driver has reported since the process started, by NVIDIA's number."""
+
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str = ...,
+        utilization_ratio: _wrappers_pb2.DoubleValue | None = ...,
+        memory_used_bytes: _wrappers_pb2.Int64Value | None = ...,
+        memory_total_bytes: _wrappers_pb2.Int64Value | None = ...,
+        power_watts: _wrappers_pb2.DoubleValue | None = ...,
+        energy_joules: _wrappers_pb2.DoubleValue | None = ...,
+        temperature_celsius: _wrappers_pb2.DoubleValue | None = ...,
+        xid_counts: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy_joules", b"energy_joules", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization_ratio", b"utilization_ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy_joules", b"energy_joules", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization_ratio", b"utilization_ratio", "uuid", b"uuid", "xid_counts", b"xid_counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceReading: _TypeAlias = DeviceReading  # noqa: Y015
 
 @_typing.final
 class BeatResponse(_message.Message):

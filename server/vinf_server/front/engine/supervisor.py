@@ -93,6 +93,9 @@ class Supervisor:
         self._launched_on: list[str] = []
         self._measured_on: list[str] = []
         """The other hosts of the last launch, and of the last one that was ready."""
+        self._lost_at: float | None = None
+        """When the group was lost that the next one will replace; None while one is ready, and before the first."""
+        self._lost_cause = ""
         self._epoch = 0
         self._spare_epoch = 0
         """The launch under which the last spare agent was started."""
@@ -201,8 +204,11 @@ class Supervisor:
                 self._status.known_report = group.ready_report
                 self._measured_on = self._launched_on
                 agent.note_descendants()
+                self._note_recovery()
                 self._listener.group_ready(group)
         loss = group.lost.result()
+        if announced:
+            self._lost_at, self._lost_cause = time.monotonic(), ""
         if isinstance(agent, HostAgents) and loss.cause == "connection":
             await agent.wait_for_report()
         failure = agent.read_rank_failure()
@@ -230,9 +236,17 @@ class Supervisor:
         else:
             cause = "hang" if loss.cause == "hang" else "signal" if by_signal else "exit"
         self._metrics.ranks.restarts.labels(cause).inc()
+        self._lost_cause = self._lost_cause or cause  # not that of another launch that came to nothing
         _log.error("the group was lost (epoch %d): %s; %s", self._epoch, loss.message, summary)
         _log.error("%s", agent.log_tail(loss.rank))
         return agent.last_words(loss.rank)
+
+    def _note_recovery(self) -> None:
+        """A group is ready: say how long there was none, if there was one before."""
+        if self._lost_at is not None:
+            duration = self._metrics.ranks.recovery_duration.labels(self._lost_cause)
+            duration.observe(time.monotonic() - self._lost_at)
+            self._lost_at = None
 
     def _known_memory(self, hosts: list[Host]) -> link_pb2.MemoryModel | None:
         """What an earlier group has measured on the same devices."""

@@ -22,6 +22,14 @@ class DeviceMetrics:
             "vinf_gpu_energy_joules_total", "What the GPU took since its rank was first seen.", gpu, registry=registry
         )
         self.temperature = Gauge("vinf_gpu_temperature_celsius", "Of the GPU's core.", gpu, registry=registry)
+        self.gauges = {
+            "utilization_ratio": self.utilization,
+            "memory_used_bytes": self.memory_used,
+            "memory_total_bytes": self.memory_total,
+            "power_watts": self.power,
+            "temperature_celsius": self.temperature,
+        }
+        """By the field of a `DeviceReading`."""
         self.xid_errors = Counter(
             "vinf_gpu_xid_errors_total",
             "Errors the driver reported, by NVIDIA's number.",

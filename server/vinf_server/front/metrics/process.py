@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from vinf_server.front.metrics import buckets
+
+_LOOK_S = 0.25
+"""From one look at the event loop to the next."""
 
 
 class ProcessMetrics:
@@ -23,3 +28,11 @@ class ProcessMetrics:
             buckets=buckets.LOOP_LAG,
             registry=registry,
         )
+
+    async def watch_event_loop(self) -> None:
+        """Sleep and see how late it gets, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LOOK_S
+            await asyncio.sleep(_LOOK_S)
+            self.event_loop_lag.observe(max(0.0, loop.time() - due))

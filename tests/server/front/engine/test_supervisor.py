@@ -66,6 +66,7 @@ def test_crash_loop_ends_with_the_reason(supervised, sample, caplog):
     assert supervised.epoch == 3
     assert [loss.cause for loss in supervised.listener.losses] == ["exit"] * 3
     assert sample("vinf_worker_restarts_total", cause="exit") == 3
+    assert sample("vinf_worker_recovery_duration_seconds_count", cause="exit") == 0, "none was ever ready"
     assert "cannot load its weights" in caplog.text
     assert "ended with exit code 1" in caplog.text
 
