@@ -76,12 +76,22 @@ def graph(
     bars: bool = False,
     top: float | None = None,
 ) -> dashboard.Panel:
-    """Lines over time; with ``limits`` they are drawn as dashed lines, with ``stacked`` one stands on the other."""
+    """Lines over time.
+
+    Args:
+        about: title, meaning, unit.
+        queries: one or more, each for one or more lines.
+        size: width and height on the grid.
+        limits: dashed lines across.
+        stacked: one stands on the other.
+        bars: not lines.
+        top: what the axis reaches at least.
+    """
     panel = (
         timeseries.Panel()
         .line_width(1)
         .fill_opacity(60 if bars else 30 if stacked else 8)
-        .show_points(common.VisibilityMode.NEVER)
+        .show_points(common.VisibilityMode.AUTO)
         .color_scheme(build.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
         .tooltip(look.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
         .legend(
@@ -89,6 +99,8 @@ def graph(
             .display_mode(common.LegendDisplayMode.TABLE)
             .placement(common.LegendPlacement.BOTTOM)
             .calcs(["lastNotNull", "mean", "max"])
+            .sort_by("Max")
+            .sort_desc(True)
             .show_legend(True)
         )
         .thresholds(_thresholds(limits))
@@ -101,7 +113,7 @@ def graph(
     if limits is not NO_LIMITS:
         panel.thresholds_style(look.GraphThresholdsStyleConfig().mode(common.GraphTresholdsStyleMode.DASHED))
     if top is not None:
-        panel.max(top)
+        panel.axis_soft_max(top)
     return _finished(panel, about, queries, size)
 
 

@@ -94,9 +94,9 @@ def row() -> Row:
             ),
             number(
                 About(
-                    "Went on after a fault",
-                    "Generations that went on from a checkpoint or their frames, in the shown time.",
-                    "0 beside restarts: nothing ran, or no checkpoint was complete; see 'Checkpoints'.",
+                    "Generations resumed",
+                    "Those that went on after a fault, a suspension or one of higher priority, in the shown time.",
+                    "0 beside restarts: nothing ran then; far more than restarts: see 'Waiting by priority'.",
                     "none",
                 ),
                 Query(increase(of_model("vinf_generation_resumes_total"))),

@@ -136,7 +136,7 @@ def _driver() -> list[Panel]:
             About(
                 "GPU utilisation",
                 "Share of time in which any kernel ran on the GPU.",
-                "low while 'Busy share per GPU' is high: the host feeds the GPU too slowly; compare CPU use of the ranks.",
+                "low while 'Busy share per GPU' is high: the host feeds the GPU too slowly; look at its CPU.",
                 "percentunit",
             ),
             Query(of_device("DCGM_FI_DEV_GPU_UTIL / 100", "vinf_gpu_utilization_ratio"), "{{gpu}}"),

@@ -17,14 +17,13 @@ def row() -> Row:
             graph(
                 About(
                     "Generations now",
-                    "How many run, wait and are suspended, and how many may wait.",
+                    "How many run, wait and are suspended.",
                     "suspended ones wait for the disk or for their readers: see 'Disk used' and 'Clients stall'.",
                     "none",
                 ),
                 Query(total(of_model("vinf_generations_running")), "running"),
                 Query(total(of_model("vinf_generations_waiting")), "waiting"),
                 Query(total(of_model("vinf_generations_suspended"), "reason"), "suspended: {{reason}}"),
-                Query(total(here("vinf_queue_capacity")), "may wait"),
             ),
             graph(
                 About(
@@ -33,9 +32,7 @@ def row() -> Row:
                     "failed: see 'Failures a minute'; lease_expired: nobody asked for them; deadline: too late.",
                     "none",
                 ),
-                Query(
-                    a_minute(of_model("vinf_generations_finished_total"), "finished_reason"), "{{finished_reason}}"
-                ),
+                Query(a_minute(of_model("vinf_generations_finished_total"), "finished_reason"), "{{finished_reason}}"),
                 stacked=True,
                 bars=True,
             ),
