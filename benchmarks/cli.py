@@ -18,6 +18,7 @@ from benchmarks.settings import (
     AnySettings,
     ClientsSettings,
     DeliverySettings,
+    MetricsSettings,
     Settings,
     SettingsError,
 )
@@ -54,7 +55,10 @@ DELIVERY_HELP = "how long a health check takes while others read frames, beside 
 CLIENTS = "clients"
 CLIENTS_HELP = "how old frames are that a slow reader sees, and how fast the SDKs are beside bare gRPC"
 
-SERVING: dict[type, str] = {DeliverySettings: DELIVERY, ClientsSettings: CLIENTS}
+METRICS = "metrics"
+METRICS_HELP = "what the metrics cost a denoising step, and a frame that is delivered"
+
+SERVING: dict[type, str] = {DeliverySettings: DELIVERY, ClientsSettings: CLIENTS, MetricsSettings: METRICS}
 """Modules of benchmarks.serving with a function ``run(settings)``, by their settings."""
 
 EXAMPLES = """examples:
@@ -63,6 +67,7 @@ EXAMPLES = """examples:
   vinf bench scale --ranks 2 --frames 96 --json
   vinf bench communication --random-weights videocrafter2 --ranks 8 --frames 192,768,2304 --dtype float16
   vinf bench delivery --readers 4 --seconds 10
+  vinf bench metrics --frames 96 --ranks 2
   vinf bench clients --cpp build/vinf_pull_bench
   vinf bench memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
 
@@ -126,7 +131,25 @@ def build_parser() -> argparse.ArgumentParser:
             CLIENTS, help=CLIENTS_HELP, description=CLIENTS_HELP, formatter_class=_Formatter, allow_abbrev=False
         )
     )
+    _add_metrics(
+        commands.add_parser(
+            METRICS, help=METRICS_HELP, description=METRICS_HELP, formatter_class=_Formatter, allow_abbrev=False
+        )
+    )
     return parser
+
+
+def _add_metrics(parser: argparse.ArgumentParser) -> None:
+    defaults, add = MetricsSettings(), parser.add_argument
+    for flag, what in (
+        ("frames", "of the video whose steps are counted"),
+        ("ranks", "processes in the group"),
+        ("steps", "that are counted, after a first one"),
+        ("repeats", "batches of calls that are timed"),
+    ):
+        add(f"--{flag}", type=int, default=getattr(defaults, flag), metavar="N", help=what)
+    add("--device", choices=("cpu", "cuda"), default=defaults.device, help="what the ranks compute on")
+    add("--json", action="store_true", help="print one line of JSON instead of tables")
 
 
 def _add_clients(parser: argparse.ArgumentParser) -> None:
@@ -173,6 +196,8 @@ def parse_settings(argv: list[str]) -> tuple[str, AnySettings, bool]:
         return command, DeliverySettings(**arguments), wants_json
     if command == CLIENTS:
         return command, ClientsSettings(**arguments), wants_json
+    if command == METRICS:
+        return command, MetricsSettings(**arguments), wants_json
     random_weights = arguments.pop("random_weights")
     if random_weights:
         arguments["model"] = random_weights
@@ -209,7 +234,7 @@ def _measure(command: str, settings: AnySettings, json_for: list[str] | None) ->
 
     try:
         if not isinstance(settings, Settings):
-            device = torch.device("cpu")
+            device = torch.device(settings.device if isinstance(settings, MetricsSettings) else "cpu")
             reports = import_module(f"benchmarks.serving.{SERVING[type(settings)]}").run(settings)
         else:
             device = prepare_device(settings)

@@ -105,4 +105,25 @@ class ClientsSettings:
             raise SettingsError(f"--cpp: {self.cpp} is no program")
 
 
-AnySettings = Settings | DeliverySettings | ClientsSettings
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricsSettings:
+    """What `vinf bench metrics` is asked to measure."""
+
+    frames: int = 96
+    """Of the video whose steps are counted."""
+    ranks: int = 2
+    steps: int = 8
+    """That are counted, after a first one."""
+    repeats: int = 5
+    """Batches of calls that are timed."""
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "ranks", "steps", "repeats"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name}: {getattr(self, name)} is less than 1")
+        if self.device not in ("cpu", "cuda"):
+            raise SettingsError(f"--device: {self.device!r} is not one of cpu, cuda")
+
+
+AnySettings = Settings | DeliverySettings | ClientsSettings | MetricsSettings

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
 import torch
 
 from vinf_core.context.clip_context import ClipContext
@@ -16,13 +20,92 @@ from vinf_core.engine.generator import Generator
 from vinf_core.engine.probe import default_budget, measure_memory
 from vinf_core.events import StageClock
 from vinf_core.models.adapter import VideoModel
-from vinf_core.types import Stage, TemporalScope
+from vinf_core.types import Clip, GenerationSpec, Stage, TemporalScope
 
 TIMESTEP = 500.0
 """Of the calls that are measured; their cost does not depend on it."""
 
 ALONE = Groups(control=None, data=None)
 """The groups of a world of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountedSteps:
+    """What a rank did in some denoising steps."""
+
+    seconds: list[float]
+    """Of each step, as the group's rank 0 is told."""
+
+    clock_calls: dict[str, float]
+    """Calls of the stage clock's methods, in one step."""
+
+
+class SteppingRank:
+    """A rank that denoises as it does in a generation, with everything that is measured on the way."""
+
+    def __init__(self, model: VideoModel, topology: Topology, groups: Groups = ALONE) -> None:
+        self.clock = StageClock(topology.device)
+        self.exchange = Exchange(topology, groups.data, self.clock)
+        self.control = ControlPlane(topology, groups.control)
+        self.generator = Generator(model, topology, self.exchange, self.clock)
+        self._limits = model.limits
+
+    def count(self, frames: int, steps: int) -> CountedSteps:
+        """Denoise a guided video for one step that does not count and ``steps`` that do."""
+        limits = self._limits
+        spec = GenerationSpec(
+            prompt="a red ball",
+            frame_count=frames,
+            width=limits.default_width,
+            height=limits.default_height,
+            seed=1,
+            step_count=steps + 1,
+            guidance_scale=limits.default_guidance_scale,
+            scope=limits.default_scope,
+        )
+        observer = _StepObserver(count_calls(self.clock, ("measure", "measure_host", "settle", "collect")))
+        self.generator.latents("counted", spec, self.generator.plan(spec), observer, self.control.agree)
+        return observer.counted()
+
+
+class _StepObserver:
+    """Reads a counter whenever a step has ended."""
+
+    def __init__(self, calls: Counter[str]) -> None:
+        self._calls = calls
+        self._seen: list[tuple[float, Counter[str]]] = []
+
+    def started(self, generation_id: str, clips: tuple[Clip, ...], texts_at_once: int) -> None: ...
+
+    def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None:
+        if step_seconds:
+            self._seen.append((step_seconds, self._calls.copy()))
+
+    def counted(self) -> CountedSteps:
+        """All but the first step, in which memory and caches are set up."""
+        (_, first), *others = self._seen
+        total = others[-1][1] - first
+        return CountedSteps(
+            [seconds for seconds, _ in others], {name: count / len(others) for name, count in total.items()}
+        )
+
+
+def count_calls(target: object, names: Iterable[str]) -> Counter[str]:
+    """Count the calls of an object's methods from now on, by name."""
+    calls: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable[..., object]:
+        method = getattr(target, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            calls[name] += 1
+            return method(*args, **kwargs)
+
+        return call
+
+    for name in names:
+        setattr(target, name, counting(name))
+    return calls
 
 
 class Subject:

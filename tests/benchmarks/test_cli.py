@@ -41,6 +41,8 @@ ROOT = Path(__file__).parents[2]
         (["delivery", "--seconds", "nan"], "--seconds: nan is not in [0.1, 600]"),
         (["clients", "--frames", "0"], "--frames: 0 is less than 1"),
         (["clients", "--cpp", "/nowhere"], "--cpp: /nowhere is no program"),
+        (["metrics", "--steps", "0"], "--steps: 0 is less than 1"),
+        (["metrics", "--device", "tpu"], "cuda"),
         (["dance"], "engine"),
         ([], "COMMAND"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from tests.docs.blocks import ROOT
 from vinf_client._translate import BY_REASON
 from vinf_server.front.generations import generation, leases
-from vinf_server.front.metrics import FAILURE_REASONS
+from vinf_server.front.metrics.generations import FAILURE_REASONS
 from vinf_server.front.rpc import errors, frame_requests, server, spec, terms, validation
 
 

@@ -72,6 +72,18 @@ class Heart:
             self._gpu.stop()
         self._wake.set()
 
+    def beat(self) -> pb.BeatRequest:
+        """Make a beat of what is known now."""
+        beat = pb.BeatRequest(rank=self._rank, pid=os.getpid(), host=self._host)
+        if self._device is not None:
+            beat.device = str(self._device)
+            beat.device_name = device_name(self._device)
+            beat.memory_used_bytes, beat.memory_total_bytes, beat.memory_peak_bytes = self._memory(self._device)
+            if self._gpu is not None and (reading := self._gpu.newest) is not None:
+                beat.device_reading.CopyFrom(reading)
+        self._statistics(beat)
+        return beat
+
     def _run(self) -> None:
         try:
             self._link.stub.Beat(self._beats(), metadata=self._link.metadata)
@@ -82,15 +94,7 @@ class Heart:
     def _beats(self) -> Iterator[pb.BeatRequest]:
         while True:
             self._wake.clear()
-            beat = pb.BeatRequest(rank=self._rank, pid=os.getpid(), host=self._host)
-            if self._device is not None:
-                beat.device = str(self._device)
-                beat.device_name = device_name(self._device)
-                beat.memory_used_bytes, beat.memory_total_bytes, beat.memory_peak_bytes = self._memory(self._device)
-                if self._gpu is not None and (reading := self._gpu.newest) is not None:
-                    beat.device_reading.CopyFrom(reading)
-            self._statistics(beat)
-            yield beat
+            yield self.beat()
             self._wake.wait(BEAT_SECONDS)
             if self._stop.is_set():
                 return

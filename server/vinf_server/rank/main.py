@@ -31,6 +31,7 @@ from vinf_server.rank.coordinator import LinkCoordinator
 from vinf_server.rank.frames import FrameSender
 from vinf_server.rank.link import Link
 from vinf_server.rank.previews import LinkPreviews
+from vinf_server.rank.statistics import Statistics
 
 EXIT_CONFIGURATION = 3
 """The front does not try again after this one: the same mistake would only be made again."""
@@ -107,21 +108,7 @@ def run(config: RankConfig) -> int:
 
         fetched = Tally()
 
-        def fill(beat: pb.BeatRequest) -> None:
-            beat.progress_count = (
-                control.round_count
-                + (exchange.exchange_count + exchange.reduction_count)
-                + (generator.slices.begun_count + generator.decoded_frames)
-                + (generator.prompt_cache.hit_count + generator.prompt_cache.miss_count)
-                + fetched.count
-            )
-            beat.busy_seconds.update({stage.value: seconds for stage, seconds in clock.seconds.items()})
-            beat.frame_count = generator.decoded_frames
-            beat.step_count, beat.step_seconds = generator.steps
-            beat.prompt_cache_hit_count = generator.prompt_cache.hit_count
-            beat.prompt_cache_miss_count = generator.prompt_cache.miss_count
-
-        heart.describe(device, fill)
+        heart.describe(device, Statistics(control, exchange, generator, clock, fetched).fill)
         coordinator = None
         if topology.is_coordinator:
             coordinator = LinkCoordinator(link)

@@ -160,7 +160,7 @@ def test_a_beat_carries_the_newest_reading(monkeypatch):
     heart.describe(torch.device("cpu"), lambda beat: None)
     for _ in range(2):
         assert looked.acquire(timeout=DEADLINE_S)  # the second look begins when the first one is to be seen
-    beat = next(heart._beats())
+    beat = heart.beat()
     assert beat.device_reading == watch.newest
     assert beat.device_reading.power_watts.value == 251.5
     assert beat.memory_peak_bytes >= beat.memory_used_bytes // 2 > 0
@@ -181,7 +181,7 @@ def test_a_driver_that_hangs_does_not_hold_the_beats(monkeypatch):
     heart = Heart(SimpleNamespace(), 0)
     heart.describe(torch.device("cpu"), lambda beat: None)
     assert hangs.wait(DEADLINE_S)
-    assert not next(heart._beats()).HasField("device_reading")
+    assert not heart.beat().HasField("device_reading")
     ends.set()
     watch._thread.join(DEADLINE_S)
     assert not watch._thread.is_alive()

@@ -20,16 +20,13 @@ from vinf_server.front.generations.keeping import Usage
 from vinf_server.front.generations.leases import JOB_DEADLINE, LEASE_EXPIRED
 from vinf_server.front.generations.run import Run
 from vinf_server.front.metrics import Metrics
-from vinf_server.front.metrics.generations import PRIORITIES, SUSPENSION_REASONS, GenerationMetrics
+from vinf_server.front.metrics.generations import PRIORITIES, REFUSAL_REASONS, SUSPENSION_REASONS, GenerationMetrics
 
 _STATE_REASONS = {SUCCEEDED: "succeeded", FAILED: "failed", CANCELLED: "cancelled"}
 _FAILURE_REASONS = {
     LEASE_EXPIRED: "lease_expired",
     JOB_DEADLINE: "deadline",
-    # Admitted, but the ranks that took it up cannot make it.
-    "INVALID_FIELD": "rejected",
-    "MODEL_NOT_FOUND": "rejected",
-    "SPEC_TOO_LARGE": "rejected",
+    **dict.fromkeys(REFUSAL_REASONS, "rejected"),
 }
 _STAGES = {
     generation_pb2.GENERATION_STAGE_TEXT: "text",

@@ -16,6 +16,9 @@ FAILURE_REASONS = (
     "JOB_DEADLINE",
     "INTERNAL",
 )
+REFUSAL_REASONS = ("INVALID_FIELD", "MODEL_NOT_FOUND", "SPEC_TOO_LARGE")
+"""Why ranks cannot make what was admitted when there were others."""
+
 REJECTION_REASONS = ("queue_full", "draining", "not_ready", "invalid", "too_large", "client_limit", "disk_full")
 SUSPENSION_REASONS = ("DISK_FULL", "CONSUMER_SLOW")
 PRIORITIES = range(10)
@@ -144,7 +147,7 @@ class GenerationMetrics:
             self.suspended.labels(model_name, reason)
         for reason in FINISHED_REASONS:
             self.finished.labels(model_name, reason)
-        for reason in FAILURE_REASONS:
+        for reason in (*FAILURE_REASONS, *REFUSAL_REASONS):
             self.failures.labels(model_name, reason)
         for stage in STAGES:
             self.stage_duration.labels(model_name, stage)
