@@ -138,7 +138,8 @@ def draw(prometheus: Prometheus, start: float, end: float, out: Path) -> None:
         draw_row(title, panels, times).savefig(out / name)
         # A picture of few colours: a third of the bytes, and no difference to be seen.
         with Image.open(out / name) as picture:
-            picture.convert("RGB").quantize(160).save(out / name, optimize=True)
+            few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+            few.save(out / name, optimize=True)
 
 
 def _drawn(prometheus: Prometheus, panel: dict[str, Any], start: float, end: float) -> Drawn:

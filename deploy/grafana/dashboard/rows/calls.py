@@ -9,7 +9,7 @@ from deploy.grafana.dashboard.promql import here, quantile, rate, total
 
 def row() -> Row:
     """Make the row."""
-    unary = here("grpc_server_handling_seconds", 'grpc_type="unary"')
+    unary = here("grpc_server_handling_seconds", 'grpc_type="unary", grpc_method!="PullFrames"')
     begun, ended = (total(here(f"grpc_server_{what}_total"), "grpc_method") for what in ("started", "handled"))
     return Row(
         "gRPC",
@@ -29,7 +29,7 @@ def row() -> Row:
             graph(
                 About(
                     "Time of a call p95",
-                    "Of calls with one reply; streams last as long as what they tell of.",
+                    "Of calls with one reply, but for PullFrames: that waits as long as its client asks it to.",
                     "all growing together: see 'Event loop lag'; one: that method's work.",
                     "s",
                 ),

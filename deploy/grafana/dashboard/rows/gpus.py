@@ -140,6 +140,7 @@ def _driver() -> list[Panel]:
                 "percentunit",
             ),
             Query(of_device("DCGM_FI_DEV_GPU_UTIL / 100", "vinf_gpu_utilization_ratio"), "{{gpu}}"),
+            size=(5, 8),
             top=1,
         ),
         graph(
@@ -150,6 +151,7 @@ def _driver() -> list[Panel]:
                 "percentunit",
             ),
             Query(of_device("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", ""), "{{gpu}}"),
+            size=(5, 8),
             top=1,
         ),
         graph(
@@ -160,7 +162,7 @@ def _driver() -> list[Panel]:
                 "watt",
             ),
             Query(of_device("DCGM_FI_DEV_POWER_USAGE", "vinf_gpu_power_watts"), "{{gpu}}"),
-            size=(9, 8),
+            size=(5, 8),
         ),
         graph(
             About(
@@ -170,7 +172,7 @@ def _driver() -> list[Panel]:
                 "celsius",
             ),
             Query(of_device("DCGM_FI_DEV_GPU_TEMP", "vinf_gpu_temperature_celsius"), "{{gpu}}"),
-            size=(9, 8),
+            size=(5, 8),
             limits=above(80, 90),
         ),
         number(
@@ -181,6 +183,6 @@ def _driver() -> list[Panel]:
                 "joule",
             ),
             Query(ratio(energy, frames)),
-            size=(6, 8),
+            size=(4, 8),
         ),
     ]
