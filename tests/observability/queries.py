@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
@@ -108,10 +109,15 @@ def metric_names(text: str) -> set[str]:
     return {word for word in words if word not in _KEYWORDS}
 
 
-def exported(page: str) -> dict[str, str]:
-    """Read a page of metrics: the names that can be asked for, each with its metric's, which HELP and TYPE stand by."""
+def families(page: str) -> list[Metric]:
+    """Read a page of metrics; those without a series are there, too, by their HELP and TYPE."""
+    return list(text_string_to_metric_families(page))
+
+
+def exported(metrics: Iterable[Metric]) -> dict[str, str]:
+    """Tell the names that can be asked for, each with that of its metric."""
     names: dict[str, str] = {}
-    for family in text_string_to_metric_families(page):
+    for family in metrics:
         for suffix in _SUFFIXES.get(family.type, ("",)):
             declared = f"{family.name}{suffix}"
             names[declared] = f"{family.name}_total" if family.type == "counter" else family.name
