@@ -71,7 +71,7 @@ def _chosen() -> list[build.QueryVariable]:
             .datasource(SOURCE)
             .query(f"label_values({metric}, {name})")
             .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
-            .sort(dashboard.VariableSort.NUMERICAL_ASC)
+            .sort(dashboard.VariableSort.ALPHABETICAL_ASC)
             .include_all(True)
             .current(every)
         )

@@ -32,7 +32,6 @@ class Query:
 
     expr: str
     legend: str = ""
-    exemplars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +237,7 @@ def _finished(
     panel.span(width).height(height)
     for letter, query in zip("ABCDEFGH", queries, strict=False):
         target = prometheus.Dataquery().expr(query.expr).ref_id(letter).datasource(SOURCE).format(form)
-        target.legend_format(query.legend or "__auto").exemplar(query.exemplars)
+        target.legend_format(query.legend or "__auto")
         panel.with_target(target.instant() if instant else target.range())
     return panel.build()
 

@@ -43,7 +43,12 @@ def of_device(dcgm: str, own: str) -> str:
     """
     exporter = f'max by (gpu_uuid) (label_replace({dcgm}, "gpu_uuid", "$1", "UUID", "(.+)"))'
     preferred = f"0 * {of_gpu('vinf_gpu_memory_total_bytes')} + on (gpu_uuid) group_left() {exporter}"
-    return f"({preferred}) or {of_gpu(own)}" if own else preferred
+    return with_card(f"({preferred}) or {of_gpu(own)}" if own else preferred)
+
+
+def with_card(series: str) -> str:
+    """Add a label ``card``, the UUID's beginning: on several hosts there are several GPUs of one name."""
+    return f'label_replace({series}, "card", "$1", "gpu_uuid", "(.{{12}}).*")'
 
 
 def _selector(metric: str, *matchers: str) -> str:

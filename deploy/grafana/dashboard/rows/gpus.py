@@ -6,10 +6,11 @@ from grafana_foundation_sdk.models.dashboard import Panel
 
 from deploy.grafana.dashboard.layout import Row
 from deploy.grafana.dashboard.panels import About, Query, above, below, dial, graph, number
-from deploy.grafana.dashboard.promql import SHOWN, here, of_device, of_gpu, rate, ratio
+from deploy.grafana.dashboard.promql import SHOWN, here, of_device, of_gpu, rate, ratio, with_card
 
 RANK = ("instance", "rank", "gpu")
 NAME = "rank {{rank}} · {{gpu}}"
+CARD = "{{gpu}} · {{card}}"
 MIB = 1024 * 1024
 
 BUSY = "vinf_worker_busy_seconds_total"
@@ -123,8 +124,8 @@ def _memory() -> list[Panel]:
                 "much more than 'Memory of the ranks': another process shares the GPU.",
                 "bytes",
             ),
-            Query(of_device(f"DCGM_FI_DEV_FB_USED * {MIB}", "vinf_gpu_memory_used_bytes"), "{{gpu}} used"),
-            Query(of_gpu("vinf_gpu_memory_total_bytes"), "{{gpu}} total"),
+            Query(of_device(f"DCGM_FI_DEV_FB_USED * {MIB}", "vinf_gpu_memory_used_bytes"), f"{CARD} used"),
+            Query(with_card(of_gpu("vinf_gpu_memory_total_bytes")), f"{CARD} total"),
         ),
     ]
 
@@ -139,7 +140,7 @@ def _driver() -> list[Panel]:
                 "low while 'Busy share per GPU' is high: the host feeds the GPU too slowly; look at its CPU.",
                 "percentunit",
             ),
-            Query(of_device("DCGM_FI_DEV_GPU_UTIL / 100", "vinf_gpu_utilization_ratio"), "{{gpu}}"),
+            Query(of_device("DCGM_FI_DEV_GPU_UTIL / 100", "vinf_gpu_utilization_ratio"), CARD),
             size=(5, 8),
             top=1,
         ),
@@ -150,7 +151,7 @@ def _driver() -> list[Panel]:
                 "low while 'GPU utilisation' is high: half precision is off (--dtype), or memory-bound kernels lead.",
                 "percentunit",
             ),
-            Query(of_device("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", ""), "{{gpu}}"),
+            Query(of_device("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", ""), CARD),
             size=(5, 8),
             top=1,
         ),
@@ -161,7 +162,7 @@ def _driver() -> list[Panel]:
                 "at the board's limit: clocks are lowered, and steps take longer.",
                 "watt",
             ),
-            Query(of_device("DCGM_FI_DEV_POWER_USAGE", "vinf_gpu_power_watts"), "{{gpu}}"),
+            Query(of_device("DCGM_FI_DEV_POWER_USAGE", "vinf_gpu_power_watts"), CARD),
             size=(5, 8),
         ),
         graph(
@@ -171,7 +172,7 @@ def _driver() -> list[Panel]:
                 "from about 85 °C on the GPU slows itself down: look at fans, air and neighbours.",
                 "celsius",
             ),
-            Query(of_device("DCGM_FI_DEV_GPU_TEMP", "vinf_gpu_temperature_celsius"), "{{gpu}}"),
+            Query(of_device("DCGM_FI_DEV_GPU_TEMP", "vinf_gpu_temperature_celsius"), CARD),
             size=(5, 8),
             limits=above(80, 90),
         ),

@@ -64,7 +64,6 @@ def _figures(histogram: str, title: str, means: str, when_bad: str) -> list[Pane
         Query(
             aggregated(histogram, "model_name", "instance"),
             "{{model_name}} · {{instance}}",
-            exemplars=True,
         ),
     )
     numbers = {

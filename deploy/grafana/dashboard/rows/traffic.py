@@ -54,7 +54,7 @@ def row() -> Row:
                     "growing: more comes in than is made; add servers, or lower --max-waiting so that clients know.",
                     "s",
                 ),
-                Query(quantile("0.50", queue_time), "p50", exemplars=True),
+                Query(quantile("0.50", queue_time), "p50"),
                 Query(quantile("0.95", queue_time), "p95"),
                 Query(quantile("0.99", queue_time), "p99"),
             ),
