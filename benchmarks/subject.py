@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -34,7 +36,7 @@ class CountedSteps:
     """What a rank did in some denoising steps."""
 
     seconds: list[float]
-    """Of each step, as the group's rank 0 is told."""
+    """Of each step: CPU time of the engine's thread, which waits for nobody; on a GPU, the time that passed."""
 
     clock_calls: dict[str, float]
     """Calls of the stage clock's methods, in one step."""
@@ -63,7 +65,8 @@ class SteppingRank:
             guidance_scale=limits.default_guidance_scale,
             scope=limits.default_scope,
         )
-        observer = _StepObserver(count_calls(self.clock, ("measure", "measure_host", "settle", "collect")))
+        clock = time.thread_time if self.generator.topology.device.type == "cpu" else time.perf_counter
+        observer = _StepObserver(clock, count_calls(self.clock, ("measure", "measure_host", "settle", "collect")))
         self.generator.latents("counted", spec, self.generator.plan(spec), observer, self.control.agree)
         return observer.counted()
 
@@ -71,7 +74,8 @@ class SteppingRank:
 class _StepObserver:
     """Reads a counter whenever a step has ended."""
 
-    def __init__(self, calls: Counter[str]) -> None:
+    def __init__(self, clock: Callable[[], float], calls: Counter[str]) -> None:
+        self._clock = clock
         self._calls = calls
         self._seen: list[tuple[float, Counter[str]]] = []
 
@@ -79,14 +83,15 @@ class _StepObserver:
 
     def progress(self, generation_id: str, stage: Stage, completed_steps: int, step_seconds: float) -> None:
         if step_seconds:
-            self._seen.append((step_seconds, self._calls.copy()))
+            self._seen.append((self._clock(), self._calls.copy()))
 
     def counted(self) -> CountedSteps:
         """All but the first step, in which memory and caches are set up."""
-        (_, first), *others = self._seen
-        total = others[-1][1] - first
+        times = [moment for moment, _ in self._seen]
+        total, steps = self._seen[-1][1] - self._seen[0][1], len(times) - 1
         return CountedSteps(
-            [seconds for seconds, _ in others], {name: count / len(others) for name, count in total.items()}
+            [after - before for before, after in pairwise(times)],
+            {name: count / steps for name, count in total.items()},
         )
 
 

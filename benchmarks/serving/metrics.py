@@ -186,11 +186,11 @@ def count_updates(work: Callable[[], object]) -> int:
 
 
 def _step_report(settings: MetricsSettings, ranks: list[RankCosts], front: Front) -> Report:
-    # Load makes a step longer, and every share smaller: the fastest step is the hardest measure.
+    # Whatever else makes a step longer makes every share smaller: the shortest one is the hardest measure.
     step_s = min(min(rank.step_seconds) for rank in ranks)
     busiest = max(ranks, key=lambda rank: rank.clock_calls.get("measure", 0.0))
     clock, beats = busiest.clock_calls, step_s * BEATS_PER_SECOND
-    report = Report(title=f"{MODEL}, {settings.frames} frames, {settings.ranks} ranks: a step takes {step_s:.3f} s")
+    report = Report(title=f"{MODEL}, {settings.frames} frames, {settings.ranks} ranks: a step takes {step_s:.4g} s")
 
     def add(where: str, what: str, calls: float, seconds: list[float], updates: int | None = None) -> float:
         cost = Spread.of(seconds)
@@ -234,7 +234,8 @@ def _step_report(settings: MetricsSettings, ranks: list[RankCosts], front: Front
         other += add("front", what, calls, _time(_batch(work), settings.repeats), count_updates(work))
     total("front", other, None)
     report.notes = [
-        f"the step: the fastest of {settings.steps} on any rank; calls: those of the rank that makes the most",
+        f"the step: the shortest of {settings.steps} on any rank, on a CPU in CPU time of the engine's thread; "
+        "calls: those of the rank that makes the most",
         "us a call: CPU time of the calling thread, in batches",
         "a beat comes once a second from a thread of its own; here it counts as if the engine waited for it",
     ]

@@ -112,3 +112,29 @@ def test_a_lost_group_leaves_no_old_reading(workers, sample):
     workers.group_lost()
     assert sample("vinf_gpu_utilization_ratio", **GPU) is None
     assert sample("vinf_gpu_energy_joules_total", **GPU) == 0
+
+
+def test_a_beat_is_stamped_and_a_lost_rank_is_down(workers, sample, monkeypatch):
+    monkeypatch.setattr("vinf_server.front.engine.worker_metrics.time.time", lambda: 1_800_000_000.5)
+    workers.take_beat(1, beat(memory_used_bytes=3))
+    assert sample("vinf_worker_heartbeat_timestamp_seconds", **RANK) == 1_800_000_000.5
+    assert sample("vinf_worker_up", **RANK) == 1
+    workers.group_lost()
+    assert sample("vinf_worker_heartbeat_timestamp_seconds", **RANK) == 1_800_000_000.5
+    assert (sample("vinf_worker_up", **RANK), sample("vinf_worker_memory_used_bytes", **RANK)) == (0, 0)
+
+
+def test_frame_bytes_are_counted_by_where_they_come_from(workers, sample):
+    workers.take_frame_bytes("unix", 10)
+    workers.take_frame_bytes("10.0.0.2", 5)
+    workers.take_frame_bytes("unix", 1)
+    assert [sample("vinf_link_frame_bytes_total", peer=peer) for peer in ("unix", "10.0.0.2")] == [11, 5]
+
+
+def test_busy_seconds_grow_by_stage(workers, sample):
+    workers.take_beat(1, beat(busy_seconds={"denoise": 2.0, "communicate": 0.5}))
+    workers.take_beat(1, beat(busy_seconds={"denoise": 3.0, "communicate": 0.5}))
+    workers.group_lost()
+    workers.take_beat(2, beat(busy_seconds={"denoise": 1.0}))
+    for stage, seconds in (("denoise", 4.0), ("communicate", 0.5), ("decode", 0.0)):
+        assert sample("vinf_worker_busy_seconds_total", stage=stage, **RANK) == seconds

@@ -7,12 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 from google.rpc import code_pb2
+from prometheus_client import CollectorRegistry
 
 from tests.server.fakes import create, normalised_spec
 from vinf.v1 import generation_pb2
+from vinf_server.front.disk import DiskSpace
 from vinf_server.front.generations.generation import FAILED, Failure, Terms
+from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.leases import JOB_DEADLINE, LEASE_EXPIRED
 from vinf_server.front.generations.observe import GenerationObserver
+from vinf_server.front.generations.queue import GenerationQueue
+from vinf_server.front.generations.retention import Retention
+from vinf_server.front.generations.store import SqliteStore
+from vinf_server.front.metrics import Metrics
 
 pytestmark = pytest.mark.fast
 
@@ -256,3 +263,53 @@ def test_capacity_is_the_budget_where_there_is_one(generations, sample):
     generations.keeper._disk.budget_bytes = 1 << 20
     asyncio.run(generations.tidy())
     assert sample("vinf_spool_capacity_bytes") == 1 << 20
+
+
+def test_times_of_a_whole_life(timed, sample):
+    def seconds(name):
+        return sample(f"vinf_generation_{name}_seconds_sum", **MODEL)
+
+    assert sample("vinf_queue_capacity") == 3
+    generation = create(timed)
+    generation.create_time_ns -= 4_000_000_000
+    timed.start_next()
+    assert 4 <= seconds("queue_time") < 60
+    generation.start_time_ns -= 1_000_000_000
+    assert sample("vinf_generations_running", **MODEL) == 1
+    timed.fail(generation, Failure(14, "WORKER_LOST", ""))
+    assert seconds("queue_time") <= seconds("e2e_latency") < 60
+    assert 1 <= seconds("inference_time") < 57
+    assert sample("vinf_generations_running", **MODEL) == 0
+
+
+def test_one_that_goes_on_waits_no_second_time(timed, sample):
+    generation = running(timed)
+    timed.interrupt(generation)
+    assert timed.start_next() is generation
+    assert sample("vinf_generation_resumes_total", **MODEL) == 1
+    assert sample("vinf_generation_queue_time_seconds_count", **MODEL) == 1
+    assert sample("vinf_generations_running", **MODEL) == 1
+
+
+def test_what_an_earlier_server_suspended_still_is(generations, store, spool, checkpoints, tmp_path):
+    async def suspend():
+        generations.suspend(running(generations), "CONSUMER_SLOW", "nobody reads")
+        await store.flush()
+
+    asyncio.run(suspend())
+    later, again = Metrics(CollectorRegistry()), SqliteStore(tmp_path / "vinf.db")
+    try:
+        restored = Generations(
+            store=again,
+            queue=GenerationQueue(3),
+            spool=spool,
+            checkpoints=checkpoints,
+            disk=DiskSpace(tmp_path),
+            retention=Retention(),
+            metrics=later,
+        )
+        asyncio.run(restored.restore())
+    finally:
+        again.close()
+    labels = {"reason": "CONSUMER_SLOW", **MODEL}
+    assert later.registry.get_sample_value("vinf_generations_suspended", labels) == 1
