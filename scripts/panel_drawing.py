@@ -266,7 +266,7 @@ def _number(box: _Box, drawn: Drawn, times: Sequence[float]) -> None:
 
 def _dial(box: _Box, drawn: Drawn, times: Sequence[float]) -> None:
     lines = [line for line in drawn.lines if line.series.values]
-    top = drawn.defaults["max"]
+    top = float(drawn.defaults["max"])
     for place, line in enumerate(lines):
         value = line.series.values[-1]
         room = box.w / len(lines)
@@ -307,7 +307,7 @@ def _heat(box: _Box, drawn: Drawn, times: Sequence[float]) -> None:
     shown = np.ma.masked_less_equal(cells[low:high], 1e-9)
     step = times[1] - times[0]
     edges = [*times, times[-1] + step]
-    mesh = axes.pcolormesh(edges, range(high - low + 1), shown**0.5, cmap=HEAT, edgecolors=PANEL, lw=0.05)
+    axes.pcolormesh(edges, range(high - low + 1), shown**0.5, cmap=HEAT, edgecolors=PANEL, lw=0.05)
     axes.set_yticks([position + 1 for position in range(high - low)])
     unit = drawn.defaults["unit"]
     axes.set_yticklabels(
@@ -319,7 +319,7 @@ def _heat(box: _Box, drawn: Drawn, times: Sequence[float]) -> None:
     box.canvas.text(
         box.x + box.w / 2 + 14,
         box.y + box.h - 14,
-        f"0 to {mesh.get_array().max() ** 2:.3g} in a bucket",
+        f"0 to {cells.max():.3g} in a bucket",
         color=FAINT,
         size=7.5,
         va="center",
