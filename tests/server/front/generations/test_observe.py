@@ -291,9 +291,10 @@ def test_one_that_goes_on_waits_no_second_time(timed, sample):
     assert sample("vinf_generations_running", **MODEL) == 1
 
 
-def test_what_an_earlier_server_suspended_still_is(generations, store, spool, checkpoints, tmp_path):
+def test_what_waited_for_an_earlier_server_still_does(generations, store, spool, checkpoints, tmp_path):
     async def suspend():
         generations.suspend(running(generations), "CONSUMER_SLOW", "nobody reads")
+        create(generations)
         await store.flush()
 
     asyncio.run(suspend())
@@ -311,5 +312,5 @@ def test_what_an_earlier_server_suspended_still_is(generations, store, spool, ch
         asyncio.run(restored.restore())
     finally:
         again.close()
-    labels = {"reason": "CONSUMER_SLOW", **MODEL}
-    assert later.registry.get_sample_value("vinf_generations_suspended", labels) == 1
+    for name, labels in (("suspended", {"reason": "CONSUMER_SLOW"}), ("waiting", {"priority": "5"})):
+        assert later.registry.get_sample_value(f"vinf_generations_{name}", {**labels, **MODEL}) == 1
