@@ -95,6 +95,22 @@ def test_variables_offer_values(observed: Observed) -> None:
     assert len(offered["instance"]) == 1
 
 
+def test_choices_narrow_every_panel(observed: Observed) -> None:
+    """Whatever metric has the label of a variable is selected by it."""
+    labels: dict[str, set[str]] = {}
+    for family in queries.families(observed.page + GPU_HOST.read_text()):
+        labels.setdefault(family.name, {"instance"}).update(*(sample.labels for sample in family.samples))
+    names = queries.exported(queries.families(observed.page))
+    checked = 0
+    for expression in PANELS:
+        for name, matchers in re.findall(r"([a-z_]+)(?:{([^}]*)})?", expression.text):
+            has = labels[names[name].removesuffix("_total")] if name in names else set()
+            for variable in has & {"instance", "model_name", "gpu"}:
+                assert f'{variable}=~"${variable}"' in matchers, f"{expression}: {name} is not of the chosen {variable}"
+                checked += 1
+    assert checked > len(PANELS)
+
+
 def test_a_wrong_expression_is_refused(observed: Observed) -> None:
     with pytest.raises(QueryError, match="parse error"):
         observed.prometheus.query("sum(vinf_ready")

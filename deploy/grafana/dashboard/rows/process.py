@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.grafana.dashboard.layout import Row
 from deploy.grafana.dashboard.panels import About, Query, graph, number
-from deploy.grafana.dashboard.promql import here, rate
+from deploy.grafana.dashboard.promql import here, of_model, rate
 
 
 def row() -> Row:
@@ -20,7 +20,7 @@ def row() -> Row:
                     "none",
                 ),
                 Query(here("vinf_build_info"), "vinf {{version}}"),
-                Query(here("vinf_config_info"), "{{model_name}} · {{world_size}} ranks · {{dtype}}"),
+                Query(of_model("vinf_config_info"), "{{model_name}} · {{world_size}} ranks · {{dtype}}"),
                 size=(8, 8),
                 names=True,
             ),
