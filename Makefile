@@ -21,11 +21,12 @@ SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
+.PHONY: test-observability dashboard
 .PHONY: help setup demo test fast process gpu chaos fuzz soak replay check docs stubs clean
 
 help: ## list the targets
 	@echo "Targets of vinf:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
 
 setup: $(STAMP) ## create .venv and install everything with pinned versions; instant when nothing changed
 
@@ -57,6 +58,13 @@ fast: $(STAMP) ## run the tests that start no process
 process: $(STAMP) ## run the tests that start ranks, servers or tools
 	@echo "process: tests that start ranks, servers or tools"
 	@$(PYTEST) -m process
+
+test-observability: $(STAMP) ## dashboard, rules and alerts against a real Prometheus (Debian's package prometheus)
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+		echo "test-observability: needs prometheus and promtool; on Debian and Ubuntu: apt-get install prometheus" >&2; \
+		exit 1; }
+	@echo "test-observability: every expression of the dashboard and the rules, asked of a real Prometheus"
+	@$(PYTEST) tests/observability
 
 gpu: $(STAMP) ## run the tests that need a CUDA device
 	@echo "gpu: tests that need a CUDA device"
@@ -93,6 +101,10 @@ docs: $(STAMP) ## build the documentation as a site in out/site
 	@echo "docs: writing docs/protocol.md from the contracts, and the site to out/site"
 	@$(PY) scripts/protocol_reference.py
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+dashboard: $(STAMP) ## write deploy/grafana/vinf.json from deploy/grafana/dashboard/
+	@echo "dashboard: writing deploy/grafana/vinf.json"
+	@$(PY) -m deploy.grafana.dashboard
 
 stubs: $(STAMP) ## regenerate the Python stubs under gen/ from protos/
 	@echo "stubs: generating gen/ from protos/"

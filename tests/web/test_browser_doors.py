@@ -56,8 +56,7 @@ def test_the_page_asks_for_a_token_and_shows_what_is_its_own(front_process, wind
     expect(alice.locator(".list li")).to_have_count(1)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_lost_server_is_told_and_waited_for(front_process, window, how):
+def test_a_lost_server_is_told_and_waited_for(front_process, window):
     front = front_process(*QUICK_AGENT, "--web", "127.0.0.1:0")
     address = front.wait_ready()["web"]
     page = window(f"http://{address}/")

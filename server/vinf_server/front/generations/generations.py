@@ -239,6 +239,13 @@ class Generations:
                 f"the server could not store the generation: {error}", retry_s=DISK_RETRY_S, cause=str(error)
             ) from error
 
+    async def until_saved(self) -> None:
+        """Wait until what has changed so far outlives the server; where the database refuses it, it happened anyway."""
+        try:
+            await self._store.flush()
+        except StoreError as error:
+            _log.warning("what has changed is not on disk: %s", error)
+
     def check_accepting(self) -> None:
         """Raise `ServerDrainingError` when the server takes nothing new any more."""
         if not self.is_accepting:

@@ -31,23 +31,30 @@ class OpenStream:
 
     Args:
         clock: seconds, never going back.
-        on_given: told the seconds that the client took over each message.
+        on_given: told the seconds that the client takes over its messages, while it takes them.
     """
 
     def __init__(self, clock: Callable[[], float], on_given: Callable[[float], None]) -> None:
         self._clock = clock
         self._on_given = on_given
         self._giving_since: float | None = None
+        self._told_until = 0.0
 
     @contextmanager
     def giving(self) -> Iterator[None]:
         """While the client is to take a message; the transport holds the handler there when it does not."""
-        since = self._giving_since = self._clock()
+        self._giving_since = self._told_until = self._clock()
         try:
             yield
         finally:
+            self.tell()
             self._giving_since = None
-            self._on_given(self._clock() - since)
+
+    def tell(self) -> None:
+        """Tell what the client has taken since it was last told: who takes nothing for long is seen meanwhile."""
+        if self._giving_since is not None:
+            since, self._told_until = self._told_until, self._clock()
+            self._on_given(self._told_until - since)
 
     def stalled_s(self, now: float) -> float:
         """Seconds that the client has not taken what it was to take."""
@@ -81,6 +88,8 @@ class Leases:
         self._clock = clock
         self._wall_clock_ns = wall_clock_ns
         self._leases: dict[str, _Lease] = {}
+        self._open: set[OpenStream] = set()
+        """Also those of generations that have ended, which need no lease."""
 
     def add(self, generation: Generation) -> None:
         """Watch over one, from now on."""
@@ -103,18 +112,21 @@ class Leases:
             on_given: see `OpenStream`.
         """
         lease, stream = self._leases.get(generation_id), OpenStream(self._clock, on_given)
-        if lease is None:
-            yield stream
-            return
-        lease.streams.add(stream)
+        self._open.add(stream)
+        if lease is not None:
+            lease.streams.add(stream)
         try:
             yield stream
         finally:
-            lease.streams.discard(stream)
-            lease.asked_at = self._clock()
+            self._open.discard(stream)
+            if lease is not None:
+                lease.streams.discard(stream)
+                lease.asked_at = self._clock()
 
     def check(self) -> None:
-        """End what has run out, and forget what has ended."""
+        """End what has run out, and forget what has ended; hear how long clients take."""
+        for stream in self._open:
+            stream.tell()
         for generation_id, lease in tuple(self._leases.items()):
             if lease.generation.is_terminal:
                 del self._leases[generation_id]

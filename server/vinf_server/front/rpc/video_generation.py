@@ -87,6 +87,7 @@ class VideoGenerationService(service_grpc.VideoGenerationServiceServicer):
         """Ask for the end."""
         owned = self._generations.get(request.generation_id, owner=principal_of(context))
         generation = self._generations.cancel(owned.generation_id)
+        await self._generations.until_saved()
         return service_pb2.CancelGenerationResponse(generation=generation_message(generation, self._generations))
 
     async def DeleteGeneration(  # noqa: N802

@@ -102,6 +102,7 @@ class Api:
     async def cancel(self, request: Request) -> Response:
         """CancelGeneration."""
         generation = self._generations.cancel((await self._owned(request)).generation_id)
+        await self._generations.until_saved()
         return JSONResponse(generation_dict(generation, self._generations), headers=_NOT_STORED)
 
     async def delete(self, request: Request) -> Response:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -12,7 +15,7 @@ from tests.server.fakes import frame_bytes, normalised_spec, until
 from vinf.v1 import generation_pb2
 from vinf.v1 import video_generation_service_pb2 as v1
 from vinf_server.front.generations.generation import Terms
-from vinf_server.front.rpc.call_counter import CODES
+from vinf_server.front.rpc.call_counter import CODES, CallCounter
 from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.tokens import TokenFile
 
@@ -118,7 +121,8 @@ def test_streams_count_their_messages_and_how_they_end(behind, run, calls):
                 async for _ in late:
                     pass
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            await until(lambda: handled("DeadlineExceeded") == 1)
+            # The client may be the first to see it, and then it cancels.
+            await until(lambda: handled("Canceled") + handled("DeadlineExceeded") == 2)
             generations.succeed(whole)
             before = calls("msg_sent_total", "StreamFrames", kind="server_stream")
             assert len([response async for response in video.StreamFrames(request)]) == 5  # header, frames, end
@@ -128,6 +132,32 @@ def test_streams_count_their_messages_and_how_they_end(behind, run, calls):
     run(scenario())
     assert calls("started_total", "StreamFrames", kind="server_stream") == 3
     assert calls("msg_received_total", "StreamFrames", kind="server_stream") == 3
+
+
+@pytest.mark.parametrize(
+    ("left_s", "error", "code"),
+    [
+        (None, asyncio.CancelledError, "Canceled"),
+        (1.0, GeneratorExit, "Canceled"),
+        (0.0, asyncio.CancelledError, "DeadlineExceeded"),
+        (1.0, RuntimeError, "Unknown"),
+    ],
+)
+def test_who_is_ended_from_outside_was_late_or_cancelled(metrics, calls, left_s, error, code):
+    async def handler(request, context):
+        raise error
+
+    async def scenario():
+        counter = CallCounter(metrics.calls, [v1.DESCRIPTOR.services_by_name["VideoGenerationService"]])
+        details = SimpleNamespace(method=f"/{VIDEO}/GetGeneration")
+        found = asyncio.Future()
+        found.set_result(grpc.unary_unary_rpc_method_handler(handler))
+        wrapped = await counter.intercept_service(lambda _: found, details)
+        with pytest.raises(error):
+            await wrapped.unary_unary(None, SimpleNamespace(time_remaining=lambda: left_s))
+
+    asyncio.run(scenario())
+    assert calls("handled_total", "GetGeneration", grpc_code=code) == 1
 
 
 def test_both_sides_of_reflection_are_counted(behind, run, calls):

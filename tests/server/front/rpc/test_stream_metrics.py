@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from types import SimpleNamespace
 
 import pytest
 
 from tests.server.fakes import frame_bytes, normalised_spec, until
 from vinf.v1 import video_generation_service_pb2 as v1
+from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.generations.generation import Terms
+from vinf_server.front.rpc.video_generation import VideoGenerationService
 
 pytestmark = pytest.mark.fast
 
@@ -60,22 +62,31 @@ def test_pulls_that_wait_are_open(behind, run, sample):
     run(scenario())
 
 
-def test_time_of_a_client_that_takes_nothing_counts_as_stalled(behind, run, sample):
+def test_time_of_a_client_that_takes_nothing_counts_as_stalled(generations, metrics, run, sample):
+    """The transport asks for the next message when the client has taken the one before."""
+    clock = SimpleNamespace(now=100.0)
+    generations.leases._clock = lambda: clock.now
+
     def stalled(method):
         return sample("vinf_client_stall_seconds_total", method=method)
 
     async def scenario():
-        async with behind() as server:
-            # More than the transport takes on a client's behalf.
-            generation, video = begun(server.generations, width=512, height=512, frame_count=8), server.video()
-            await make(server.generations, generation, *range(8))
-            responses = aiter(video.StreamFrames(v1.StreamFramesRequest(generation_id=generation.generation_id)))
-            assert (await anext(responses)).HasField("header")
-            (held,) = server.generations.leases._leases[generation.generation_id].streams
-            await until(lambda: held.stalled_s(time.monotonic()) > 0.2)
-            server.generations.succeed(generation)
-            assert [answer async for answer in responses][-1].HasField("end")
-            assert 0.2 < stalled("StreamFrames") < 20
-            assert stalled("WatchGeneration") == 0
+        generation, nobody = begun(generations, frame_count=2), SimpleNamespace(auth_context=dict)
+        await make(generations, generation, 0)
+        service = VideoGenerationService(generations, EngineStatus(), metrics)
+        stream = service.StreamFrames(v1.StreamFramesRequest(generation_id=generation.generation_id), nobody)
+        watch = service.WatchGeneration(v1.WatchGenerationRequest(generation_id=generation.generation_id), nobody)
+        for responses in (stream, watch, stream):
+            await anext(responses)  # the header, a snapshot, a frame
+        clock.now += 5
+        generations.leases.check()
+        assert (stalled("StreamFrames"), stalled("WatchGeneration")) == (5, 5), "it is seen while it lasts"
+        clock.now += 2
+        await make(generations, generation, 1)
+        await anext(stream)
+        assert (stalled("StreamFrames"), stalled("WatchGeneration")) == (7, 5)
+        for responses in (stream, watch):
+            await responses.aclose()
+        assert stalled("WatchGeneration") == 7
 
     run(scenario())
