@@ -72,11 +72,16 @@ def test_import_contracts_hold() -> None:
     [
         (["vinf_client"], [*HEAVY, "vinf_server", "prometheus_client"]),
         (
-            ["vinf_server.front", "vinf_server.cli", "vinf_server.config", "vinf_server.agent_shim"],
+            ["vinf_server.front", "vinf_server.config", "vinf_server.agent_shim"],
             [*HEAVY, "vinf_server.rank", "vinf_client"],
         ),
+        # What is written of the models, and nothing that computes with them.
+        (
+            ["vinf_server.cli", "vinf_server.worker", "vinf_server.models"],
+            ["torch", "diffusers", "transformers", "vinf_core.models.adapter", "vinf_server.rank", "vinf_client"],
+        ),
     ],
-    ids=["client", "front"],
+    ids=["client", "front", "commands"],
 )
 def test_no_module_loads_what_its_room_forbids(roots: list[str], forbidden: list[str]) -> None:
     """Really imported, so that what a dependency drags in counts too."""
@@ -89,7 +94,7 @@ def test_no_module_loads_what_its_room_forbids(roots: list[str], forbidden: list
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > len(roots), "nothing was imported"
+    assert int(done.stdout) >= len(roots), "nothing was imported"
 
 
 @pytest.mark.fast

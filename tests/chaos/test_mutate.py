@@ -24,7 +24,7 @@ def test_every_rpc_is_found():
         "Check",
     }
     assert set(found) == wanted
-    assert {name for name, rpc in found.items() if rpc.streams} == {"WatchGeneration", "StreamFrames"}
+    assert {name for name, rpc in found.items() if rpc.streams} == {"WatchGeneration", "StreamFrames", "GetTrace"}
     assert found["GetGeneration"].request is v1.GetGenerationRequest
     assert ("NOT_FOUND", "GENERATION_NOT_FOUND") in found["GetGeneration"].errors
     assert ("RESOURCE_EXHAUSTED", "QUEUE_FULL") in found["CreateGeneration"].errors

@@ -233,11 +233,14 @@ def young_rank(faults: Faults, old_logs: set[Path]) -> psutil.Process:
     deadline = time.monotonic() + 60
     while True:
         for folder in set(faults.server.logs()) - old_logs:
-            if any("Loading weights" in log.read_text() for log in folder.glob("*/attempt_0/1/stderr.log")):
+            for log in folder.glob("*/attempt_0/1/stderr.log"):
+                if "Loading weights" not in log.read_text():
+                    continue
+                # A copy of the fork server has its command line; what it writes to is its own.
                 family = psutil.Process(faults.server.process.pid).children(recursive=True)
-                ranks = [process for process in family if faulty_rank.__name__ in process.cmdline()]
+                (rank,) = [process for process in family if Path(f"/proc/{process.pid}/fd/2").resolve() == log]
                 assert not faults.client.info().ready
-                return ranks[-1]
+                return rank
         assert time.monotonic() < deadline, "no rank of the next group"
         time.sleep(0.02)  # another process's doing: nothing to wait on but the clock
 

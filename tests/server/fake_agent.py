@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
         with open(folder / "stderr.log", "wb") as log:
             command = [sys.executable, "-m", options["-m"]]
             ranks[rank] = subprocess.Popen(command, env=environment, stderr=log, start_new_session=True)
-    while any(process.poll() is None for process in ranks.values()):
+    while None in [process.poll() for process in ranks.values()]:  # every one of them is asked
         failed = [rank for rank, process in ranks.items() if process.returncode]
         if failed:
             break

@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 
+import grpc
+
 from tests.server.fakes import frame_bytes, memory_model, model_limits
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
@@ -45,7 +47,11 @@ def main() -> None:
         memory = memory_model(budget_bytes=int(os.environ["VINF_MEMORY_BUDGET"]), largest_clip_share=0.5)
         ready = pb.ReadyReport(world_size=world_size, model=model_limits(), memory=memory)
         reports.put(pb.AttachRequest(ready=ready))
-        follow_orders(stub, metadata, reports, frame_count, hangs)
+        try:
+            follow_orders(stub, metadata, reports, frame_count, hangs)
+        except grpc.RpcError:
+            time.sleep(1)  # the group is lost: whoever started it sees the rank that was lost first, and ends this one
+            os._exit(1)
     else:
         hangs.set()  # only what rank 0 does is scripted
         while not os.path.exists(stop_file):

@@ -6,9 +6,11 @@ import hashlib
 import os
 import socket
 import stat
+from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
+import psutil
 import pytest
 
 from tests.server.conftest import QUICK_AGENT, wait_until
@@ -100,7 +102,9 @@ def test_the_sdk_comes_in_with_both(guarded):
 
 def test_the_engine_link_and_the_frames_are_this_users_own(guarded):
     data = guarded.front.folder / "data"
-    (private,) = data.glob("run-*")
+    # In the data directory, or where its path is too long for a socket among the temporary files.
+    sockets = [Path(c.laddr) for c in psutil.Process(guarded.front.process.pid).net_connections("unix") if c.laddr]
+    (private,) = {path.parent for path in sockets if path.name == "engine.sock"}
 
     def mode(path):
         return oct(stat.S_IMODE(path.stat().st_mode))

@@ -30,7 +30,7 @@ def test_help_lists_all_commands(capsys):
         "follow and fetch them:": ["list", "watch", "download", "trace", "cancel", "delete"],
         "look at a server:": ["info", "top", "health", "doctor"],
         "set up:": ["token", "completion"],
-        "run a server:": ["serve", "worker", "bench"],
+        "run a server:": ["serve", "worker", "models", "bench"],
     }
     assert codes[:10] == ["0", "1", "2", "3", "4", "5", "6", "130", "141", "143"]
 

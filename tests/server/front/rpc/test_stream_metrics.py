@@ -71,7 +71,10 @@ def test_time_of_a_client_that_takes_nothing_counts_as_stalled(generations, metr
         return sample("vinf_client_stall_seconds_total", method=method)
 
     async def scenario():
-        generation, nobody = begun(generations, frame_count=2), SimpleNamespace(auth_context=dict)
+        generation, nobody = (
+            begun(generations, frame_count=2),
+            SimpleNamespace(auth_context=dict, peer=lambda: "ipv4:127.0.0.1:1"),
+        )
         await make(generations, generation, 0)
         service = VideoGenerationService(generations, EngineStatus(), metrics)
         stream = service.StreamFrames(v1.StreamFramesRequest(generation_id=generation.generation_id), nobody)
