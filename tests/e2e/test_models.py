@@ -30,6 +30,7 @@ def video(server: Server, **options: object) -> np.ndarray:
         return np.stack([frame.to_numpy() for frame in client.submit(PROMPT, **options).frames()]).astype(int)
 
 
+@pytest.mark.timeout(400)  # three servers one after the other
 @pytest.mark.parametrize("name", ["videocrafter2", "modelscope"])
 def test_a_folder_is_served_the_same_on_any_number_of_ranks(
     folders: tuple[Path, Path], tmp_path: Path, name: str

@@ -92,7 +92,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError(f"the server did not stop within 30 s:\n{self.log.read_text()}") from None
-        _, alive = psutil.wait_procs(self._family, timeout=5)
+        _, alive = psutil.wait_procs(self._family, timeout=20)
         for process in alive:
             process.kill()
         assert not alive, f"processes outlived the server: {alive}"
