@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
-from vinf_server.config import Address
+from vinf_server.flag_values import Address
 from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.disk import DiskSpace
 from vinf_server.front.engine.status import EngineStatus

@@ -11,18 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from vinf_server.config import (
-    DEVICES,
-    DTYPES,
-    Address,
-    ConfigError,
-    RankWeights,
-    ServeConfig,
-    default_data_dir,
-    parse_duration,
-    parse_size,
-)
+from vinf_server.config import DEVICES, DTYPES, ServeConfig, default_data_dir
 from vinf_server.devices import count_visible_gpus
+from vinf_server.flag_values import Address, ConfigError, RankWeights, parse_duration, parse_size
 from vinf_server.hosts_config import add_serve_flags, read_serve_flags
 from vinf_server.logs import LOG_FORMATS, configure_logs
 from vinf_server.model_choice import check_model, read_model_options

@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vinf_server.config import Address, ConfigError
+from vinf_server.flag_values import Address, ConfigError
 from vinf_server.link_security import LinkSecurity, TlsFiles, read_token
 
 MAX_HOSTS = 64

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from vinf_server.config import ConfigError
+from vinf_server.flag_values import ConfigError
 
 TOKEN_KEY = "vinf-join-token"
 """Metadata that carries the token."""

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from vinf_core.errors import ConfigError as CoreConfigError
 from vinf_core.errors import ModelNotFoundError
 from vinf_core.models.locate import ModelSource, locate
-from vinf_server.config import RANK_MODULE, ConfigError, ServeConfig
+from vinf_server.config import RANK_MODULE, ServeConfig
+from vinf_server.flag_values import ConfigError
 
 
 def read_model_options(words: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -9,8 +9,9 @@ import os
 import sys
 
 from vinf_server.cli import CommandParser, default_ranks
-from vinf_server.config import DEVICES, Address, ConfigError, ServeConfig
+from vinf_server.config import DEVICES, ServeConfig
 from vinf_server.devices import count_visible_gpus
+from vinf_server.flag_values import Address, ConfigError
 from vinf_server.hosts_config import add_security_flags, check_encrypted, check_local_addr, read_security_flags
 from vinf_server.logs import LOG_FORMATS, configure_logs
 from vinf_server.worker_host import JoinRefusedError, WorkerConfig, WorkerHost

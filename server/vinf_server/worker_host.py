@@ -20,7 +20,8 @@ import grpc
 from vinf.engine.v1 import worker_host_service_pb2 as host_pb2
 from vinf.engine.v1 import worker_host_service_pb2_grpc as host_grpc
 from vinf_server.addresses import address_towards, network_environment
-from vinf_server.config import Address, ServeConfig
+from vinf_server.config import ServeConfig
+from vinf_server.flag_values import Address
 from vinf_server.front.engine.launch import (
     SHARED_VARIABLES,
     Agent,

@@ -6,7 +6,7 @@ import pytest
 
 from vinf_server import cli, devices, worker
 from vinf_server.cli import main, parse_config
-from vinf_server.config import Address
+from vinf_server.flag_values import Address
 
 pytestmark = pytest.mark.fast
 

@@ -6,7 +6,7 @@ import pytest
 
 from vinf_server import cli, worker
 from vinf_server.addresses import address_towards, host_and_port, interface_of, network_environment, peer_host
-from vinf_server.config import ConfigError
+from vinf_server.flag_values import ConfigError
 from vinf_server.link_security import LinkSecurity, TlsFiles, read_token
 
 pytestmark = pytest.mark.fast

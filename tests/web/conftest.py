@@ -21,7 +21,8 @@ from tests.server.conftest import (  # noqa: F401  # fixtures
 )
 from tests.server.fakes import frame_bytes, model_limits
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
-from vinf_server.config import Address, ServeConfig
+from vinf_server.config import ServeConfig
+from vinf_server.flag_values import Address
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.rpc.doors import OPEN_DOORS
 from vinf_server.front.rpc.server_info import ServerInfoService

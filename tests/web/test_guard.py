@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from tests.web.conftest import HOST, request
-from vinf_server.config import Address
+from vinf_server.flag_values import Address
 from vinf_server.front.web.guard import known_names
 
 pytestmark = pytest.mark.fast

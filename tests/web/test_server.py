@@ -17,7 +17,7 @@ import pytest
 from tests.server.conftest import QUICK_AGENT, ROOT
 from tests.support.certificates import Authority
 from vinf_server.cli import parse_config
-from vinf_server.config import ConfigError
+from vinf_server.flag_values import ConfigError
 from vinf_server.front.rpc.doors import Doors
 
 TIMEOUT_S = 30

@@ -18,7 +18,8 @@ import grpc
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from vinf_server import logs
-from vinf_server.config import Address, ConfigError, ServeConfig
+from vinf_server.config import ServeConfig
+from vinf_server.flag_values import Address, ConfigError
 from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.data_dir import DataDir
 from vinf_server.front.disk import DiskSpace

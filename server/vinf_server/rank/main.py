@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 
 import torch
 
@@ -41,13 +42,20 @@ EXIT_CONFIGURATION = 3
 EXIT_OUT_OF_MEMORY = 4
 """The generation was too large; the group starts anew and the loss is not held against it."""
 
+_PEER_S = 0.5
+"""How long a rank that fails waits to be ended.
+
+When a rank is killed, the next collective of the others fails within a moment, and the agent, which looks ten times a
+second, names whichever dead rank it finds first. It must find the one that was killed.
+"""
+
 logger = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Run one rank to its end; returns only when it was told to leave.
 
-    Ranks are crash-only: on any error the process ends at once, without a collective and without waiting for threads,
+    Ranks are crash-only: on any error the process ends, without a collective and without waiting for threads,
     and the front starts the group anew.
     """
     rank = os.environ.get("RANK", "?")
@@ -67,6 +75,8 @@ def main() -> None:
         if is_out_of_memory(error):
             explain(config, "GPU_OUT_OF_MEMORY", str(error).partition("\n")[0])
             code = EXIT_OUT_OF_MEMORY
+        else:
+            time.sleep(_PEER_S)
     logging.shutdown()
     sys.stderr.flush()
     if code:

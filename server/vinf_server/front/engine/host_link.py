@@ -20,7 +20,8 @@ from vinf.engine.v1 import engine_link_service_pb2_grpc as link_grpc
 from vinf.engine.v1 import worker_host_service_pb2 as host_pb2
 from vinf.engine.v1 import worker_host_service_pb2_grpc as host_grpc
 from vinf_server.addresses import peer_host
-from vinf_server.config import Address, ServeConfig
+from vinf_server.config import ServeConfig
+from vinf_server.flag_values import Address
 from vinf_server.front.engine.hosts import Host, HostMismatchError, Hosts, PlacesTakenError
 from vinf_server.front.engine.link import RECEIVE_LIMIT_BYTES, EngineLink
 from vinf_server.front.grpc_types import Context, Handler

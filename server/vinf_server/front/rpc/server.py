@@ -15,7 +15,7 @@ from vinf.v1 import (
     video_generation_service_pb2,
     video_generation_service_pb2_grpc,
 )
-from vinf_server.config import Address
+from vinf_server.flag_values import Address
 from vinf_server.front.metrics import Metrics
 from vinf_server.front.rpc.auth import Gate
 from vinf_server.front.rpc.boundary import Boundary

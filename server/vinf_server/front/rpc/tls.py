@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from vinf_server.config import ConfigError
+from vinf_server.flag_values import ConfigError
 from vinf_server.front.rpc.file_stamp import Stamp, stamp
 
 _log = logging.getLogger(__name__)

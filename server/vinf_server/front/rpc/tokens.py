@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from vinf_server.config import ConfigError
+from vinf_server.flag_values import ConfigError
 from vinf_server.front.errors import UnauthenticatedError
 from vinf_server.front.rpc.file_stamp import Stamp, stamp
 

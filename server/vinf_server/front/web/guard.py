@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vinf_server.config import Address
+from vinf_server.flag_values import Address
 from vinf_server.front.web.errors import RefusedError, reply
 
 _POLICY = (

@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from vinf_server.config import Address, ServeConfig
+from vinf_server.config import ServeConfig
+from vinf_server.flag_values import Address
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.metrics import Metrics

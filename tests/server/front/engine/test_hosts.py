@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from vinf.engine.v1 import worker_host_service_pb2 as pb
-from vinf_server.config import Address, ServeConfig
+from vinf_server.config import ServeConfig
+from vinf_server.flag_values import Address
 from vinf_server.front.engine.hosts import HostAgents, HostMismatchError, Hosts, PlacesTakenError
 from vinf_server.front.engine.launch import LaunchPlan, Rendezvous, torchrun_arguments
 from vinf_server.hosts_config import HostsConfig

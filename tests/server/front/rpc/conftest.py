@@ -12,7 +12,7 @@ import pytest
 from tests.server.fakes import model_limits
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import video_generation_service_pb2_grpc
-from vinf_server.config import Address
+from vinf_server.flag_values import Address
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.health import HealthService

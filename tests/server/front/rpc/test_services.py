@@ -23,7 +23,7 @@ from vinf.v1 import (
     video_generation_service_pb2,
     video_generation_service_pb2_grpc,
 )
-from vinf_server.config import Address
+from vinf_server.flag_values import Address
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.frames.previews import make_preview
 from vinf_server.front.generations.generation import Failure

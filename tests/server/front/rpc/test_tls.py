@@ -13,7 +13,7 @@ from tests.server.fakes import frame_bytes
 from tests.support.certificates import Authority
 from vinf.v1 import generation_pb2
 from vinf.v1 import video_generation_service_pb2 as v1
-from vinf_server.config import ConfigError
+from vinf_server.flag_values import ConfigError
 from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.tls import CertificateFiles
 

@@ -15,7 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from vinf.v1 import generation_pb2, server_info_service_pb2, server_info_service_pb2_grpc
 from vinf.v1 import video_generation_service_pb2 as v1
-from vinf_server.config import Address, ConfigError, ServeConfig
+from vinf_server.config import ServeConfig
+from vinf_server.flag_values import Address, ConfigError
 from vinf_server.front.errors import UnauthenticatedError
 from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.tokens import TokenFile

@@ -14,7 +14,8 @@ import pytest
 from tests.server.fakes import create
 from tests.support.collector import collector, plain
 from vinf.v1 import video_generation_service_pb2 as service_pb2
-from vinf_server.config import ConfigError, ServeConfig
+from vinf_server.config import ServeConfig
+from vinf_server.flag_values import ConfigError
 from vinf_server.front.generations.generation import Failure
 from vinf_server.front.rpc.call_spans import CallSpans
 from vinf_server.front.telemetry.export import Telemetry
