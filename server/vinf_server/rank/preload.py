@@ -16,6 +16,7 @@ signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 import torch.distributed.elastic.multiprocessing.api  # noqa: E402, F401, TID251
 
+import vinf_core.models.text_to_video  # noqa: E402, F401  # what most models are loaded with
 import vinf_server.rank.main  # noqa: E402, F401
 
 # Pages that the collector does not touch stay shared with every rank.
