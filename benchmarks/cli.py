@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -228,6 +230,8 @@ def _measure(command: str, settings: AnySettings, json_for: list[str] | None) ->
     # Imported late, so that --help and mistakes in the arguments are answered at once.
     import torch
 
+    # Else the collector walks all that was imported once more at the end, which takes two seconds.
+    atexit.register(gc.freeze)
     from benchmarks.report import as_json, describe, machine
     from benchmarks.worlds import RankFailedError, prepare_device
     from vinf_core.errors import VinfCoreError

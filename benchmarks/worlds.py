@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.settings import Settings
 
 GOODBYE_SECONDS = 5.0
@@ -34,7 +36,10 @@ def run_ranks(ranks: int, settings: Settings, function: Callable[..., Any], *arg
     Raises:
         RankFailedError: some rank failed; the others are ended.
     """
-    context = multiprocessing.get_context("spawn")
+    # Forked ranks begin at once; CUDA does not survive a fork.
+    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    context: Any = multiprocessing.get_context("forkserver" if on_cpu else "spawn")
+    context.set_forkserver_preload(["benchmarks.subject"])
     with tempfile.TemporaryDirectory(prefix="vinf-bench-") as folder:
         pipes: list[Connection] = []
         processes = []
@@ -110,8 +115,6 @@ def prepare_device(settings: Settings, rank: int = 0, ranks: int = 1) -> Any:
     Raises:
         ConfigError: more ranks than CUDA devices.
     """
-    import torch
-
     from vinf_core.distributed.topology import select_device
 
     device = select_device(settings.device, rank, ranks)

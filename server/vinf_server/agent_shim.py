@@ -9,7 +9,9 @@ is a copy of it that begins at once. CUDA does not survive a fork, so ranks on G
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import json
 import multiprocessing
 import os
@@ -19,6 +21,9 @@ import tempfile
 from multiprocessing import forkserver
 
 PRELOAD = "vinf_server.rank.preload"
+
+LOG_FORMAT = "%(levelname)s %(asctime)s %(name)s: %(message)s"
+"""Torch's own formatter imports its compiler to print a traceback: seconds, in which nobody hears of a lost rank."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -63,6 +68,9 @@ def main(argv: list[str]) -> None:
     ``--spare METHOD`` instead of torchrun's arguments: import everything, and wait for a launch on the standard input.
     """
     die_with_parent(int(argv[0]))
+    # Else the collector walks all that torch has imported once more at the end, for a second or two.
+    atexit.register(gc.freeze)
+    os.environ["TORCH_LOGS_FORMAT"] = LOG_FORMAT
     folder, arguments = argv[1], argv[2:]
     is_spare = arguments[0] == "--spare"
     # First of all: it imports what ranks need while this process imports what torchrun needs.

@@ -187,7 +187,7 @@ def test_clients(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.process
 def test_ctrl_c_ends_quietly_and_leaves_no_rank() -> None:
     running = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.cli", "scale", "--frames", "16", "--repeats", "100000"],
+        [sys.executable, "-m", "benchmarks.cli", "scale", "--frames", "2", "--texts", "1", "--repeats", "1000000"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
