@@ -117,6 +117,7 @@ class LocalServer:
             *self._command,
             *("--listen", "127.0.0.1:0"),
             *("--metrics", "off"),
+            "--no-spare",  # it would start while the first video is made
             *("--data-dir", str(self._folder / "data")),
             *("--ready-file", str(self._folder / "ready.json")),
             *self._arguments,

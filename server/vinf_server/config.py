@@ -138,6 +138,9 @@ class ServeConfig:
     ready_file: Path | None = None
     """Written once the group is ready, for whoever started the front."""
 
+    spare: bool = True
+    """Whether a spare agent waits to take the place of a group that is lost."""
+
     visible_gpus: int = 0
     """CUDA devices the ranks will see."""
 
@@ -264,8 +267,8 @@ class ServeConfig:
 
     @property
     def keeps_spare_agent(self) -> bool:
-        """True when the agent is torchrun, which takes seconds to start."""
-        return self.agent_module == TORCHRUN_SHIM
+        """True when one is wanted and the agent is torchrun, which takes seconds to start."""
+        return self.spare and self.agent_module == TORCHRUN_SHIM
 
     @property
     def uses_cuda(self) -> bool:

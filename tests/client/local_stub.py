@@ -13,7 +13,8 @@ from pathlib import Path
 
 
 def main(word, *arguments):
-    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    named = [argument for argument in arguments if argument != "--no-spare"]
+    options = dict(zip(named[::2], named[1::2], strict=True))
     assert options["--listen"] == "127.0.0.1:0"
     assert options["--metrics"] == "off"
     stop = threading.Event()

@@ -112,7 +112,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
         patch.setenv(faulty_rank.ENVIRONMENT, str(orders))
-        server = Server(folder, *arguments, "--rank-module", faulty_rank.__name__)
+        server = Server(folder, *arguments, "--rank-module", faulty_rank.__name__, spare=True)
     with server:
         faults = Faults(server, orders)
         try:

@@ -42,6 +42,7 @@ def test_engine_switches(monkeypatch):
     with_gpus(monkeypatch, 0)
     assert (parse_config([]).memory_budget, parse_config([]).skip_negligible) == (None, False)
     assert parse_config(["--skip-negligible-context"]).skip_negligible
+    assert [parse_config(arguments).keeps_spare_agent for arguments in ([], ["--no-spare"])] == [True, False]
 
 
 @pytest.mark.parametrize(

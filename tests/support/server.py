@@ -21,13 +21,14 @@ START_TIMEOUT = 120.0
 class Server:
     """`vinf serve` on free ports; stop it with `stop`, which checks that no process is left behind."""
 
-    def __init__(self, folder: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *arguments: str, prefix: tuple[str, ...] = (), spare: bool = False) -> None:
         """Start it and wait until it is ready.
 
         Args:
             folder: for its data, its log and its ready file.
             arguments: of `vinf serve`.
             prefix: a command that runs another one in its place, such as ``nice``.
+            spare: whether it keeps a spare agent, which is much to start for a test that loses no rank.
         """
         self.folder = folder
         self.log = folder / "serve.log"
@@ -39,6 +40,7 @@ class Server:
                     *(sys.executable, "-m", "vinf_client.cli", "serve"),
                     *("--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
                     *("--data-dir", str(folder / "data"), "--ready-file", str(ready_file)),
+                    *(() if spare else ("--no-spare",)),
                     *arguments,
                 ],
                 stdout=log,
