@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vinf_core.types import ModelLimits, Solver, TemporalScope
-
-PAPER_SCOPE = TemporalScope(local_window_frames=16, global_frames=16, phase_timestep=800, phase_bias=10.0)
-"""Window, global frames and phase rule of Video-Infinity's experiments."""
+from vinf_core.models.text_to_video import SCOPE
+from vinf_core.types import ModelLimits, Solver
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +38,7 @@ def _limits(name: str, width: int, height: int) -> ModelLimits:
         default_step_count=30,
         default_guidance_scale=12.0,
         default_solver=Solver.DPM_SOLVER_PP_2M,
-        default_scope=PAPER_SCOPE,
+        default_scope=SCOPE,
         max_prompt_chars=1000,
     )
 

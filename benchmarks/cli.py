@@ -17,13 +17,17 @@ from benchmarks.settings import (
     DTYPES,
     EMBEDDED,
     RANDOM,
+    TOY,
     AnySettings,
+    CapacitySettings,
     ClientsSettings,
     DeliverySettings,
+    FullSizeSettings,
     MetricsSettings,
     Settings,
     SettingsError,
 )
+from benchmarks.settings import FULL_SIZE as FULL_SIZE_MODELS
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -60,8 +64,20 @@ CLIENTS_HELP = "how old frames are that a slow reader sees, and how fast the SDK
 METRICS = "metrics"
 METRICS_HELP = "what the metrics cost a denoising step, and a frame that is delivered"
 
-SERVING: dict[type, str] = {DeliverySettings: DELIVERY, ClientsSettings: CLIENTS, MetricsSettings: METRICS}
-"""Modules of benchmarks.serving with a function ``run(settings)``, by their settings."""
+CAPACITY = "capacity"
+CAPACITY_HELP = "how long a video the memory of a GPU allows, counted without one"
+
+FULL_SIZE = "full-size"
+FULL_SIZE_HELP = "a published model with random weights through a real server: first frame, wall time, peak memory"
+
+SERVING: dict[type, str] = {
+    DeliverySettings: f"serving.{DELIVERY}",
+    ClientsSettings: f"serving.{CLIENTS}",
+    MetricsSettings: f"serving.{METRICS}",
+    FullSizeSettings: "serving.full_size",
+    CapacitySettings: CAPACITY,
+}
+"""Modules with a function ``run(settings)``, by their settings."""
 
 EXAMPLES = """examples:
   vinf bench engine
@@ -71,6 +87,8 @@ EXAMPLES = """examples:
   vinf bench delivery --readers 4 --seconds 10
   vinf bench metrics --frames 96 --ranks 2
   vinf bench clients --cpp build/vinf_pull_bench
+  vinf bench capacity --ranks 1,8 --gigabytes 24
+  vinf bench full-size --model videocrafter2 --frames 96
   vinf bench memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
 
 exit codes: 0 measured · 1 a measurement failed · 2 a mistake in the arguments · 130 interrupted"""
@@ -138,7 +156,43 @@ def build_parser() -> argparse.ArgumentParser:
             METRICS, help=METRICS_HELP, description=METRICS_HELP, formatter_class=_Formatter, allow_abbrev=False
         )
     )
+    _add_capacity(
+        commands.add_parser(
+            CAPACITY, help=CAPACITY_HELP, description=CAPACITY_HELP, formatter_class=_Formatter, allow_abbrev=False
+        )
+    )
+    _add_full_size(
+        commands.add_parser(
+            FULL_SIZE, help=FULL_SIZE_HELP, description=FULL_SIZE_HELP, formatter_class=_Formatter, allow_abbrev=False
+        )
+    )
     return parser
+
+
+def _add_capacity(parser: argparse.ArgumentParser) -> None:
+    defaults, add = CapacitySettings(), parser.add_argument
+    for flag, kind, what in (
+        ("models", _names, "published models, at their native size"),
+        ("ranks", _lengths, "numbers of GPUs"),
+        ("gigabytes", _lengths, "memory of each GPU, in 10^9 bytes"),
+    ):
+        default = ",".join(map(str, getattr(defaults, flag)))
+        add(f"--{flag}", type=kind, default=default, metavar="N[,N...]", help=what)
+    add("--dtype", choices=DTYPES, default=defaults.dtype, help="what the model computes in")
+    add("--json", action="store_true", help="print one line of JSON instead of tables")
+
+
+def _add_full_size(parser: argparse.ArgumentParser) -> None:
+    defaults, add = FullSizeSettings(), parser.add_argument
+    add("--model", choices=(*FULL_SIZE_MODELS, TOY), default=defaults.model, help="whose parts get random weights")
+    add("--frames", type=int, default=defaults.frames, metavar="N", help="of the video")
+    add("--steps", type=int, default=defaults.steps, metavar="N", help="of denoising (default: the model's)")
+    add("--ranks", type=int, default=defaults.ranks, metavar="N", help="processes, one a GPU")
+    add("--dtype", choices=DTYPES, default=defaults.dtype, help="what the model computes in")
+    add("--device", choices=("cpu", "cuda"), default=defaults.device, help="what it computes on")
+    add("--seed", type=int, default=defaults.seed, metavar="N", help="of the video")
+    add("--no-stock", action="store_false", dest="stock", help="leave out the clip that stock diffusers makes")
+    add("--json", action="store_true", help="print one line of JSON instead of tables")
 
 
 def _add_metrics(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +254,10 @@ def parse_settings(argv: list[str]) -> tuple[str, AnySettings, bool]:
         return command, ClientsSettings(**arguments), wants_json
     if command == METRICS:
         return command, MetricsSettings(**arguments), wants_json
+    if command == CAPACITY:
+        return command, CapacitySettings(**arguments), wants_json
+    if command == FULL_SIZE:
+        return command, FullSizeSettings(**arguments), wants_json
     random_weights = arguments.pop("random_weights")
     if random_weights:
         arguments["model"] = random_weights
@@ -238,8 +296,8 @@ def _measure(command: str, settings: AnySettings, json_for: list[str] | None) ->
 
     try:
         if not isinstance(settings, Settings):
-            device = torch.device(settings.device if isinstance(settings, MetricsSettings) else "cpu")
-            reports = import_module(f"benchmarks.serving.{SERVING[type(settings)]}").run(settings)
+            device = torch.device(getattr(settings, "device", "cpu"))
+            reports = import_module(f"benchmarks.{SERVING[type(settings)]}").run(settings)
         else:
             device = prepare_device(settings)
             reports = import_module(f"benchmarks.{command}").run(settings, device)
@@ -261,6 +319,10 @@ def _lengths(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers separated by commas") from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _fail(message: str, code: int) -> int:

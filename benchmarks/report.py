@@ -68,7 +68,8 @@ def machine(device: torch.device) -> dict[str, Any]:
 def describe(facts: Mapping[str, Any], settings: AnySettings) -> str:
     """The machine and the settings in one line."""
     if not isinstance(settings, Settings):
-        return f"server, clients and the measurement on {facts['cpu']}, {facts['cores']} cores"
+        place = f"{facts['cpu']}, {facts['cores']} cores" + (f", {facts['gpu']}" if facts["gpu"] else "")
+        return f"server, clients and the measurement on {place}"
     place = facts["gpu"] or f"{facts['cpu']}, {settings.threads} of {facts['cores']} cores a rank"
     return f"{settings.model} in {settings.dtype} on {place}; torch {facts['torch']}, diffusers {facts['diffusers']}"
 

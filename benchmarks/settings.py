@@ -11,6 +11,12 @@ EMBEDDED = ("sprites",)
 RANDOM = ("mid", "videocrafter2")
 """Architectures that are built with random weights: cost and memory do not depend on their values."""
 
+FULL_SIZE = ("videocrafter2", "zeroscope-v2", "modelscope")
+"""Published models at full size, whose parts are known here without their weights."""
+
+TOY = "toy"
+"""A model of a few thousand parameters in the layout of VideoCrafter2, to try a command on a CPU."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -126,4 +132,50 @@ class MetricsSettings:
             raise SettingsError(f"--device: {self.device!r} is not one of cpu, cuda")
 
 
-AnySettings = Settings | DeliverySettings | ClientsSettings | MetricsSettings
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CapacitySettings:
+    """What `vinf bench capacity` is asked to count."""
+
+    models: tuple[str, ...] = FULL_SIZE
+    ranks: tuple[int, ...] = (1, 2, 4, 8)
+    gigabytes: tuple[int, ...] = (24, 48, 80)
+    """Memory of a GPU, in 10⁹ bytes."""
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        for name in self.models:
+            if name not in FULL_SIZE:
+                raise SettingsError(f"--models: {name!r} is not one of {', '.join(FULL_SIZE)}")
+        for name in ("ranks", "gigabytes"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise SettingsError(f"--{name}: wants whole numbers of 1 or more, separated by commas")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FullSizeSettings:
+    """What `vinf bench full-size` is asked to make."""
+
+    model: str = FULL_SIZE[0]
+    frames: int = 96
+    steps: int = 0
+    """0: the model's default."""
+    ranks: int = 1
+    dtype: str = "bfloat16"
+    device: str = "cuda"
+    seed: int = 1
+    stock: bool = True
+    """Whether stock diffusers makes one clip of the trained length beside it."""
+
+    def __post_init__(self) -> None:
+        if self.model not in (*FULL_SIZE, TOY):
+            raise SettingsError(f"--model: {self.model!r} is not one of {', '.join((*FULL_SIZE, TOY))}")
+        for name in ("frames", "ranks"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name}: {getattr(self, name)} is less than 1")
+        if self.steps < 0:
+            raise SettingsError(f"--steps: {self.steps} is less than 0")
+        if self.device not in ("cpu", "cuda"):
+            raise SettingsError(f"--device: {self.device!r} is not one of cpu, cuda")
+
+
+AnySettings = Settings | DeliverySettings | ClientsSettings | MetricsSettings | CapacitySettings | FullSizeSettings

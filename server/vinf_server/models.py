@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from vinf_core.errors import ModelNotFoundError
 from vinf_core.models.catalogue import ModelCard, catalogue
@@ -44,54 +44,75 @@ def main(argv: list[str] | None = None) -> int:
     except ModelNotFoundError as error:
         return _fail(str(error))
     if arguments.name is None:
-        entries = [_entry(card) for card in cards.values()]
-        print(json.dumps(entries, indent=2) if arguments.json else "\n".join(_table(entries)))
+        listed = [Listed.of(card) for card in cards.values()]
+        print(json.dumps([entry.as_json() for entry in listed], indent=2) if arguments.json else _table(listed))
         return 0
     if arguments.name not in cards:
         return _fail(f"{arguments.name!r} is not one of {', '.join(sorted(cards))}")
-    entry = _entry(cards[arguments.name])
-    print(json.dumps(entry, indent=2) if arguments.json else "\n".join(_details(entry, cards[arguments.name])))
-    return 0 if entry["is_here"] else EXIT_FAILED
+    entry = Listed.of(cards[arguments.name])
+    print(json.dumps(entry.as_json(), indent=2) if arguments.json else _details(entry))
+    return 0 if entry.where else EXIT_FAILED
 
 
-def _entry(card: ModelCard) -> dict[str, object]:
-    """What is printed of a model, besides what its card says: whether it is here, and where or why not."""
-    try:
-        files, problem = locate(ModelSource(model=card.name, offline=True)), ""
-    except ModelNotFoundError as error:
-        files, problem = None, str(error).removeprefix("model: ")
-    return {
-        **asdict(card),
-        "denoiser_bytes": card.parameter_count * _HALF_PRECISION_BYTES,
-        "is_here": files is not None,
-        "where": "" if files is None else str(files.denoiser),
-        "problem": problem,
-    }
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model and what there is of it on this machine."""
+
+    card: ModelCard
+    where: str
+    """The folder of its denoiser; empty: it is not here."""
+    problem: str
+    """Why it is not; empty: it is here."""
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Listed:
+        """Look for a model's files, on this machine alone."""
+        try:
+            return cls(card, where=str(locate(ModelSource(model=card.name, offline=True)).denoiser), problem="")
+        except ModelNotFoundError as error:
+            return cls(card, where="", problem=str(error).removeprefix("model: "))
+
+    @property
+    def denoiser_bytes(self) -> int:
+        """Of its weights in half precision."""
+        return self.card.parameter_count * _HALF_PRECISION_BYTES
+
+    def as_json(self) -> dict[str, object]:
+        """Everything, as JSON has it."""
+        return {
+            **asdict(self.card),
+            "denoiser_bytes": self.denoiser_bytes,
+            "is_here": bool(self.where),
+            "where": self.where,
+            "problem": self.problem,
+        }
 
 
-def _table(entries: list[dict[str, object]]) -> list[str]:
+def _table(listed: list[Listed]) -> str:
     rows = [("name", "parameters", "bf16", "native size", "frames", "weights here", "licence")]
-    rows += [
-        (
-            str(entry["name"]),
-            _short(entry["parameter_count"]),
-            f"{_short(entry['denoiser_bytes'])}B",
-            f"{entry['width']} x {entry['height']}",
-            f"{entry['frame_count']} at {entry['frame_rate']}/s",
-            "yes" if entry["is_here"] else "no",
-            str(entry["licence"]),
+    for entry in listed:
+        card = entry.card
+        rows.append(
+            (
+                card.name,
+                _short(card.parameter_count),
+                f"{_short(entry.denoiser_bytes)}B",
+                f"{card.width} x {card.height}",
+                f"{card.frame_count} at {card.frame_rate}/s",
+                "yes" if entry.where else "no",
+                card.licence,
+            )
         )
-        for entry in entries
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _details(entry: dict[str, object], card: ModelCard) -> list[str]:
+def _details(entry: Listed) -> str:
+    card = entry.card
     lines = [
         f"{card.name}: {card.title}",
         f"  licence        {card.licence}",
-        f"  denoiser       {card.parameter_count:,} parameters, {_short(entry['denoiser_bytes'])}B in half precision",
+        f"  denoiser       {card.parameter_count:,} parameters, {_short(entry.denoiser_bytes)}B in half precision",
         f"  trained on     {card.frame_count} frames of {card.width} x {card.height}, {card.frame_rate} a second",
     ]
     if card.hub_id:
@@ -102,18 +123,17 @@ def _details(entry: dict[str, object], card: ModelCard) -> list[str]:
         f"  option         {option.name}={'|'.join(option.values)} ({option.values[0]} by default): {option.meaning}"
         for option in card.options
     ]
-    lines.append(f"  here           {entry['where'] or 'no: ' + str(entry['problem'])}")
-    return lines
+    lines.append(f"  here           {entry.where or f'no: {entry.problem}'}")
+    return "\n".join(lines)
 
 
-def _short(value: object) -> str:
+def _short(number: float) -> str:
     """A large number in three digits: 1413284420 as 1.41 G."""
-    number = float(str(value))
-    for unit in ("", "k", "M", "G"):
-        if number < 1000 or unit == "G":
+    for unit in ("", "k", "M"):
+        if number < 1000:
             return f"{number:.3g} {unit}"
         number /= 1000
-    raise AssertionError("the loop returns")
+    return f"{number:.3g} G"
 
 
 def _fail(message: str) -> int:

@@ -16,6 +16,9 @@ from vinf_core.errors import ConfigError, ModelFilesError, ModelNotFoundError
 from vinf_core.models.catalogue import ModelCard, catalogue
 from vinf_core.models.locate import ModelSource, locate
 from vinf_core.models.registry import load_model
+from vinf_server.config import ServeConfig
+from vinf_server.flag_values import ConfigError as FlagError
+from vinf_server.model_choice import check_model
 
 pytestmark = pytest.mark.fast
 
@@ -26,6 +29,13 @@ UNET = Path("unet", "diffusion_pytorch_model.safetensors")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "model"
     save_modelscope(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videocrafter2(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("videocrafter2")
+    save_videocrafter2(folder)
     return folder
 
 
@@ -201,6 +211,36 @@ def test_what_is_not_here(monkeypatch, tmp_path: Path) -> None:
     (tmp_path / "vinf.json").write_text('{"model": "videocrafter2"}')
     with pytest.raises(ModelNotFoundError, match=r"base: nowhere is not a folder"):
         locate(ModelSource(model=str(tmp_path), base="./nowhere"))
+
+
+def test_what_is_missing_is_named_and_nothing_else(videocrafter2: Path) -> None:
+    base = "ali-vilab/text-to-video-ms-1.7b"
+    main, rest = "hf download adamdad/videocrafterv2_diffusers", f"hf download {base} --exclude 'unet/*'"
+    for source, field, command, flag in (
+        (ModelSource(model="videocrafter2", offline=True), "model", f"{main} && {rest}", "--model"),
+        (ModelSource(model="videocrafter2", base="a/b", offline=True), "model", main, "--model"),
+        (ModelSource(model=str(videocrafter2), offline=True), "model", rest, "--model-base"),
+        (
+            ModelSource(model=str(videocrafter2), base="a/b", offline=True),
+            "base",
+            "hf download a/b --exclude 'unet/*'",
+            "--model-base",
+        ),
+    ):
+        with pytest.raises(ModelNotFoundError) as caught:
+            locate(source)
+        text = str(caught.value)
+        assert text.startswith(f"{field}: ")
+        assert f"Where there is a network: {command}; they go" in text
+        assert text.endswith(f": {flag} FOLDER")
+    with pytest.raises(ModelNotFoundError, match=r"^base: 'zebra' is neither a folder nor OWNER/NAME on the hub"):
+        locate(ModelSource(model=str(videocrafter2), base="zebra", offline=True))
+
+
+def test_a_bad_base_is_reported_under_its_flag(videocrafter2: Path) -> None:
+    for base in ("zebra", "a/b", "./nowhere"):
+        with pytest.raises(FlagError, match=r"^--model-base: "):
+            check_model(ServeConfig(ranks=1, model=str(videocrafter2), model_base=base, offline=True))
 
 
 def test_options_are_checked() -> None:

@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import DDIMScheduler, UNet3DConditionModel
 
-from tests.support.tiny import FOLDER
+from tests.support.tiny import FOLDER, randomise_zeroed, tiny_text_encoder, tiny_vae
 from vinf_core.models.videocrafter2 import PUBLISHED_CLASS, VideoCrafterUNet
 
 TEXT_DIM = 8
@@ -28,7 +27,9 @@ SIZES = {
 def save_videocrafter2(folder: Path) -> None:
     """A folder with a bare denoiser, its configuration naming the class of its authors."""
     torch.manual_seed(3)
-    _randomised(VideoCrafterUNet(**SIZES)).save_pretrained(folder)
+    unet = VideoCrafterUNet(**SIZES)
+    randomise_zeroed(unet)
+    unet.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     config["_class_name"] = PUBLISHED_CLASS
     (folder / "config.json").write_text(json.dumps(config, indent=2))
@@ -37,27 +38,11 @@ def save_videocrafter2(folder: Path) -> None:
 def save_modelscope(folder: Path) -> None:
     """A folder with a whole pipeline."""
     torch.manual_seed(4)
-    _randomised(UNet3DConditionModel(**SIZES)).save_pretrained(folder / "unet")
-    AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(4, 8, 8, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        scaling_factor=0.18215,
-    ).save_pretrained(folder / "vae")
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=2048,
-            hidden_size=TEXT_DIM,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=77,
-            bos_token_id=0,
-            eos_token_id=1,
-        )
-    ).save_pretrained(folder / "text_encoder")
+    unet = UNet3DConditionModel(**SIZES)
+    randomise_zeroed(unet)
+    unet.save_pretrained(folder / "unet")
+    tiny_vae().save_pretrained(folder / "vae")
+    tiny_text_encoder(TEXT_DIM).save_pretrained(folder / "text_encoder")
     shutil.copytree(FOLDER / "tokenizer", folder / "tokenizer")
     # ModelScope's own (ali-vilab/text-to-video-ms-1.7b, scheduler/scheduler_config.json).
     DDIMScheduler(
@@ -77,11 +62,3 @@ def save_modelscope(folder: Path) -> None:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
-
-
-def _randomised(unet: UNet3DConditionModel) -> UNet3DConditionModel:
-    """Give layers that begin as zeros random numbers too, so that nothing is an identity."""
-    for parameter in unet.parameters():
-        if parameter.ndim > 1 and not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.3)
-    return unet

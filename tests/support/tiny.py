@@ -30,10 +30,43 @@ def tiny_unet(dtype: torch.dtype = torch.float64) -> UNet3DConditionModel:
         cross_attention_dim=TEXT_DIM,
         attention_head_dim=4,
     )
+    randomise_zeroed(unet)
+    return torch.nn.Module.to(unet, dtype).eval().requires_grad_(False)
+
+
+def randomise_zeroed(unet: torch.nn.Module) -> None:
+    """Give layers that begin as zeros random numbers too, so that nothing is an identity."""
     for parameter in unet.parameters():
         if parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3)
-    return torch.nn.Module.to(unet, dtype).eval().requires_grad_(False)
+
+
+def tiny_vae() -> AutoencoderKL:
+    """An autoencoder that shrinks pictures by eight, with random weights."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 8, 8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        scaling_factor=0.18215,
+    )
+
+
+def tiny_text_encoder(dim: int) -> CLIPTextModel:
+    """A text encoder for the embedded model's tokenizer, with random weights."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=2048,
+            hidden_size=dim,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    )
 
 
 def tiny_limits() -> ModelLimits:
@@ -62,25 +95,7 @@ def tiny_limits() -> ModelLimits:
 def tiny_model(dtype: torch.dtype = torch.float64) -> TextToVideoModel:
     """The whole adapter around `tiny_unet`; the tokenizer is the embedded model's."""
     torch.manual_seed(2)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(4, 8, 8, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-    )
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=2048,
-            hidden_size=TEXT_DIM,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=77,
-            bos_token_id=0,
-            eos_token_id=1,
-        )
-    )
+    vae, text_encoder = tiny_vae(), tiny_text_encoder(TEXT_DIM)
     scheduler_config = json.loads((FOLDER / "scheduler" / "scheduler_config.json").read_text())
     return TextToVideoModel(
         unet=tiny_unet(dtype),

@@ -76,7 +76,7 @@ def _moments(values: torch.Tensor, groups: int) -> torch.Tensor:
     )
     count = grouped[0, 0].numel()
     axes = tuple(range(2, grouped.ndim))
-    if grouped.is_cuda:
+    if grouped.device.type != "cpu":
         variance, mean = torch.var_mean(grouped, dim=axes, correction=0)  # one fused kernel there, a slow loop on CPUs
     else:
         mean = grouped.mean(axes, keepdim=True)

@@ -29,6 +29,38 @@ class MemoryModel:
     largest_clip_share: float
     """Share of the frames in the longest clip, 1 / N on N equal ranks."""
 
+    @classmethod
+    def fitted(
+        cls,
+        *,
+        lengths: tuple[int, int],
+        peaks: tuple[int, int],
+        idle_bytes: int,
+        decode_peak: int,
+        pixels: int,
+        budget_bytes: int,
+        largest_clip_share: float,
+    ) -> MemoryModel:
+        """Draw the line through two passes of the denoiser.
+
+        Args:
+            lengths: frames of the shorter and of the longer pass, one text each.
+            peaks: what they held at most, in bytes.
+            idle_bytes: held when nothing is computed.
+            decode_peak: held at most while a slice is decoded.
+            pixels: of the pictures.
+            budget_bytes, largest_clip_share: see the fields.
+        """
+        slope = max(0.0, (peaks[1] - peaks[0]) / ((lengths[1] - lengths[0]) * pixels))
+        return cls(
+            budget_bytes=budget_bytes,
+            fixed_bytes=round(peaks[1] - slope * lengths[1] * pixels),
+            bytes_per_frame_pixel=slope,
+            decode_fixed_bytes=idle_bytes,
+            decode_bytes_per_pixel=max(0, decode_peak - idle_bytes) / pixels,
+            largest_clip_share=largest_clip_share,
+        )
+
     def denoise_bytes(self, clip_frames: int, pixels: int, texts: int = 1, *, context_frames: int = 0) -> int:
         """Predict a rank's peak while denoising ``clip_frames`` frames of ``pixels`` each, ``texts`` at once.
 

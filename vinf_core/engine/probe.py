@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,10 +28,13 @@ _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
 _FEW_FRAMES = 16
-_PROBE_FRAMES = 256
+PROBE_FRAMES = 256
 """Longest pass; small models need as many to fill their slices, and to stand out of the allocator's noise."""
 _PROBE_SECONDS = 2.0
 """Longest pass, in time: large models give a clear signal with few frames."""
+
+USABLE_SHARE = 0.9
+"""Of a device's memory; the rest is for the driver's context, and for holes in what the allocator has handed out."""
 
 
 def measure_memory(
@@ -61,20 +65,26 @@ def measure_memory(
     generator.probe(_FEW_FRAMES)
     generator.settle()
     slowest = max(control.gather(round(1e6 * (time.perf_counter() - started)))) / 1e6
-    many = max(2 * _FEW_FRAMES, min(_PROBE_FRAMES, int(_FEW_FRAMES * _PROBE_SECONDS / max(slowest, 1e-6))))
+    many = max(2 * _FEW_FRAMES, min(PROBE_FRAMES, int(_FEW_FRAMES * _PROBE_SECONDS / max(slowest, 1e-6))))
     few = many // 2
     low, high = (peak_of(partial(generator.probe, frames), device) for frames in (few, many))
-    slope = max(0.0, (high - low) / ((many - few) * pixels))
-    fixed = high - slope * many * pixels
     idle = peak_of(lambda: None, device)
-    decode = peak_of(generator.probe_decode, device)
-    model = MemoryModel(
-        budget_bytes=min(control.gather(budget_bytes)),
-        fixed_bytes=max(control.gather(round(fixed))),
-        bytes_per_frame_pixel=max(control.gather(round(1e6 * slope))) / 1e6,
-        decode_fixed_bytes=max(control.gather(idle)),
-        decode_bytes_per_pixel=max(control.gather(round(1e6 * max(0, decode - idle) / pixels))) / 1e6,
+    own = MemoryModel.fitted(
+        lengths=(few, many),
+        peaks=(low, high),
+        idle_bytes=idle,
+        decode_peak=peak_of(generator.probe_decode, device),
+        pixels=pixels,
+        budget_bytes=budget_bytes,
         largest_clip_share=largest_clip_share,
+    )
+    model = replace(
+        own,
+        budget_bytes=min(control.gather(own.budget_bytes)),
+        fixed_bytes=max(control.gather(own.fixed_bytes)),
+        bytes_per_frame_pixel=max(control.gather(round(1e6 * own.bytes_per_frame_pixel))) / 1e6,
+        decode_fixed_bytes=max(control.gather(own.decode_fixed_bytes)),
+        decode_bytes_per_pixel=max(control.gather(round(1e6 * own.decode_bytes_per_pixel))) / 1e6,
     )
     smallest = max(model.denoise_bytes(1, pixels), model.decode_bytes(pixels))
     if smallest > model.budget_bytes:
@@ -88,11 +98,11 @@ def measure_memory(
 def default_budget(device: torch.device, local_world_size: int) -> int:
     """What a rank may use unless told otherwise: a GPU's memory, or its share of the machine's, less a tenth."""
     if device.type == "cuda":
-        return int(0.9 * torch.cuda.get_device_properties(device).total_memory)
+        return int(USABLE_SHARE * torch.cuda.get_device_properties(device).total_memory)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # no such file, or "max"
         machine = min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return int(0.9 * machine / local_world_size)
+    return int(USABLE_SHARE * machine / local_world_size)
 
 
 def can_measure(device: torch.device) -> bool:

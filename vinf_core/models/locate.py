@@ -13,8 +13,6 @@ from vinf_core.models.catalogue import ModelCard, catalogue
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
-DENOISER_SUBFOLDER = "unet"
-
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WANTED = (
     *("*.json", "*.txt"),
@@ -22,7 +20,8 @@ _WANTED = (
 )
 """Nothing that could hold code, and no second copy of the weights in another format."""
 _UNWANTED = ("*.fp16.safetensors",)
-_DENOISER = ("unet/*",)
+_DENOISER = "unet/*"
+"""What a folder that others take the rest from holds for itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +61,7 @@ def locate(source: ModelSource) -> ModelFiles:
         root = ASSETS / card.folder
         return ModelFiles(card=card, denoiser=root / card.denoiser, base=root)
     if card is not None:
-        root = _from_hub(card.hub_id, source, card, revision=source.revision or card.revision)
-        return _with_base(card, root, source)
+        return _with_base(card, _published(card, source), source)
     if _is_path(source.model):
         root = Path(source.model).expanduser()
         if not root.is_dir():
@@ -71,45 +69,51 @@ def locate(source: ModelSource) -> ModelFiles:
         return _with_base(_recognise(root, list(cards.values())), root, source)
     if _HUB_ID.fullmatch(source.model):
         published = next((known for known in cards.values() if known.hub_id == source.model), None)
-        revision = source.revision or (published.revision if published else "")
-        root = _from_hub(source.model, source, published, revision=revision)
-        return _with_base(published or _recognise(root, list(cards.values())), root, source)
+        if published is not None:
+            return _with_base(published, _published(published, source), source)
+        root = _from_hub(source.model, source, revision=source.revision)
+        return _with_base(_recognise(root, list(cards.values())), root, source)
     raise ModelNotFoundError(
         f"model: {source.model!r} is not one of {', '.join(sorted(cards))}, nor a folder, nor OWNER/NAME on the hub"
     )
-
-
-def is_here(card: ModelCard) -> bool:
-    """Whether a model's files are on this machine."""
-    try:
-        locate(ModelSource(model=card.name, offline=True))
-    except ModelNotFoundError:
-        return False
-    return True
-
-
-def denoiser_folder(root: Path, card: ModelCard | None = None) -> Path:
-    """The folder of the denoiser: a subfolder of a whole pipeline, or the folder itself."""
-    inside = root / (card.denoiser if card else DENOISER_SUBFOLDER)
-    return inside if inside.is_dir() else root
 
 
 def _is_path(text: str) -> bool:
     return text.startswith((".", "~", os.sep)) or Path(text).is_dir()
 
 
+def _published(card: ModelCard, source: ModelSource) -> Path:
+    """The folder of a model of the catalogue in the hub's cache."""
+    revision = source.revision or card.revision
+    return _from_hub(card.hub_id, source, revision=revision, base_hub_id=card.base_hub_id)
+
+
 def _with_base(card: ModelCard, root: Path, source: ModelSource) -> ModelFiles:
     """Add where the other parts are: asked for, in the same folder, or published elsewhere."""
     if source.base:
-        is_path = _is_path(source.base)
-        base = Path(source.base).expanduser() if is_path else _from_hub(source.base, source, None, leave=_DENOISER)
-        if not base.is_dir():
-            raise ModelNotFoundError(f"base: {base} is not a folder")
+        base = _asked_base(source)
     elif (root / "vae").is_dir() or not card.base_hub_id:
         base = root
     else:
-        base = _from_hub(card.base_hub_id, source, card, leave=_DENOISER)
-    return ModelFiles(card=card, denoiser=denoiser_folder(root, card), base=base)
+        base = _from_hub(card.base_hub_id, source, leave=_DENOISER)
+    return ModelFiles(card=card, denoiser=_denoiser_folder(root, card), base=base)
+
+
+def _asked_base(source: ModelSource) -> Path:
+    if _is_path(source.base):
+        base = Path(source.base).expanduser()
+        if not base.is_dir():
+            raise ModelNotFoundError(f"base: {base} is not a folder")
+        return base
+    if not _HUB_ID.fullmatch(source.base):
+        raise ModelNotFoundError(f"base: {source.base!r} is neither a folder nor OWNER/NAME on the hub")
+    return _from_hub(source.base, source, leave=_DENOISER, field="base")
+
+
+def _denoiser_folder(root: Path, card: ModelCard) -> Path:
+    """The folder of the denoiser: a subfolder of a whole pipeline, or the folder itself."""
+    inside = root / card.denoiser
+    return inside if inside.is_dir() else root
 
 
 def _recognise(root: Path, cards: list[ModelCard]) -> ModelCard:
@@ -123,18 +127,17 @@ def _recognise(root: Path, cards: list[ModelCard]) -> ModelCard:
         raise ModelNotFoundError(
             f"model: {named} names {wanted!r}, not one of {', '.join(card.name for card in cards)}"
         )
-    configs = [folder / "config.json" for folder in {denoiser_folder(root, card): None for card in cards}]
-    for config in configs:
+    looked_at = []
+    for card in cards:
+        config = _denoiser_folder(root, card) / "config.json"
         if config.is_file():
-            content = _read_json(config)
-            for card in cards:
-                if config.parent == denoiser_folder(root, card) and card.fits(content):
-                    return card
-    found = [str(config) for config in configs if config.is_file()]
+            if card.fits(_read_json(config)):
+                return card
+            looked_at.append(str(config))
+    names = ", ".join(card.name for card in cards)
+    why = f"{', '.join(dict.fromkeys(looked_at))} fits none of {names}" if looked_at else "no config.json"
     raise ModelNotFoundError(
-        f"model: {root} holds no model that is known: "
-        + (f"{', '.join(found)} fits none of {', '.join(card.name for card in cards)}" if found else "no config.json")
-        + '. Say which it is in its vinf.json: {"model": NAME}'
+        f'model: {root} holds no model that is known: {why}. Say which it is in its vinf.json: {{"model": NAME}}'
     )
 
 
@@ -149,9 +152,24 @@ def _read_json(path: Path) -> dict[str, object]:
 
 
 def _from_hub(
-    hub_id: str, source: ModelSource, card: ModelCard | None, *, revision: str = "", leave: tuple[str, ...] = ()
+    hub_id: str,
+    source: ModelSource,
+    *,
+    revision: str = "",
+    leave: str = "",
+    base_hub_id: str = "",
+    field: str = "model",
 ) -> Path:
-    """The folder of a published model in the hub's cache; what matches ``leave`` is not needed."""
+    """The folder of something published, in the hub's cache.
+
+    Args:
+        hub_id: OWNER/NAME.
+        source: what was asked for.
+        revision: branch, tag or commit; empty: the main branch.
+        leave: pattern of files that are not needed.
+        base_hub_id: what else is needed with it; empty: nothing.
+        field: of the source, which an error names.
+    """
     # Late: it takes a third of a second.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -163,24 +181,20 @@ def _from_hub(
                 revision=revision or None,
                 local_files_only=source.offline,
                 allow_patterns=list(_WANTED),
-                ignore_patterns=[*_UNWANTED, *leave],
+                ignore_patterns=[*_UNWANTED, leave] if leave else list(_UNWANTED),
             )
         )
     except LocalEntryNotFoundError as error:
+        cause: Exception = error
         why = "offline, and not in the hub's cache" if source.offline else "the hub cannot be reached"
-        raise ModelNotFoundError(_missing(hub_id, revision, card, why)) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelNotFoundError(_missing(hub_id, revision, card, str(error).partition("\n")[0])) from error
-
-
-def _missing(hub_id: str, revision: str, card: ModelCard | None, why: str) -> str:
-    name = card.name if card else hub_id
-    main = card.hub_id if card else hub_id
-    commands = [f"hf download {main}" + (f" --revision {revision}" if revision and main == hub_id else "")]
-    if card and card.base_hub_id:
-        commands.append(f"hf download {card.base_hub_id} --exclude '{_DENOISER[0]}'")
-    return (
-        f"model: the files of {name} are not on this machine ({why}). Where there is a network: "
+        cause, why = error, str(error).partition("\n")[0]
+    commands = [f"hf download {hub_id}" + (f" --revision {revision}" if revision else "")]
+    commands[0] += f" --exclude '{leave}'" if leave else ""
+    if base_hub_id and not source.base:
+        commands.append(f"hf download {base_hub_id} --exclude '{_DENOISER}'")
+    raise ModelNotFoundError(
+        f"{field}: the files of {hub_id} are not on this machine ({why}). Where there is a network: "
         f"{' && '.join(commands)}; they go to the hub's cache (HF_HOME), which can be copied here. Or give a folder "
-        "that holds them: --model FOLDER"
-    )
+        f"that holds them: {'--model-base' if leave else '--model'} FOLDER"
+    ) from cause

@@ -16,10 +16,13 @@ from vinf_core.models.latent_scale import LatentScale
 from vinf_core.models.loading import load_component, load_scheduler_config, load_text_encoder, load_tokenizer
 from vinf_core.models.locate import ModelFiles
 from vinf_core.models.preview_map import PreviewMap
-from vinf_core.types import GenerationSpec, ModelLimits
+from vinf_core.types import GenerationSpec, ModelLimits, Solver, TemporalScope
 
 SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "PNDMScheduler", "EulerDiscreteScheduler")
 """Classes whose configuration describes the noise schedule in the same words."""
+
+SCOPE = TemporalScope(local_window_frames=16, global_frames=16, phase_timestep=800, phase_bias=10.0)
+"""For VideoCrafter2 and the others with its denoiser (Video-Infinity, section 5.1)."""
 
 
 class TextToVideoModel:
@@ -139,6 +142,29 @@ class TextToVideoModel:
         # Put in order by whoever copies it to the host.
         rgb: torch.Tensor = (pictures.float() * 0.5 + 0.5).permute(0, 2, 3, 1)
         return rgb
+
+
+def limits_at_full_size(files: ModelFiles, *, step_count: int, guidance_scale: float) -> ModelLimits:
+    """What the published models of this family take: the size and length they were trained on, and `SCOPE`."""
+    return ModelLimits(
+        name=files.card.name,
+        default_width=files.card.width,
+        default_height=files.card.height,
+        min_width=64,
+        max_width=1024,
+        min_height=64,
+        max_height=1024,
+        size_multiple=64,
+        default_frame_count=64,
+        max_frame_count=65_536,
+        trained_frame_count=files.card.frame_count,
+        default_frame_rate=(files.card.frame_rate, 1),
+        default_step_count=step_count,
+        default_guidance_scale=guidance_scale,
+        default_solver=Solver.DPM_SOLVER_PP_2M,
+        default_scope=SCOPE,
+        max_prompt_chars=2000,
+    )
 
 
 def find_temporal_sites(unet: nn.Module) -> TemporalSites:

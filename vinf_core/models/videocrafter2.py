@@ -14,13 +14,10 @@ from vinf_core.models.adapter import VideoModel
 from vinf_core.models.latent_scale import LatentScale
 from vinf_core.models.loading import load_component
 from vinf_core.models.locate import ModelFiles
-from vinf_core.models.text_to_video import TextToVideoModel
-from vinf_core.types import ModelLimits, Solver, TemporalScope
+from vinf_core.models.text_to_video import TextToVideoModel, limits_at_full_size
+from vinf_core.types import ModelLimits
 
 PUBLISHED_CLASS = "UNet3DVideoCrafterConditionModel"
-
-SCOPE = TemporalScope(local_window_frames=16, global_frames=16, phase_timestep=800, phase_bias=10.0)
-"""Video-Infinity, section 5.1."""
 
 
 class VideoCrafterUNet(UNet3DConditionModel):
@@ -95,23 +92,5 @@ def load(files: ModelFiles, options: Mapping[str, str], *, device: torch.device,
 
 
 def limits(files: ModelFiles) -> ModelLimits:
-    """Size and length it was trained on; steps, guidance and scope of Video-Infinity's examples."""
-    return ModelLimits(
-        name=files.card.name,
-        default_width=files.card.width,
-        default_height=files.card.height,
-        min_width=64,
-        max_width=1024,
-        min_height=64,
-        max_height=1024,
-        size_multiple=64,
-        default_frame_count=64,
-        max_frame_count=65_536,
-        trained_frame_count=files.card.frame_count,
-        default_frame_rate=(files.card.frame_rate, 1),
-        default_step_count=30,
-        default_guidance_scale=12.0,
-        default_solver=Solver.DPM_SOLVER_PP_2M,
-        default_scope=SCOPE,
-        max_prompt_chars=2000,
-    )
+    """Steps and guidance are those of Video-Infinity's examples."""
+    return limits_at_full_size(files, step_count=30, guidance_scale=12.0)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 import torch
 
+from tests.support.front import WAIT, linked
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
 from vinf_core.diffusion.checkpoint import Checkpoint
 from vinf_core.errors import CheckpointError
 from vinf_server.rank.checkpoints import LinkCheckpoints
 from vinf_server.rank.frames import SLICE_BYTES, DeliveryError
-from vinf_server.rank.link import Link
 
 pytestmark = pytest.mark.fast
-
-WAIT = 20.0
 
 
 class Front(pb_grpc.EngineLinkServiceServicer):
@@ -52,14 +49,9 @@ class Front(pb_grpc.EngineLinkServiceServicer):
 
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[tuple[Front, LinkCheckpoints]]:
-    server = grpc.server(ThreadPoolExecutor(2))
     servicer = Front()
-    pb_grpc.add_EngineLinkServiceServicer_to_server(servicer, server)
-    address = f"unix:{tmp_path}/link"
-    server.add_insecure_port(address)
-    server.start()
-    yield servicer, LinkCheckpoints(Link(address, epoch=7), 1, "g")
-    server.stop(None).wait()
+    with linked(servicer, tmp_path) as link:
+        yield servicer, LinkCheckpoints(link, 1, "g")
 
 
 def checkpoint(frames: int, size: int = 2) -> Checkpoint:

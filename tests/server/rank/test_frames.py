@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
+from tests.support.front import WAIT, linked
 from tests.support.lending import Lender
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
@@ -18,9 +18,6 @@ from vinf_server.rank.frames import SLICE_BYTES, DeliveryError, FrameSender
 from vinf_server.rank.link import Link
 
 pytestmark = pytest.mark.fast
-
-WAIT = 30.0
-"""Seconds for what takes milliseconds."""
 
 
 def deliver(sender: FrameSender) -> None:
@@ -51,14 +48,9 @@ class Front(pb_grpc.EngineLinkServiceServicer):
 
 @pytest.fixture
 def front(tmp_path: Path) -> Iterator[tuple[Front, Link]]:
-    server = grpc.server(ThreadPoolExecutor(2))
     servicer = Front()
-    pb_grpc.add_EngineLinkServiceServicer_to_server(servicer, server)
-    address = f"unix:{tmp_path}/link"
-    server.add_insecure_port(address)
-    server.start()
-    yield servicer, Link(address, epoch=7)
-    server.stop(None).wait()
+    with linked(servicer, tmp_path) as link:
+        yield servicer, link
 
 
 def test_frames_arrive_in_slices_and_are_declared_complete(front: tuple[Front, Link]) -> None:

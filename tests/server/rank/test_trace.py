@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import grpc
 import pytest
 
+from tests.support.front import WAIT, KeepingFront, linked
 from vinf.engine.v1 import engine_link_service_pb2 as pb
-from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
 from vinf_core.recorder import Lane, Recorder, Span
 from vinf_server.rank import trace
 from vinf_server.rank.link import Link
@@ -20,40 +17,13 @@ from vinf_server.rank.trace import LinkTrace
 
 pytestmark = pytest.mark.fast
 
-WAIT = 20.0
-
-
-class Front(pb_grpc.EngineLinkServiceServicer):
-    """Keeps what came."""
-
-    def __init__(self) -> None:
-        self.requests: list[pb.SendTraceRequest] = []
-        self.came = threading.Event()
-        self.answers = threading.Event()
-        self.answers.set()
-        self.refuse = False
-
-    def SendTrace(self, request: pb.SendTraceRequest, context: grpc.ServicerContext) -> pb.SendTraceResponse:
-        assert dict(context.invocation_metadata())["vinf-epoch"] == "7"
-        self.requests.append(request)
-        self.came.set()
-        if self.refuse:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "an older epoch")
-        self.answers.wait(WAIT)
-        return pb.SendTraceResponse()
-
 
 @pytest.fixture
-def front(tmp_path: Path) -> Iterator[tuple[Front, Link]]:
-    server = grpc.server(ThreadPoolExecutor(2))
-    servicer = Front()
-    pb_grpc.add_EngineLinkServiceServicer_to_server(servicer, server)
-    address = f"unix:{tmp_path}/link"
-    server.add_insecure_port(address)
-    server.start()
-    yield servicer, Link(address, epoch=7)
-    servicer.answers.set()
-    server.stop(None).wait()
+def front(tmp_path: Path) -> Iterator[tuple[KeepingFront, Link]]:
+    servicer = KeepingFront()
+    with linked(servicer, tmp_path) as link:
+        yield servicer, link
+        servicer.answers.set()
 
 
 def recorder_with(count: int) -> Recorder:
@@ -64,7 +34,9 @@ def recorder_with(count: int) -> Recorder:
     return recorder
 
 
-def test_everything_has_arrived_when_it_is_closed(front: tuple[Front, Link], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_has_arrived_when_it_is_closed(
+    front: tuple[KeepingFront, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
     servicer, link = front
     monkeypatch.setattr(trace, "BATCH_SPANS", 4)
     before = time.time_ns()
@@ -80,7 +52,9 @@ def test_everything_has_arrived_when_it_is_closed(front: tuple[Front, Link], mon
     assert (span.start_frame_index, span.frame_count) == (4, 4)
 
 
-def test_spans_leave_while_the_generation_is_made(front: tuple[Front, Link], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_leave_while_the_generation_is_made(
+    front: tuple[KeepingFront, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
     servicer, link = front
     monkeypatch.setattr(trace, "PERIOD_SECONDS", 0.01)
     sink = LinkTrace(link, 0, "g", recorder_with(1))
@@ -89,7 +63,7 @@ def test_spans_leave_while_the_generation_is_made(front: tuple[Front, Link], mon
 
 
 def test_a_front_that_does_not_answer_holds_nobody_up(
-    front: tuple[Front, Link], monkeypatch: pytest.MonkeyPatch
+    front: tuple[KeepingFront, Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     servicer, link = front
     monkeypatch.setattr(trace, "CLOSE_SECONDS", 0.05)
@@ -102,7 +76,9 @@ def test_a_front_that_does_not_answer_holds_nobody_up(
     assert time.monotonic() - began < WAIT / 2
 
 
-def test_what_is_refused_is_lost_with_one_line(front: tuple[Front, Link], caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_refused_is_lost_with_one_line(
+    front: tuple[KeepingFront, Link], caplog: pytest.LogCaptureFixture
+) -> None:
     servicer, link = front
     servicer.refuse = True
     LinkTrace(link, 0, "g", recorder_with(1)).close()

@@ -17,12 +17,8 @@ from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.generations.generation import CANCELLING, RUNNING, SERVER_RESTARTED, Failure, Generation
-from vinf_server.front.generations.generations import (
-    CONSUMER_SLOW,
-    DISK_FULL,
-    MAX_IDLE_LOSSES,
-    Generations,
-)
+from vinf_server.front.generations.generations import CONSUMER_SLOW, Generations
+from vinf_server.front.generations.work import DISK_FULL, MAX_IDLE_LOSSES
 
 _log = logging.getLogger(__name__)
 

@@ -184,7 +184,8 @@ def test_case_41_a_frame_above_four_mebibytes_reaches_a_client_with_the_usual_li
             generation = server.generations.get(generation_id)
             # Larger than any model here allows: the delivery looks at the specification only.
             generation.resolved_spec.width, generation.resolved_spec.height = 1920, 1088
-            generation.frames = server.generations._spool.file("large", frame_count=1, frame_size=1920 * 1088 * 3)
+            spool = server.generations._maker._spool
+            generation.frames = spool.file("large", frame_count=1, frame_size=1920 * 1088 * 3)
             await make_frames(server, generation_id, 0)
             server.generations.succeed(generation)
             expected = frame_bytes(1, 0, 1920 * 1088 * 3)

@@ -1,0 +1,133 @@
+"""`vinf bench capacity`: how long a video a GPU's memory allows at a model's native size, counted without the GPU.
+
+A rank measures at its start what two passes of the denoiser and a decoded slice hold, and admits what the line through
+them allows. Here the same passes run on the meta device and their tensors are counted (`benchmarks.allocations`); the
+line and the rule are the engine's own.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.allocations import count_peak
+from benchmarks.full_size import FULL_SIZE
+from benchmarks.report import Report, Value, say
+from benchmarks.settings import CapacitySettings
+from vinf_core.distributed.exchange import Exchange, FramePlan, UnderWay
+from vinf_core.distributed.topology import Topology
+from vinf_core.engine.generator import Generator
+from vinf_core.engine.memory import MemoryModel
+from vinf_core.engine.probe import PROBE_FRAMES, USABLE_SHARE
+from vinf_core.events import StageClock
+from vinf_core.models.adapter import VideoModel
+from vinf_core.types import ModelLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What one rank of a group holds, in bytes."""
+
+    weights_bytes: int
+    memory: MemoryModel
+    """As the rank would measure it; its budget is 0."""
+
+
+class SilentExchange(Exchange):
+    """Takes the memory that an exchange takes, and sends nothing."""
+
+    def begin(self, own: torch.Tensor, plan: FramePlan) -> UnderWay:
+        """Make what is sent and the buffers that it comes in."""
+        sent = [own.index_select(1, self._index(frames)) for _, frames in plan.sends]
+        before: list[torch.Tensor] = []
+        after: list[torch.Tensor] = []
+        for peer, count in plan.receives:
+            buffer = own.new_empty((own.shape[0], count, *own.shape[2:]))
+            (before if peer < self._topology.rank else after).append(buffer)
+        return UnderWay(self._clock, [_Done()], sent, before, after)  # type: ignore[list-item]
+
+
+class _Done:
+    def wait(self) -> bool:
+        return True
+
+
+def count(model: VideoModel, ranks: int, *, lengths: tuple[int, int] = (PROBE_FRAMES // 2, PROBE_FRAMES)) -> Counted:
+    """Count what a rank in the middle of ``ranks`` holds; the model's own modules are changed.
+
+    Args:
+        model: on the meta device to count a GPU's memory, on a CPU to count a CPU's.
+        ranks: in the group.
+        lengths: frames of the two passes; those of a device that is fast enough.
+    """
+    topology = Topology(rank=ranks // 2, world_size=ranks, device=model.device)
+    clock = StageClock(torch.device("cpu"))
+    exchange = SilentExchange(topology, None, clock) if ranks > 1 else Exchange(topology, None, clock)
+    generator = Generator(model, topology, exchange, clock)
+    held = _tensors(model)
+    # Only tensor cores compute in an order of their own.
+    peak_of = partial(count_peak, held=held, workspaces=model.dtype.itemsize < 4)
+    weights = peak_of(lambda: None)
+    memory = MemoryModel.fitted(
+        lengths=lengths,
+        peaks=(peak_of(partial(generator.probe, lengths[0])), peak_of(partial(generator.probe, lengths[1]))),
+        idle_bytes=weights,
+        decode_peak=peak_of(generator.probe_decode),
+        pixels=_pixels(model.limits),
+        budget_bytes=0,
+        largest_clip_share=1 / ranks,
+    )
+    return Counted(weights, memory)
+
+
+def longest_video(memory: MemoryModel, limits: ModelLimits, budget_bytes: int) -> int:
+    """The most frames that a server with equal ranks admits at the model's size and scope; 0: not even one."""
+    pixels, scope = _pixels(limits), limits.default_scope
+
+    def needed(frame_count: int) -> int:
+        clip = math.ceil(frame_count * memory.largest_clip_share)
+        context = min(frame_count - clip, scope.local_window_frames + scope.global_frames)
+        return max(memory.denoise_bytes(clip, pixels, context_frames=context), memory.decode_bytes(pixels))
+
+    return bisect_right(range(1, limits.max_frame_count + 1), budget_bytes, key=needed)
+
+
+def run(settings: CapacitySettings) -> list[Report]:
+    """A table for each model, a row for each number of ranks."""
+    dtype = getattr(torch, settings.dtype)
+    report = Report(title=f"longest video at native size, in frames, {settings.dtype}, by the memory of each GPU")
+    for name in settings.models:
+        for ranks in settings.ranks:
+            say(f"{name} on {ranks} ranks")
+            model = FULL_SIZE[name].outline(dtype)
+            counted, limits = count(model, ranks), model.limits
+            pixels = _pixels(limits)
+            row: dict[str, Value] = {
+                "model": name,
+                "size": f"{limits.default_width} × {limits.default_height}",
+                "ranks": ranks,
+                "weights GB": counted.weights_bytes / 1e9,
+                "fixed GB": counted.memory.fixed_bytes / 1e9,
+                "MB a frame": counted.memory.bytes_per_frame_pixel * pixels / 1e6,
+                "decoding GB": counted.memory.decode_bytes(pixels) / 1e9,
+            }
+            for size in settings.gigabytes:
+                row[f"{size} GB"] = longest_video(counted.memory, limits, int(USABLE_SHARE * size * 1e9))
+            report.rows.append(row)
+    report.notes.append(f"a rank may use {USABLE_SHARE:.0%} of its GPU; no video is longer than a model's limit")
+    return [report]
+
+
+def _tensors(model: VideoModel) -> list[torch.Tensor]:
+    parts: list[Any] = [part for part in vars(model).values() if isinstance(part, nn.Module)]
+    return [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+
+
+def _pixels(limits: ModelLimits) -> int:
+    return limits.default_width * limits.default_height
