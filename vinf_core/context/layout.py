@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -41,10 +43,8 @@ class Layout:
     rank: int
     phases: tuple[Phase, ...]
     """One, or the global one and the local one."""
-    dtype: torch.dtype
-    """Of the masks."""
-    device: torch.device | str
-    """Of the masks."""
+    plan_phase: Callable[..., AttentionPlan]
+    """`AttentionPlan.build`, with all but the phase and the global frames given."""
 
     @classmethod
     def build(
@@ -77,7 +77,8 @@ class Layout:
         phases = tuple(
             Phase(favours_global, favoured_only) for favours_global in ((True, False) if scope.phase_bias else (True,))
         )
-        plans = [AttentionPlan.build(clips, rank, scenes, scope, phase, dtype=dtype, device=device) for phase in phases]
+        plan_phase = partial(AttentionPlan.build, clips, rank, scenes, scope, dtype=dtype, device=device)
+        plans = [plan_phase(phase) for phase in phases]
         needs = tuple(halo_frames(clip, scenes, CONVOLUTION_REACH) for clip in clips)
         return cls(
             clips=clips,
@@ -91,23 +92,10 @@ class Layout:
             convolution_plan=FramePlan.build(clips, needs, rank),
             rank=rank,
             phases=phases,
-            dtype=dtype,
-            device=device,
+            plan_phase=plan_phase,
         )
 
     def with_global_frames(self, global_frames: GlobalFrames) -> Layout:
         """Plan the attention anew, with other global frames; every rank does it with the same ones, between steps."""
-        plans = [
-            AttentionPlan.build(
-                self.clips,
-                self.rank,
-                self.scenes,
-                self.scope,
-                phase,
-                dtype=self.dtype,
-                device=self.device,
-                global_frames=global_frames,
-            )
-            for phase in self.phases
-        ]
+        plans = [self.plan_phase(phase, global_frames=global_frames) for phase in self.phases]
         return replace(self, global_frames=global_frames, global_phase=plans[0], local_phase=plans[-1])
