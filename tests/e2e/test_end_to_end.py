@@ -197,7 +197,6 @@ def test_bad_input_through_the_command(two_ranks: Server, tmp_path: Path) -> Non
         ((PROMPT, "--width", "50", "--height", "9999"), ("width", "50", "16", "height", "9999")),
         ((PROMPT, "--guidance", "nan"), ("guidance", "nan")),
         ((PROMPT, "--window", "3"), ("window", "3", "even")),
-        ((PROMPT, "--initial-noise", "pink"), ("--initial-noise", "'pink'", "independent, freenoise")),
         ((PROMPT, "--global-choice", "key-frames", "--global-frames", "0"), ("--global-choice", "global_frames is 0")),
     ]
     for arguments, words in cases:
