@@ -18,6 +18,8 @@ from vinf_client._types import (
     GenerationSpec,
     GenerationStage,
     GenerationState,
+    GlobalChoice,
+    InitialNoise,
     Limits,
     Model,
     Preview,
@@ -47,6 +49,19 @@ _STAGES = {
 }
 _SOLVERS = {pb.SOLVER_DDIM: Solver.DDIM, pb.SOLVER_DPM_SOLVER_PP_2M: Solver.DPM_PP}
 SOLVER_NUMBERS = {solver: number for number, solver in _SOLVERS.items()}
+# A server that leaves these out is older than they are, and knows the first kind only.
+_NOISES = {
+    pb.INITIAL_NOISE_UNSPECIFIED: InitialNoise.INDEPENDENT,
+    pb.INITIAL_NOISE_INDEPENDENT: InitialNoise.INDEPENDENT,
+    pb.INITIAL_NOISE_FREENOISE: InitialNoise.FREENOISE,
+}
+NOISE_NUMBERS = {noise: number for number, noise in _NOISES.items()}
+_CHOICES = {
+    pb.GLOBAL_CHOICE_UNSPECIFIED: GlobalChoice.EVEN,
+    pb.GLOBAL_CHOICE_EVEN: GlobalChoice.EVEN,
+    pb.GLOBAL_CHOICE_KEY_FRAMES: GlobalChoice.KEY_FRAMES,
+}
+CHOICE_NUMBERS = {choice: number for number, choice in _CHOICES.items()}
 STATE_NUMBERS = {state: number for number, state in _STATES.items()}
 
 
@@ -166,6 +181,8 @@ def _scope(message: pb.TemporalScope) -> TemporalScope:
         phase_timestep=message.phase_timestep,
         phase_bias=message.phase_bias,
         global_across_cuts=message.global_across_cuts,
+        initial_noise=_NOISES.get(message.initial_noise, InitialNoise.UNKNOWN),
+        global_choice=_CHOICES.get(message.global_choice, GlobalChoice.UNKNOWN),
     )
 
 

@@ -55,6 +55,8 @@ ARGUMENTS = {
     "spec.temporal_scope.phase_timestep": "phase_timestep",
     "spec.temporal_scope.phase_bias": "phase_bias",
     "spec.temporal_scope.global_across_cuts": "global_across_cuts",
+    "spec.temporal_scope.initial_noise": "initial_noise",
+    "spec.temporal_scope.global_choice": "global_choice",
     "spec.prompt_segments": "segments",
     "lease_duration": "lease",
     "preview_interval_steps": "preview_every",

@@ -6,15 +6,15 @@ else is the server's to judge (`ServerInfo` has its limits); what is checked her
 
 import math
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypedDict
 
 from vinf.v1 import generation_pb2 as pb
-from vinf_client._convert import SOLVER_NUMBERS
+from vinf_client._convert import CHOICE_NUMBERS, NOISE_NUMBERS, SOLVER_NUMBERS
 from vinf_client._errors import Violation
-from vinf_client._types import Model, PromptSegment, ServerInfo, Solver, TemporalScope
+from vinf_client._types import GlobalChoice, InitialNoise, Model, PromptSegment, ServerInfo, Solver, TemporalScope
 
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
@@ -43,6 +43,8 @@ class SpecOptions(TypedDict, total=False):
     phase_timestep: int | None  # above it the global frames are favoured, below it the window
     phase_bias: float | None
     global_across_cuts: bool | None  # whether that sample is the whole video's also when it is cut into scenes
+    initial_noise: str | None  # "independent" or "freenoise"
+    global_choice: str | None  # "even" or "key-frames"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +68,15 @@ class SpecArguments:
     phase_timestep: int | None = None
     phase_bias: float | None = None
     global_across_cuts: bool | None = None
+    initial_noise: str | None = None
+    global_choice: str | None = None
 
     @property
     def customises_scope(self) -> bool:
-        """Whether any number of the temporal scope is the caller's."""
+        """Whether any part of the temporal scope is the caller's."""
         numbers = (self.window, self.global_frames, self.phase_timestep, self.phase_bias)
-        return any(value is not None for value in (*numbers, self.global_across_cuts))
+        kinds = (self.global_across_cuts, self.initial_noise, self.global_choice)
+        return any(value is not None for value in (*numbers, *kinds))
 
 
 def check(arguments: SpecArguments, info: ServerInfo | None = None) -> list[Violation]:
@@ -87,12 +92,14 @@ def check(arguments: SpecArguments, info: ServerInfo | None = None) -> list[Viol
         *_check_whole("spec.seed", arguments.seed, 0, _INT64),
         *_check_guidance(arguments.guidance, info),
         *_check_rate(arguments.fps),
-        *_check_solver(arguments.solver),
+        *_check_name("spec.solver", arguments.solver, SOLVER_NUMBERS),
         *_check_whole("spec.temporal_scope.local_window_frames", arguments.window, 0, _INT32),
         *_check_whole("spec.temporal_scope.global_frames", arguments.global_frames, 0, _INT32),
         *_check_whole("spec.temporal_scope.phase_timestep", arguments.phase_timestep, 0, _INT32),
         *_check_bias(arguments.phase_bias),
         *_check_flag("spec.temporal_scope.global_across_cuts", arguments.global_across_cuts),
+        *_check_name("spec.temporal_scope.initial_noise", arguments.initial_noise, NOISE_NUMBERS),
+        *_check_name("spec.temporal_scope.global_choice", arguments.global_choice, CHOICE_NUMBERS),
         *_check_segments(arguments.segments, model),
     ]
 
@@ -149,6 +156,11 @@ def _write_scope(message: pb.TemporalScope, arguments: SpecArguments, default: T
     message.phase_bias = default.phase_bias if arguments.phase_bias is None else arguments.phase_bias
     across = arguments.global_across_cuts
     message.global_across_cuts = default.global_across_cuts if across is None else across
+    noise = default.initial_noise if arguments.initial_noise is None else InitialNoise(arguments.initial_noise)
+    choice = default.global_choice if arguments.global_choice is None else GlobalChoice(arguments.global_choice)
+    # A kind that only a newer server knows cannot be told.
+    message.initial_noise = NOISE_NUMBERS.get(noise, pb.INITIAL_NOISE_UNSPECIFIED)
+    message.global_choice = CHOICE_NUMBERS.get(choice, pb.GLOBAL_CHOICE_UNSPECIFIED)
 
 
 def _either(value: int | None, default: int) -> int:
@@ -276,11 +288,10 @@ def _check_rate(value: float | Fraction | str | None) -> list[Violation]:
     ]
 
 
-def _check_solver(value: str | None) -> list[Violation]:
-    names = [solver.value for solver in SOLVER_NUMBERS]
+def _check_name(path: str, value: str | None, names: Iterable[str]) -> list[Violation]:
     if value is None or value in names:
         return []
-    return [Violation("spec.solver", f"{value!r} is not allowed; allowed: {', '.join(names)}")]
+    return [Violation(path, f"{value!r} is not allowed; allowed: {', '.join(names)}")]
 
 
 def _is_number(value: object) -> bool:

@@ -43,6 +43,22 @@ class Solver(StrEnum):
     DPM_PP = "dpm++"
 
 
+class InitialNoise(StrEnum):
+    """What the frames of a video start from."""
+
+    UNKNOWN = "unknown"
+    INDEPENDENT = "independent"
+    FREENOISE = "freenoise"
+
+
+class GlobalChoice(StrEnum):
+    """How the global frames are chosen."""
+
+    UNKNOWN = "unknown"
+    EVEN = "even"
+    KEY_FRAMES = "key-frames"
+
+
 @dataclass(frozen=True, slots=True)
 class TemporalScope:
     """What a frame sees of the other frames: a local window and a sample of the whole video."""
@@ -52,6 +68,8 @@ class TemporalScope:
     phase_timestep: int
     phase_bias: float
     global_across_cuts: bool = False  # whether the sample is the whole video's also when it is cut into scenes
+    initial_noise: InitialNoise = InitialNoise.INDEPENDENT
+    global_choice: GlobalChoice = GlobalChoice.EVEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from vinf_client import (
     ClientClosedError,
     GenerationNotFoundError,
     GenerationState,
+    GlobalChoice,
+    InitialNoise,
     InvalidRequestError,
     QueueFullError,
     ServerDrainingError,
@@ -74,8 +76,40 @@ def test_rates(client, server, fps, num, den):
 def test_a_custom_scope_keeps_the_models_other_numbers(client, server):
     client.submit("a red ball", global_frames=0)
     assert server.creates[0].spec.temporal_scope == pb.TemporalScope(
-        mode=pb.TEMPORAL_SCOPE_MODE_CUSTOM, local_window_frames=16, global_frames=0, phase_timestep=500, phase_bias=1.5
+        mode=pb.TEMPORAL_SCOPE_MODE_CUSTOM,
+        local_window_frames=16,
+        global_frames=0,
+        phase_timestep=500,
+        phase_bias=1.5,
+        initial_noise=pb.INITIAL_NOISE_INDEPENDENT,
+        global_choice=pb.GLOBAL_CHOICE_EVEN,
     )
+
+
+def test_noise_and_choice_make_the_scope_a_custom_one(client, server):
+    client.submit("a red ball", initial_noise="freenoise", global_choice=GlobalChoice.KEY_FRAMES)
+    scope = server.creates[0].spec.temporal_scope
+    assert (scope.mode, scope.local_window_frames, scope.global_frames) == (pb.TEMPORAL_SCOPE_MODE_CUSTOM, 16, 8)
+    assert (scope.initial_noise, scope.global_choice) == (pb.INITIAL_NOISE_FREENOISE, pb.GLOBAL_CHOICE_KEY_FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("number", "noise", "choice"),
+    [
+        (0, InitialNoise.INDEPENDENT, GlobalChoice.EVEN),  # an older server
+        (1, InitialNoise.INDEPENDENT, GlobalChoice.EVEN),
+        (2, InitialNoise.FREENOISE, GlobalChoice.KEY_FRAMES),
+        (9, InitialNoise.UNKNOWN, GlobalChoice.UNKNOWN),  # a newer one
+    ],
+)
+def test_a_models_noise_and_choice(client, server, number, noise, choice):
+    server.info.models[0].default_temporal_scope.initial_noise = number
+    server.info.models[0].default_temporal_scope.global_choice = number
+    scope = client.info().models[0].default_temporal_scope
+    assert (scope.initial_noise, scope.global_choice) == (noise, choice)
+    client.submit("a red ball", window=4)
+    sent = server.creates[0].spec.temporal_scope
+    assert (sent.initial_noise, sent.global_choice) == ((number or 1,) * 2 if number < 9 else (0, 0))
 
 
 def test_a_custom_scope_waits_for_the_ranks(client, server):
@@ -113,6 +147,9 @@ def test_explicit_zeros_and_negatives_are_refused(client, server, name, value):
         ("fps", float("inf")),
         ("fps", 241),
         ("solver", "euler"),
+        ("initial_noise", "unknown"),
+        ("initial_noise", ""),
+        ("global_choice", "key_frames"),
         ("window", -1),
         ("phase_bias", float("inf")),
         ("model", "\udcff"),

@@ -100,6 +100,8 @@ def test_globals_across_cuts_make_the_scope_a_custom_one(client, server):
         phase_timestep=500,
         phase_bias=1.5,
         global_across_cuts=True,
+        initial_noise=pb.INITIAL_NOISE_INDEPENDENT,
+        global_choice=pb.GLOBAL_CHOICE_EVEN,
     )
     with pytest.raises(InvalidRequestError, match="global_across_cuts: must be True or False, got 1"):
         client.submit("a red ball", global_across_cuts=1)

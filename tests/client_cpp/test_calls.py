@@ -47,6 +47,19 @@ def test_the_same_request_id_is_the_same_generation(front, drive_once):
     assert reused.status == "ALREADY_EXISTS reason=REQUEST_ID_REUSED"
 
 
+def test_what_a_frame_sees(front, drive_once):
+    def scope(**wanted):
+        return drive_once("create", "--detached", server=front.address, prompt="a red circle", **wanted)
+
+    assert scope(global_frames=4, initial_noise=2, global_choice=2).one("scope") == "globals=4 noise=2 choice=2"
+    assert scope(global_frames=0).one("scope") == "globals=0 noise=1 choice=1"
+    refused = scope(global_frames=0, initial_noise=3, global_choice=2).all("violation")
+    assert {text.partition(":")[0] for text in refused} == {
+        "spec.temporal_scope.initial_noise",
+        "spec.temporal_scope.global_choice",
+    }
+
+
 def test_the_servers_models(front, drive_once):
     assert drive_once("info", server=front.address).one("model") == "scripted 64"
 

@@ -107,6 +107,30 @@ def test_blocks_in_the_middle_of_a_clip_share_their_masks() -> None:
         assert held(32_768, window) <= blocks.KEPT_BYTES
 
 
+@pytest.mark.parametrize("phase", [LOCAL, GLOBAL], ids=["local", "global"])
+def test_any_frames_can_be_global_ones(phase: Phase) -> None:
+    """Also neighbours of one another, the first one and the last one; of two scenes different ones."""
+    scope = TemporalScope(local_window_frames=6, global_frames=4, phase_timestep=1, phase_bias=3.0)
+    scenes, chosen = (range(130), range(130, 250)), ((0, 63, 64, 129), (131, 132, 249))
+    for rank, clip in enumerate(clips_of([101, 48, 101])):
+        layout = Layout.build(clips_of([101, 48, 101]), rank, scope, scenes=scenes).with_global_frames(chosen)
+        logits = seen(layout.global_phase if phase.favours_global else layout.local_phase, 250)
+        for frame, row in zip(clip.frames, logits, strict=True):
+            scene = scenes[frame >= 130]
+            expected = scope_mask(
+                range(frame, frame + 1), torch.arange(250), scope, torch.tensor(chosen[frame >= 130]), phase, scene
+            )
+            assert torch.equal(row, expected[0])
+
+
+def test_irregular_global_frames_take_hardly_more_memory() -> None:
+    scope = TemporalScope(local_window_frames=16, global_frames=256, phase_timestep=1, phase_bias=3.0)
+    layout = Layout.build(clips_of([32_768]), 0, scope)
+    chosen = tuple(128 * index + 37 * index % 128 for index in range(256))
+    assert kept_bytes(layout.with_global_frames((chosen,)).local_phase) <= blocks.KEPT_BYTES
+    assert layout.with_global_frames((chosen,)).local_phase.frames.frames == tuple(range(32_768))
+
+
 def test_scores_grow_with_the_clip_and_not_with_its_square() -> None:
     def scores(frames: int) -> int:
         plan = Layout.build(clips_of([frames]), 0, SCOPE).local_phase

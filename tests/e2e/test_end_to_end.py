@@ -21,6 +21,18 @@ pytestmark = pytest.mark.process
 
 PROMPT = "a red ball bouncing over the sea"
 FRAMES = ("--frames", "47", "--seed", "7", "--steps", "6")
+OPTIONS = (
+    "--frames",
+    "24",
+    "--seed",
+    "7",
+    "--steps",
+    "4",
+    "--initial-noise",
+    "freenoise",
+    "--global-choice",
+    "key-frames",
+)
 
 
 def wait_for_step(handle: GenerationHandle, step: int) -> None:
@@ -74,6 +86,7 @@ def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(three_ran
     (tmp_path / "one").mkdir()
     with Server(tmp_path / "one", "--ranks", "1") as one:
         one.vinf("generate", PROMPT, *FRAMES, "-o", str(tmp_path / "one.npy"))
+        one.vinf("generate", PROMPT, *OPTIONS, "-o", str(tmp_path / "one_options.npy"))
 
     three = three_ranks
     three.vinf("generate", PROMPT, "--frames", "5", "--seed", "1", "--steps", "2", "-o", str(tmp_path / "first"))
@@ -84,11 +97,14 @@ def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(three_ran
         with pytest.raises(GenerationCancelledError):
             handle.wait(timeout=60)
         assert handle.progress.completed_step_count < 100
+    three.vinf("generate", PROMPT, *OPTIONS, "-o", str(tmp_path / "three_options.npy"))
     three.vinf("generate", PROMPT, *FRAMES, "-o", str(tmp_path / "three.npy"))
-    metrics = scrape(three, credited_frames=5 + 47)
+    metrics = scrape(three, credited_frames=5 + 24 + 47)
 
     a, b = np.load(tmp_path / "one.npy").astype(int), np.load(tmp_path / "three.npy").astype(int)
     assert a.shape == b.shape == (47, 64, 64, 3)
+    assert abs(a - b).max() <= 2, f"1 and 3 ranks differ by {abs(a - b).max()} of 255, expected at most 2"
+    a, b = (np.load(tmp_path / f"{name}_options.npy").astype(int) for name in ("one", "three"))
     assert abs(a - b).max() <= 2, f"1 and 3 ranks differ by {abs(a - b).max()} of 255, expected at most 2"
     assert 'vinf_generations_finished_total{finished_reason="cancelled",model_name="sprites"} 1.0' in metrics
     busy = {line.split("stage=")[1][1:].split('"')[0] for line in metrics.splitlines() if "busy_seconds_total{" in line}
@@ -96,8 +112,11 @@ def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(three_ran
 
 
 def test_a_killed_rank_costs_time_and_no_bit(two_ranks: Server) -> None:
-    """Killed in the middle of denoising, the ranks go on from a checkpoint; a reader notices nothing but the wait."""
-    wanted = {"frames": 24, "seed": 2, "steps": 16}
+    """Killed in the middle of denoising, the ranks go on from a checkpoint; a reader notices nothing but the wait.
+
+    Which frames are global ones was chosen before, and stands in the checkpoint, too.
+    """
+    wanted = {"frames": 24, "seed": 2, "steps": 16, "global_choice": "key-frames"}
     server, resumes = two_ranks, 'vinf_generation_resumes_total{model_name="sprites"}'
     resumed_before = counter(server, resumes)
     with Client(server.address) as client:
@@ -178,6 +197,7 @@ def test_bad_input_through_the_command(two_ranks: Server, tmp_path: Path) -> Non
         ((PROMPT, "--width", "50", "--height", "9999"), ("width", "50", "16", "height", "9999")),
         ((PROMPT, "--guidance", "nan"), ("guidance", "nan")),
         ((PROMPT, "--window", "3"), ("window", "3", "even")),
+        ((PROMPT, "--global-choice", "key-frames", "--global-frames", "0"), ("--global-choice", "global_frames is 0")),
     ]
     for arguments, words in cases:
         done = two_ranks.vinf("generate", *arguments, "-o", out, expect=None)

@@ -1,13 +1,15 @@
-"""Everything about one generation that does not change from step to step: clips, plans and masks."""
+"""What the steps of one generation have in common: clips, plans and masks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from vinf_core.context.blocks import AttentionPlan
-from vinf_core.context.pieces import Piece, halo_frames, pieces_of
+from vinf_core.context.pieces import GlobalFrames, Piece, even_global_frames, halo_frames, pieces_of
 from vinf_core.context.scope import Phase
 from vinf_core.distributed.exchange import FramePlan
 from vinf_core.types import Clip, TemporalScope
@@ -21,7 +23,7 @@ NEGLIGIBLE_BIAS = 8.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """One rank's view of a generation; built once and read by every temporal module."""
+    """One rank's view of a generation, read by every temporal module."""
 
     clips: tuple[Clip, ...]
     clip: Clip
@@ -31,11 +33,18 @@ class Layout:
     pieces: tuple[Piece, ...]
     """This rank's clip, cut where the video is cut."""
     scope: TemporalScope
+    global_frames: GlobalFrames
+    """Of every scene."""
     global_phase: AttentionPlan
     """For timesteps above the phase timestep."""
     local_phase: AttentionPlan
     """For the other timesteps."""
     convolution_plan: FramePlan
+    rank: int
+    phases: tuple[Phase, ...]
+    """One, or the global one and the local one."""
+    plan_phase: Callable[..., AttentionPlan]
+    """`AttentionPlan.build`, with all but the phase and the global frames given."""
 
     @classmethod
     def build(
@@ -65,10 +74,11 @@ class Layout:
         scenes = scenes or (range(clips[-1].stop),)
         favoured_only = skip_negligible and scope.phase_bias >= NEGLIGIBLE_BIAS and scope.global_frames > 0
         # Without a bias the phases do not differ: one plan serves both.
-        phases = [
+        phases = tuple(
             Phase(favours_global, favoured_only) for favours_global in ((True, False) if scope.phase_bias else (True,))
-        ]
-        plans = [AttentionPlan.build(clips, rank, scenes, scope, phase, dtype=dtype, device=device) for phase in phases]
+        )
+        plan_phase = partial(AttentionPlan.build, clips, rank, scenes, scope, dtype=dtype, device=device)
+        plans = [plan_phase(phase) for phase in phases]
         needs = tuple(halo_frames(clip, scenes, CONVOLUTION_REACH) for clip in clips)
         return cls(
             clips=clips,
@@ -76,7 +86,16 @@ class Layout:
             scenes=scenes,
             pieces=pieces_of(clips[rank], scenes),
             scope=scope,
+            global_frames=even_global_frames(scenes, scope),
             global_phase=plans[0],
             local_phase=plans[-1],
             convolution_plan=FramePlan.build(clips, needs, rank),
+            rank=rank,
+            phases=phases,
+            plan_phase=plan_phase,
         )
+
+    def with_global_frames(self, global_frames: GlobalFrames) -> Layout:
+        """Plan the attention anew, with other global frames; every rank does it with the same ones, between steps."""
+        plans = [self.plan_phase(phase, global_frames=global_frames) for phase in self.phases]
+        return replace(self, global_frames=global_frames, global_phase=plans[0], local_phase=plans[-1])

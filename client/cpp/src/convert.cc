@@ -30,6 +30,13 @@ TemporalScope read(const v1::TemporalScope& message) {
     scope.phase_timestep = message.phase_timestep();
     scope.phase_bias = message.phase_bias();
     scope.global_across_cuts = message.global_across_cuts();
+    // An older server leaves them out, and knows the first kind only.
+    if (message.initial_noise() != v1::INITIAL_NOISE_UNSPECIFIED) {
+        scope.initial_noise = static_cast<InitialNoise>(message.initial_noise());
+    }
+    if (message.global_choice() != v1::GLOBAL_CHOICE_UNSPECIFIED) {
+        scope.global_choice = static_cast<GlobalChoice>(message.global_choice());
+    }
     return scope;
 }
 
@@ -199,6 +206,8 @@ Status write(const GenerationRequest& request, v1::CreateGenerationRequest& mess
         scope.set_phase_timestep(request.temporal_scope->phase_timestep);
         scope.set_phase_bias(request.temporal_scope->phase_bias);
         scope.set_global_across_cuts(request.temporal_scope->global_across_cuts);
+        scope.set_initial_noise(static_cast<v1::InitialNoise>(request.temporal_scope->initial_noise));
+        scope.set_global_choice(static_cast<v1::GlobalChoice>(request.temporal_scope->global_choice));
     }
     for (const PromptSegment& segment : request.segments) {
         v1::PromptSegment& entry = *spec.add_prompt_segments();

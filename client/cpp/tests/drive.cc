@@ -35,6 +35,9 @@ void print(const vinf::Status& status) {
 void print(const vinf::Generation& generation) {
     std::printf("generation %s %s seed=%lld frames=%lld\n", generation.id.c_str(), vinf::name_of(generation.state),
                 static_cast<long long>(generation.spec.seed), static_cast<long long>(generation.spec.frame_count));
+    const vinf::TemporalScope& scope = generation.spec.temporal_scope;
+    std::printf("scope globals=%d noise=%d choice=%d\n", scope.global_frames, static_cast<int>(scope.initial_noise),
+                static_cast<int>(scope.global_choice));
 }
 
 void print(const vinf::PullerStatistics& s) {
@@ -208,6 +211,13 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
         }
         request.seed = arguments.number("--seed", 1);
         request.detached = arguments.flag("--detached");
+        if (const std::int64_t globals = arguments.number("--global-frames", -1); globals != -1) {
+            vinf::TemporalScope scope;
+            scope.global_frames = static_cast<std::int32_t>(globals);
+            scope.initial_noise = choice<vinf::InitialNoise>(arguments, "--initial-noise", 1);
+            scope.global_choice = choice<vinf::GlobalChoice>(arguments, "--global-choice", 1);
+            request.temporal_scope = scope;
+        }
         return report(client.create_generation(request, std::chrono::milliseconds(arguments.number("--patience-ms", 0))));
     }
     if (command == "get") {

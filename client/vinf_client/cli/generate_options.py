@@ -115,6 +115,16 @@ def add_video_options(parser: Parser, title: str, *, model_help: str = "model to
         default=None,
         help="sample the whole video also when the story cuts it into scenes",
     )
+    scope.add_argument(
+        "--global-choice",
+        metavar="NAME",
+        help="which frames those are: even (spaced), or key-frames (of each segment the one that says most)",
+    )
+    scope.add_argument(
+        "--initial-noise",
+        metavar="NAME",
+        help="independent, or freenoise (later frames start from the noise of earlier ones: more alike, less motion)",
+    )
 
 
 def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
@@ -180,6 +190,8 @@ def spec_options(arguments: argparse.Namespace) -> SpecOptions:
         phase_timestep=arguments.phase_timestep,
         phase_bias=arguments.phase_bias,
         global_across_cuts=arguments.global_across_cuts,
+        initial_noise=arguments.initial_noise,
+        global_choice=arguments.global_choice,
     )
 
 

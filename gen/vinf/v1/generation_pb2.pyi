@@ -50,6 +50,66 @@ TEMPORAL_SCOPE_MODE_CUSTOM: TemporalScopeMode.ValueType  # 2
 """The numbers in the message, taken literally: 0 global frames and a bias of 0 are meaningful."""
 Global___TemporalScopeMode: _TypeAlias = TemporalScopeMode  # noqa: Y015
 
+class _InitialNoise:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InitialNoiseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InitialNoise.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INITIAL_NOISE_UNSPECIFIED: _InitialNoise.ValueType  # 0
+    """Read as INDEPENDENT."""
+    INITIAL_NOISE_INDEPENDENT: _InitialNoise.ValueType  # 1
+    """Every frame has noise of its own."""
+    INITIAL_NOISE_FREENOISE: _InitialNoise.ValueType  # 2
+    """Of every scene the first ModelInfo.trained_frame_count frames have noise of their own; every further block of four
+    frames starts from that of the four frames that begin so many before it, in another order (FreeNoise). Distant frames
+    look more alike, and there is less motion.
+    """
+
+class InitialNoise(_InitialNoise, metaclass=_InitialNoiseEnumTypeWrapper):
+    """What the frames of a video start from; the same on any number of ranks."""
+
+INITIAL_NOISE_UNSPECIFIED: InitialNoise.ValueType  # 0
+"""Read as INDEPENDENT."""
+INITIAL_NOISE_INDEPENDENT: InitialNoise.ValueType  # 1
+"""Every frame has noise of its own."""
+INITIAL_NOISE_FREENOISE: InitialNoise.ValueType  # 2
+"""Of every scene the first ModelInfo.trained_frame_count frames have noise of their own; every further block of four
+frames starts from that of the four frames that begin so many before it, in another order (FreeNoise). Distant frames
+look more alike, and there is less motion.
+"""
+Global___InitialNoise: _TypeAlias = InitialNoise  # noqa: Y015
+
+class _GlobalChoice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GlobalChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GlobalChoice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GLOBAL_CHOICE_UNSPECIFIED: _GlobalChoice.ValueType  # 0
+    """Read as EVEN."""
+    GLOBAL_CHOICE_EVEN: _GlobalChoice.ValueType  # 1
+    """Evenly spaced."""
+    GLOBAL_CHOICE_KEY_FRAMES: _GlobalChoice.ValueType  # 2
+    """Of each of as many segments of the video, or of a scene, the frame with the largest sum of entropy and difference to
+    the frame before it. Chosen from what the latents are expected to become, after steps 1, 2, 4, 8 and so on; evenly
+    spaced until then.
+    """
+
+class GlobalChoice(_GlobalChoice, metaclass=_GlobalChoiceEnumTypeWrapper):
+    """How the global frames are chosen."""
+
+GLOBAL_CHOICE_UNSPECIFIED: GlobalChoice.ValueType  # 0
+"""Read as EVEN."""
+GLOBAL_CHOICE_EVEN: GlobalChoice.ValueType  # 1
+"""Evenly spaced."""
+GLOBAL_CHOICE_KEY_FRAMES: GlobalChoice.ValueType  # 2
+"""Of each of as many segments of the video, or of a scene, the frame with the largest sum of entropy and difference to
+the frame before it. Chosen from what the latents are expected to become, after steps 1, 2, 4, 8 and so on; evenly
+spaced until then.
+"""
+Global___GlobalChoice: _TypeAlias = GlobalChoice  # noqa: Y015
+
 class _Solver:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -222,6 +282,8 @@ class TemporalScope(_message.Message):
     PHASE_TIMESTEP_FIELD_NUMBER: _builtins.int
     PHASE_BIAS_FIELD_NUMBER: _builtins.int
     GLOBAL_ACROSS_CUTS_FIELD_NUMBER: _builtins.int
+    INITIAL_NOISE_FIELD_NUMBER: _builtins.int
+    GLOBAL_CHOICE_FIELD_NUMBER: _builtins.int
     mode: Global___TemporalScopeMode.ValueType
     """Default: DEFAULT. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
     local_window_frames: _builtins.int
@@ -230,7 +292,7 @@ class TemporalScope(_message.Message):
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
     global_frames: _builtins.int
-    """Frames sampled evenly from the whole video that every frame attends to; in a video cut into scenes see
+    """Frames sampled from the whole video that every frame attends to, see global_choice; in a video cut into scenes see
     global_across_cuts.
     Default: none, CUSTOM takes it literally | Range: [0, 256] | Unit: frames
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
@@ -250,6 +312,10 @@ class TemporalScope(_message.Message):
     scene has a sample of its own. Without a cut it changes nothing.
     Default: none, CUSTOM takes it literally.
     """
+    initial_noise: Global___InitialNoise.ValueType
+    """Default: INDEPENDENT. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
+    global_choice: Global___GlobalChoice.ValueType
+    """Default: EVEN. An unknown number, or KEY_FRAMES with 0 global_frames: INVALID_ARGUMENT / INVALID_FIELD."""
     def __init__(
         self,
         *,
@@ -259,10 +325,12 @@ class TemporalScope(_message.Message):
         phase_timestep: _builtins.int = ...,
         phase_bias: _builtins.float = ...,
         global_across_cuts: _builtins.bool = ...,
+        initial_noise: Global___InitialNoise.ValueType = ...,
+        global_choice: Global___GlobalChoice.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_across_cuts", b"global_across_cuts", "global_frames", b"global_frames", "local_window_frames", b"local_window_frames", "mode", b"mode", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_across_cuts", b"global_across_cuts", "global_choice", b"global_choice", "global_frames", b"global_frames", "initial_noise", b"initial_noise", "local_window_frames", b"local_window_frames", "mode", b"mode", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,7 +6,16 @@ from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.engine.worker import Outcome
-from vinf_core.types import GenerationSpec, ModelLimits, PromptSegment, Solver, Stage, TemporalScope
+from vinf_core.types import (
+    GenerationSpec,
+    GlobalChoice,
+    InitialNoise,
+    ModelLimits,
+    PromptSegment,
+    Solver,
+    Stage,
+    TemporalScope,
+)
 
 STAGES = {Stage.TEXT: pb.STAGE_TEXT, Stage.DENOISE: pb.STAGE_DENOISE, Stage.DECODE: pb.STAGE_DECODE}
 OUTCOMES = {
@@ -42,6 +51,8 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
                 phase_timestep=wanted.temporal_scope.phase_timestep,
                 phase_bias=wanted.temporal_scope.phase_bias,
                 global_across_cuts=wanted.temporal_scope.global_across_cuts,
+                initial_noise=(InitialNoise.FREENOISE if wanted.temporal_scope.freenoise else InitialNoise.INDEPENDENT),
+                global_choice=GlobalChoice.KEY_FRAMES if wanted.temporal_scope.key_frames else GlobalChoice.EVEN,
             ),
             segments=tuple(
                 PromptSegment(
@@ -88,6 +99,8 @@ def limits_to_proto(limits: ModelLimits) -> pb.ModelLimits:
             phase_timestep=scope.phase_timestep,
             phase_bias=scope.phase_bias,
             global_across_cuts=scope.global_across_cuts,
+            freenoise=scope.initial_noise is InitialNoise.FREENOISE,
+            key_frames=scope.global_choice is GlobalChoice.KEY_FRAMES,
         ),
         max_prompt_chars=limits.max_prompt_chars,
         max_prompt_words=limits.max_prompt_words,

@@ -79,11 +79,17 @@ def test_quiet_says_nothing(generate, capsys):
 def test_options_reach_the_server(generate, server):
     options = "--frames 96 --seed 7 --width 64 --height 48 --steps 10 --guidance 3 --model sprites --fps 24"
     scope = "--solver ddim --window 8 --global-frames 4 --phase-timestep 300 --phase-bias 0 --quiet"
-    assert generate(*options.split(), *scope.split(), "--negative-prompt", "blue sky") == 0
+    kinds = "--initial-noise freenoise --global-choice key-frames"
+    assert generate(*options.split(), *scope.split(), *kinds.split(), "--negative-prompt", "blue sky") == 0
     spec = server.creates[0].spec
     assert (spec.frame_count, spec.seed, spec.width, spec.height, spec.inference_step_count) == (96, 7, 64, 48, 10)
     assert spec.temporal_scope == pb.TemporalScope(
-        mode=pb.TEMPORAL_SCOPE_MODE_CUSTOM, local_window_frames=8, global_frames=4, phase_timestep=300
+        mode=pb.TEMPORAL_SCOPE_MODE_CUSTOM,
+        local_window_frames=8,
+        global_frames=4,
+        phase_timestep=300,
+        initial_noise=pb.INITIAL_NOISE_FREENOISE,
+        global_choice=pb.GLOBAL_CHOICE_KEY_FRAMES,
     )
 
 

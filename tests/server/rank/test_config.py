@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
 from vinf_core.models.locate import ModelSource, locate
 from vinf_core.models.sprites import limits
-from vinf_core.types import PromptSegment, Solver
+from vinf_core.types import GlobalChoice, InitialNoise, PromptSegment, Solver, TemporalScope
 from vinf_server.config import ServeConfig
 from vinf_server.front.engine.launch import LaunchPlan, agent_environment
 from vinf_server.rank.config import RankConfig
@@ -78,7 +78,15 @@ def test_what_is_missing_or_wrong_is_named() -> None:
 
 
 def test_orders_become_commands() -> None:
-    scope = pb.Scope(local_window_frames=8, global_frames=3, phase_timestep=800, phase_bias=10, global_across_cuts=True)
+    scope = pb.Scope(
+        local_window_frames=8,
+        global_frames=3,
+        phase_timestep=800,
+        phase_bias=10,
+        global_across_cuts=True,
+        freenoise=True,
+        key_frames=True,
+    )
     order = pb.GenerateOrder(
         generation_id="g",
         prompt="p",
@@ -110,8 +118,15 @@ def test_orders_become_commands() -> None:
     assert (spec.prompt, spec.negative_prompt, spec.width, spec.height) == ("p", "n", 64, 32)
     assert (spec.frame_count, spec.seed, spec.step_count) == (2304, 2**63 - 1, 30)
     assert (spec.guidance_scale, spec.solver, spec.frame_rate) == (12, Solver.DDIM, 30_000 / 1001)
-    assert (spec.scope.local_window_frames, spec.scope.global_frames) == (8, 3)
-    assert (spec.scope.phase_timestep, spec.scope.phase_bias, spec.scope.global_across_cuts) == (800, 10, True)
+    assert spec.scope == TemporalScope(
+        local_window_frames=8,
+        global_frames=3,
+        phase_timestep=800,
+        phase_bias=10,
+        global_across_cuts=True,
+        initial_noise=InitialNoise.FREENOISE,
+        global_choice=GlobalChoice.KEY_FRAMES,
+    )
     assert spec.segments == (
         PromptSegment(start_frame=4, prompt="q", transition_frames=2),
         PromptSegment(start_frame=9, prompt="r", cut=True),
@@ -125,6 +140,14 @@ def test_every_limit_reaches_the_front() -> None:
     message = limits_to_proto(limits(locate(ModelSource(model="sprites"))))
     missing = {field.name for field in message.DESCRIPTOR.fields} - {field.name for field, _ in message.ListFields()}
     assert not missing, f"never set: {missing}"
+
+
+def test_a_models_own_noise_and_choice_reach_the_front() -> None:
+    known = limits(locate(ModelSource(model="sprites")))
+    own = replace(known.default_scope, initial_noise=InitialNoise.FREENOISE, global_choice=GlobalChoice.KEY_FRAMES)
+    for scope, is_set in ((known.default_scope, False), (own, True)):
+        message = limits_to_proto(replace(known, default_scope=scope)).default_temporal_scope
+        assert (message.freenoise, message.key_frames) == (is_set, is_set)
 
 
 def test_what_is_known_of_the_memory_reaches_the_front() -> None:

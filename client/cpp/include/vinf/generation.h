@@ -41,6 +41,18 @@ enum class OverflowPolicy {
     kDropOldest = 2,  ///< The oldest frame is dropped, read or not.
 };
 
+/// What the frames of a video start from.
+enum class InitialNoise {
+    kIndependent = 1,
+    kFreeNoise = 2,  ///< Later frames start from the noise of earlier ones: more alike, less motion.
+};
+
+/// Which frames all frames see.
+enum class GlobalChoice {
+    kEven = 1,
+    kKeyFrames = 2,  ///< Of each segment of the video the one that says most; needs global_frames.
+};
+
 /// What a frame sees of the other frames.
 struct TemporalScope {
     std::int32_t local_window_frames = 0;
@@ -48,6 +60,8 @@ struct TemporalScope {
     std::int32_t phase_timestep = 0;
     float phase_bias = 0;
     bool global_across_cuts = false;
+    InitialNoise initial_noise = InitialNoise::kIndependent;
+    GlobalChoice global_choice = GlobalChoice::kEven;
 };
 
 /// A later stretch of the video with a prompt of its own.

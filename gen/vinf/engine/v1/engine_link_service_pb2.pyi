@@ -357,11 +357,17 @@ class Scope(_message.Message):
     PHASE_TIMESTEP_FIELD_NUMBER: _builtins.int
     PHASE_BIAS_FIELD_NUMBER: _builtins.int
     GLOBAL_ACROSS_CUTS_FIELD_NUMBER: _builtins.int
+    FREENOISE_FIELD_NUMBER: _builtins.int
+    KEY_FRAMES_FIELD_NUMBER: _builtins.int
     local_window_frames: _builtins.int
     global_frames: _builtins.int
     phase_timestep: _builtins.int
     phase_bias: _builtins.float
     global_across_cuts: _builtins.bool
+    freenoise: _builtins.bool
+    """initial_noise is FREENOISE."""
+    key_frames: _builtins.bool
+    """global_choice is KEY_FRAMES."""
     def __init__(
         self,
         *,
@@ -370,10 +376,12 @@ class Scope(_message.Message):
         phase_timestep: _builtins.int = ...,
         phase_bias: _builtins.float = ...,
         global_across_cuts: _builtins.bool = ...,
+        freenoise: _builtins.bool = ...,
+        key_frames: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_across_cuts", b"global_across_cuts", "global_frames", b"global_frames", "local_window_frames", b"local_window_frames", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freenoise", b"freenoise", "global_across_cuts", b"global_across_cuts", "global_frames", b"global_frames", "key_frames", b"key_frames", "local_window_frames", b"local_window_frames", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

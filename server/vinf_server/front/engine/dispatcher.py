@@ -326,6 +326,8 @@ def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
             phase_timestep=scope.phase_timestep,
             phase_bias=scope.phase_bias,
             global_across_cuts=scope.global_across_cuts,
+            freenoise=scope.initial_noise == generation_pb2.INITIAL_NOISE_FREENOISE,
+            key_frames=scope.global_choice == generation_pb2.GLOBAL_CHOICE_KEY_FRAMES,
         ),
         prompt_segments=[
             link_pb2.PromptSegment(

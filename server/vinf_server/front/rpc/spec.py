@@ -35,6 +35,24 @@ def range_text(value: float, low: float, high: float, *, unit: str = "", zero: s
     return f"must be in [{low:.12g}, {high:.12g}]{' ' + unit if unit else ''}{default}, got {value:.12g}"
 
 
+def scope_message(scope: link_pb2.Scope) -> generation_pb2.TemporalScope:
+    """A model's scope as clients see it."""
+    return generation_pb2.TemporalScope(
+        mode=generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM,
+        local_window_frames=scope.local_window_frames,
+        global_frames=scope.global_frames,
+        phase_timestep=scope.phase_timestep,
+        phase_bias=scope.phase_bias,
+        global_across_cuts=scope.global_across_cuts,
+        initial_noise=(
+            generation_pb2.INITIAL_NOISE_FREENOISE if scope.freenoise else generation_pb2.INITIAL_NOISE_INDEPENDENT
+        ),
+        global_choice=(
+            generation_pb2.GLOBAL_CHOICE_KEY_FRAMES if scope.key_frames else generation_pb2.GLOBAL_CHOICE_EVEN
+        ),
+    )
+
+
 def split_words(text: str) -> list[str]:
     """The words of a prompt as a model with a vocabulary reads them."""
     return [word for word in _WORD_BREAK.split(text.lower()) if word]
@@ -156,18 +174,18 @@ class SpecValidator:
         wanted = spec.temporal_scope
         if wanted.mode not in generation_pb2.TemporalScopeMode.values():
             self._add("temporal_scope.mode", f"must be 0, 1 = DEFAULT or 2 = CUSTOM, got {wanted.mode}")
-        scope: generation_pb2.TemporalScope | link_pb2.Scope = wanted
-        if wanted.mode == generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM:
-            self._check_custom_scope(wanted)
-        else:
-            scope = self._limits.default_temporal_scope
+        if wanted.mode != generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM:
+            return scope_message(self._limits.default_temporal_scope)
+        self._check_custom_scope(wanted)
         return generation_pb2.TemporalScope(
             mode=generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM,
-            local_window_frames=scope.local_window_frames,
-            global_frames=scope.global_frames,
-            phase_timestep=scope.phase_timestep,
-            phase_bias=scope.phase_bias,
-            global_across_cuts=scope.global_across_cuts,
+            local_window_frames=wanted.local_window_frames,
+            global_frames=wanted.global_frames,
+            phase_timestep=wanted.phase_timestep,
+            phase_bias=wanted.phase_bias,
+            global_across_cuts=wanted.global_across_cuts,
+            initial_noise=wanted.initial_noise or generation_pb2.INITIAL_NOISE_INDEPENDENT,
+            global_choice=wanted.global_choice or generation_pb2.GLOBAL_CHOICE_EVEN,
         )
 
     def _check_custom_scope(self, scope: generation_pb2.TemporalScope) -> None:
@@ -181,6 +199,13 @@ class SpecValidator:
         ):
             if math.isnan(value) or not 0 <= value <= high:
                 self._add(f"temporal_scope.{field}", range_text(value, 0, high, unit=unit))
+        noise, choice = scope.initial_noise, scope.global_choice
+        if noise not in generation_pb2.InitialNoise.values():
+            self._add("temporal_scope.initial_noise", f"must be 0, 1 = INDEPENDENT or 2 = FREENOISE, got {noise}")
+        if choice not in generation_pb2.GlobalChoice.values():
+            self._add("temporal_scope.global_choice", f"must be 0, 1 = EVEN or 2 = KEY_FRAMES, got {choice}")
+        elif choice == generation_pb2.GLOBAL_CHOICE_KEY_FRAMES and scope.global_frames == 0:
+            self._add("temporal_scope.global_choice", "must not be KEY_FRAMES where global_frames is 0")
 
     def _segments(self, spec: generation_pb2.GenerationSpec, frame_count: int) -> list[generation_pb2.PromptSegment]:
         """Check the rest of the timeline against the resolved frame count."""

@@ -87,14 +87,14 @@ def test_order_carries_the_story(generations):
             generation_pb2.PromptSegment(start_frame_index=4, prompt="a blue square", transition_frame_count=2),
             generation_pb2.PromptSegment(start_frame_index=9, prompt="a red square", cut=True),
         ]
-        scope = generation_pb2.TemporalScope(mode=2, global_across_cuts=True)
+        scope = generation_pb2.TemporalScope(mode=2, global_frames=4, global_across_cuts=True, global_choice=2)
         create(generations, prompt_segments=segments, temporal_scope=scope)
         order = engine.order().generate
         assert list(order.prompt_segments) == [
             pb.PromptSegment(start_frame_index=4, prompt="a blue square", transition_frame_count=2),
             pb.PromptSegment(start_frame_index=9, prompt="a red square", cut=True),
         ]
-        assert order.temporal_scope.global_across_cuts
+        assert order.temporal_scope == pb.Scope(global_frames=4, global_across_cuts=True, key_frames=True)
 
     run(scenario())
 

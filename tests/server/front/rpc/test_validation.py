@@ -7,6 +7,7 @@ import math
 import pytest
 
 from tests.server.fakes import memory_model, model_limits, room_for
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError, ModelNotFoundError, SpecTooLargeError
 from vinf_server.front.rpc.validation import check_create, check_list, make_page_token
@@ -75,7 +76,15 @@ def test_defaults_are_filled_in():
         inference_step_count=4,
         guidance_scale=3.0,
         solver=generation_pb2.SOLVER_DDIM,
-        temporal_scope=Scope(mode=CUSTOM, local_window_frames=16, global_frames=8, phase_timestep=600, phase_bias=1.5),
+        temporal_scope=Scope(
+            mode=CUSTOM,
+            local_window_frames=16,
+            global_frames=8,
+            phase_timestep=600,
+            phase_bias=1.5,
+            initial_noise=generation_pb2.INITIAL_NOISE_INDEPENDENT,
+            global_choice=generation_pb2.GLOBAL_CHOICE_EVEN,
+        ),
     )
 
 
@@ -158,6 +167,34 @@ def test_custom_scope_outside_its_range(field, value):
 def test_default_scope_ignores_the_numbers():
     scope = check(temporal_scope=Scope(local_window_frames=-5, phase_bias=math.nan)).temporal_scope
     assert scope.local_window_frames == 16
+
+
+@pytest.mark.parametrize(("asked", "resolved"), [(0, 1), (1, 1), (2, 2)])
+def test_noise_and_choice_of_a_custom_scope(asked, resolved):
+    wanted = Scope(mode=CUSTOM, global_frames=4, initial_noise=asked, global_choice=asked)
+    scope = check(temporal_scope=wanted).temporal_scope
+    assert (scope.initial_noise, scope.global_choice) == (resolved, resolved)
+
+
+def test_a_models_own_noise_and_choice():
+    limits = model_limits(default_temporal_scope=link_pb2.Scope(global_frames=4, freenoise=True, key_frames=True))
+    ignored = Scope(initial_noise=9, global_choice=1)
+    scope = check(temporal_scope=ignored, limits=limits).temporal_scope
+    assert scope.initial_noise == generation_pb2.INITIAL_NOISE_FREENOISE
+    assert scope.global_choice == generation_pb2.GLOBAL_CHOICE_KEY_FRAMES
+
+
+def test_unknown_noise_and_choice():
+    violations = violated(check, temporal_scope=Scope(mode=CUSTOM, initial_noise=3, global_choice=-1))
+    assert violations == {
+        "spec.temporal_scope.initial_noise": "must be 0, 1 = INDEPENDENT or 2 = FREENOISE, got 3",
+        "spec.temporal_scope.global_choice": "must be 0, 1 = EVEN or 2 = KEY_FRAMES, got -1",
+    }
+
+
+def test_key_frames_need_global_frames():
+    violations = violated(check, temporal_scope=Scope(mode=CUSTOM, global_choice=2))
+    assert violations == {"spec.temporal_scope.global_choice": "must not be KEY_FRAMES where global_frames is 0"}
 
 
 def test_unknown_scope_mode():
