@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vinf/v1/generation.proto\x12\x07vinf.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x08Rational\x12\x0b\n\x03num\x18\x01 \x01(\x05\x12\x0b\n\x03\x64\x65n\x18\x02 \x01(\x05\"\xb5\x01\n\rTemporalScope\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.vinf.v1.TemporalScopeMode\x12\x1b\n\x13local_window_frames\x18\x02 \x01(\x05\x12\x15\n\rglobal_frames\x18\x03 \x01(\x05\x12\x16\n\x0ephase_timestep\x18\x04 \x01(\x05\x12\x12\n\nphase_bias\x18\x05 \x01(\x02\x12\x1a\n\x12global_across_cuts\x18\x06 \x01(\x08\"g\n\rPromptSegment\x12\x19\n\x11start_frame_index\x18\x01 \x01(\x03\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x1e\n\x16transition_frame_count\x18\x03 \x01(\x03\x12\x0b\n\x03\x63ut\x18\x04 \x01(\x08\"\xe9\x02\n\x0eGenerationSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x13\n\x0b\x66rame_count\x18\x06 \x01(\x03\x12%\n\nframe_rate\x18\x07 \x01(\x0b\x32\x11.vinf.v1.Rational\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x1c\n\x14inference_step_count\x18\t \x01(\x05\x12\x16\n\x0eguidance_scale\x18\n \x01(\x02\x12\x1f\n\x06solver\x18\x0b \x01(\x0e\x32\x0f.vinf.v1.Solver\x12.\n\x0etemporal_scope\x18\x0c \x01(\x0b\x32\x16.vinf.v1.TemporalScope\x12/\n\x0fprompt_segments\x18\r \x03(\x0b\x32\x16.vinf.v1.PromptSegment\"\xbb\x01\n\x12GenerationProgress\x12\'\n\x05stage\x18\x01 \x01(\x0e\x32\x18.vinf.v1.GenerationStage\x12\x1c\n\x14\x63ompleted_step_count\x18\x02 \x01(\x05\x12\x12\n\nstep_count\x18\x03 \x01(\x05\x12\x1d\n\x15\x63ompleted_frame_count\x18\x04 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x05 \x01(\x03\x12\x16\n\x0equeue_position\x18\x06 \x01(\x05\"\xab\x01\n\x0fGenerationError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.vinf.v1.GenerationError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\x04\x43lip\x12\x19\n\x11start_frame_index\x18\x01 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\x03\"\x9d\x01\n\x0fGenerationEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.vinf.v1.GenerationState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"\xf2\x06\n\nGeneration\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.vinf.v1.GenerationState\x12.\n\rresolved_spec\x18\x03 \x01(\x0b\x32\x17.vinf.v1.GenerationSpec\x12-\n\x08progress\x18\x04 \x01(\x0b\x32\x1b.vinf.v1.GenerationProgress\x12\'\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x18.vinf.v1.GenerationError\x12\x1c\n\x05\x63lips\x18\x06 \x03(\x0b\x32\r.vinf.v1.Clip\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x66irst_frame_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x16peak_rank_memory_bytes\x18\x0b \x03(\x03\x12\x14\n\x0cstate_reason\x18\x0c \x01(\t\x12/\n\x0b\x65xpire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08priority\x18\x0e \x01(\x05\x12/\n\x06labels\x18\x0f \x03(\x0b\x32\x1f.vinf.v1.Generation.LabelsEntry\x12\x10\n\x08\x64\x65tached\x18\x10 \x01(\x08\x12,\n\x08\x64\x65\x61\x64line\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x12 \x01(\x03\x12#\n\x1b\x66irst_available_frame_index\x18\x13 \x01(\x03\x12\x18\n\x10next_frame_index\x18\x14 \x01(\x03\x12\x1d\n\x15retention_frame_count\x18\x15 \x01(\x03\x12\x30\n\x0foverflow_policy\x18\x16 \x01(\x0e\x32\x17.vinf.v1.OverflowPolicy\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*y\n\x11TemporalScopeMode\x12#\n\x1fTEMPORAL_SCOPE_MODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bTEMPORAL_SCOPE_MODE_DEFAULT\x10\x01\x12\x1e\n\x1aTEMPORAL_SCOPE_MODE_CUSTOM\x10\x02*N\n\x06Solver\x12\x16\n\x12SOLVER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSOLVER_DDIM\x10\x01\x12\x1b\n\x17SOLVER_DPM_SOLVER_PP_2M\x10\x02*\x8d\x02\n\x0fGenerationState\x12 \n\x1cGENERATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18GENERATION_STATE_PENDING\x10\x01\x12\x1c\n\x18GENERATION_STATE_RUNNING\x10\x02\x12\x1f\n\x1bGENERATION_STATE_CANCELLING\x10\x03\x12\x1e\n\x1aGENERATION_STATE_SUCCEEDED\x10\x04\x12\x1b\n\x17GENERATION_STATE_FAILED\x10\x05\x12\x1e\n\x1aGENERATION_STATE_CANCELLED\x10\x06\x12\x1e\n\x1aGENERATION_STATE_SUSPENDED\x10\x07*\xa6\x01\n\x0fGenerationStage\x12 \n\x1cGENERATION_STAGE_UNSPECIFIED\x10\x00\x12\x1b\n\x17GENERATION_STAGE_QUEUED\x10\x01\x12\x19\n\x15GENERATION_STAGE_TEXT\x10\x02\x12\x1c\n\x18GENERATION_STAGE_DENOISE\x10\x03\x12\x1b\n\x17GENERATION_STAGE_DECODE\x10\x04*m\n\x0eOverflowPolicy\x12\x1f\n\x1bOVERFLOW_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERFLOW_POLICY_BLOCK\x10\x01\x12\x1f\n\x1bOVERFLOW_POLICY_DROP_OLDEST\x10\x02\x42\x03\xf8\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18vinf/v1/generation.proto\x12\x07vinf.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x08Rational\x12\x0b\n\x03num\x18\x01 \x01(\x05\x12\x0b\n\x03\x64\x65n\x18\x02 \x01(\x05\"\xb5\x01\n\rTemporalScope\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.vinf.v1.TemporalScopeMode\x12\x1b\n\x13local_window_frames\x18\x02 \x01(\x05\x12\x15\n\rglobal_frames\x18\x03 \x01(\x05\x12\x16\n\x0ephase_timestep\x18\x04 \x01(\x05\x12\x12\n\nphase_bias\x18\x05 \x01(\x02\x12\x1a\n\x12global_across_cuts\x18\x06 \x01(\x08\"g\n\rPromptSegment\x12\x19\n\x11start_frame_index\x18\x01 \x01(\x03\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x1e\n\x16transition_frame_count\x18\x03 \x01(\x03\x12\x0b\n\x03\x63ut\x18\x04 \x01(\x08\"K\n\x0eImageCondition\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x14\n\x0cimage_sha256\x18\x02 \x01(\t\x12\x0e\n\x05image\x18\xe8\x07 \x01(\x0c\"\x9c\x03\n\x0eGenerationSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x13\n\x0b\x66rame_count\x18\x06 \x01(\x03\x12%\n\nframe_rate\x18\x07 \x01(\x0b\x32\x11.vinf.v1.Rational\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x1c\n\x14inference_step_count\x18\t \x01(\x05\x12\x16\n\x0eguidance_scale\x18\n \x01(\x02\x12\x1f\n\x06solver\x18\x0b \x01(\x0e\x32\x0f.vinf.v1.Solver\x12.\n\x0etemporal_scope\x18\x0c \x01(\x0b\x32\x16.vinf.v1.TemporalScope\x12/\n\x0fprompt_segments\x18\r \x03(\x0b\x32\x16.vinf.v1.PromptSegment\x12\x31\n\x10image_conditions\x18\x14 \x03(\x0b\x32\x17.vinf.v1.ImageCondition\"\xbb\x01\n\x12GenerationProgress\x12\'\n\x05stage\x18\x01 \x01(\x0e\x32\x18.vinf.v1.GenerationStage\x12\x1c\n\x14\x63ompleted_step_count\x18\x02 \x01(\x05\x12\x12\n\nstep_count\x18\x03 \x01(\x05\x12\x1d\n\x15\x63ompleted_frame_count\x18\x04 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x05 \x01(\x03\x12\x16\n\x0equeue_position\x18\x06 \x01(\x05\"\xab\x01\n\x0fGenerationError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.vinf.v1.GenerationError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\x04\x43lip\x12\x19\n\x11start_frame_index\x18\x01 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\x03\"\x9d\x01\n\x0fGenerationEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.vinf.v1.GenerationState\x12\x14\n\x0cstate_reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"\xf2\x06\n\nGeneration\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.vinf.v1.GenerationState\x12.\n\rresolved_spec\x18\x03 \x01(\x0b\x32\x17.vinf.v1.GenerationSpec\x12-\n\x08progress\x18\x04 \x01(\x0b\x32\x1b.vinf.v1.GenerationProgress\x12\'\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x18.vinf.v1.GenerationError\x12\x1c\n\x05\x63lips\x18\x06 \x03(\x0b\x32\r.vinf.v1.Clip\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x66irst_frame_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x16peak_rank_memory_bytes\x18\x0b \x03(\x03\x12\x14\n\x0cstate_reason\x18\x0c \x01(\t\x12/\n\x0b\x65xpire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08priority\x18\x0e \x01(\x05\x12/\n\x06labels\x18\x0f \x03(\x0b\x32\x1f.vinf.v1.Generation.LabelsEntry\x12\x10\n\x08\x64\x65tached\x18\x10 \x01(\x08\x12,\n\x08\x64\x65\x61\x64line\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x12 \x01(\x03\x12#\n\x1b\x66irst_available_frame_index\x18\x13 \x01(\x03\x12\x18\n\x10next_frame_index\x18\x14 \x01(\x03\x12\x1d\n\x15retention_frame_count\x18\x15 \x01(\x03\x12\x30\n\x0foverflow_policy\x18\x16 \x01(\x0e\x32\x17.vinf.v1.OverflowPolicy\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*y\n\x11TemporalScopeMode\x12#\n\x1fTEMPORAL_SCOPE_MODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bTEMPORAL_SCOPE_MODE_DEFAULT\x10\x01\x12\x1e\n\x1aTEMPORAL_SCOPE_MODE_CUSTOM\x10\x02*N\n\x06Solver\x12\x16\n\x12SOLVER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSOLVER_DDIM\x10\x01\x12\x1b\n\x17SOLVER_DPM_SOLVER_PP_2M\x10\x02*\x8d\x02\n\x0fGenerationState\x12 \n\x1cGENERATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18GENERATION_STATE_PENDING\x10\x01\x12\x1c\n\x18GENERATION_STATE_RUNNING\x10\x02\x12\x1f\n\x1bGENERATION_STATE_CANCELLING\x10\x03\x12\x1e\n\x1aGENERATION_STATE_SUCCEEDED\x10\x04\x12\x1b\n\x17GENERATION_STATE_FAILED\x10\x05\x12\x1e\n\x1aGENERATION_STATE_CANCELLED\x10\x06\x12\x1e\n\x1aGENERATION_STATE_SUSPENDED\x10\x07*\xa6\x01\n\x0fGenerationStage\x12 \n\x1cGENERATION_STAGE_UNSPECIFIED\x10\x00\x12\x1b\n\x17GENERATION_STAGE_QUEUED\x10\x01\x12\x19\n\x15GENERATION_STAGE_TEXT\x10\x02\x12\x1c\n\x18GENERATION_STAGE_DENOISE\x10\x03\x12\x1b\n\x17GENERATION_STAGE_DECODE\x10\x04*m\n\x0eOverflowPolicy\x12\x1f\n\x1bOVERFLOW_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERFLOW_POLICY_BLOCK\x10\x01\x12\x1f\n\x1bOVERFLOW_POLICY_DROP_OLDEST\x10\x02\x42\x03\xf8\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,36 +37,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATIONERROR_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_GENERATION_LABELSENTRY']._loaded_options = None
   _globals['_GENERATION_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_TEMPORALSCOPEMODE']._serialized_start=2226
-  _globals['_TEMPORALSCOPEMODE']._serialized_end=2347
-  _globals['_SOLVER']._serialized_start=2349
-  _globals['_SOLVER']._serialized_end=2427
-  _globals['_GENERATIONSTATE']._serialized_start=2430
-  _globals['_GENERATIONSTATE']._serialized_end=2699
-  _globals['_GENERATIONSTAGE']._serialized_start=2702
-  _globals['_GENERATIONSTAGE']._serialized_end=2868
-  _globals['_OVERFLOWPOLICY']._serialized_start=2870
-  _globals['_OVERFLOWPOLICY']._serialized_end=2979
+  _globals['_TEMPORALSCOPEMODE']._serialized_start=2354
+  _globals['_TEMPORALSCOPEMODE']._serialized_end=2475
+  _globals['_SOLVER']._serialized_start=2477
+  _globals['_SOLVER']._serialized_end=2555
+  _globals['_GENERATIONSTATE']._serialized_start=2558
+  _globals['_GENERATIONSTATE']._serialized_end=2827
+  _globals['_GENERATIONSTAGE']._serialized_start=2830
+  _globals['_GENERATIONSTAGE']._serialized_end=2996
+  _globals['_OVERFLOWPOLICY']._serialized_start=2998
+  _globals['_OVERFLOWPOLICY']._serialized_end=3107
   _globals['_RATIONAL']._serialized_start=70
   _globals['_RATIONAL']._serialized_end=106
   _globals['_TEMPORALSCOPE']._serialized_start=109
   _globals['_TEMPORALSCOPE']._serialized_end=290
   _globals['_PROMPTSEGMENT']._serialized_start=292
   _globals['_PROMPTSEGMENT']._serialized_end=395
-  _globals['_GENERATIONSPEC']._serialized_start=398
-  _globals['_GENERATIONSPEC']._serialized_end=759
-  _globals['_GENERATIONPROGRESS']._serialized_start=762
-  _globals['_GENERATIONPROGRESS']._serialized_end=949
-  _globals['_GENERATIONERROR']._serialized_start=952
-  _globals['_GENERATIONERROR']._serialized_end=1123
-  _globals['_GENERATIONERROR_METADATAENTRY']._serialized_start=1076
-  _globals['_GENERATIONERROR_METADATAENTRY']._serialized_end=1123
-  _globals['_CLIP']._serialized_start=1125
-  _globals['_CLIP']._serialized_end=1179
-  _globals['_GENERATIONEVENT']._serialized_start=1182
-  _globals['_GENERATIONEVENT']._serialized_end=1339
-  _globals['_GENERATION']._serialized_start=1342
-  _globals['_GENERATION']._serialized_end=2224
-  _globals['_GENERATION_LABELSENTRY']._serialized_start=2179
-  _globals['_GENERATION_LABELSENTRY']._serialized_end=2224
+  _globals['_IMAGECONDITION']._serialized_start=397
+  _globals['_IMAGECONDITION']._serialized_end=472
+  _globals['_GENERATIONSPEC']._serialized_start=475
+  _globals['_GENERATIONSPEC']._serialized_end=887
+  _globals['_GENERATIONPROGRESS']._serialized_start=890
+  _globals['_GENERATIONPROGRESS']._serialized_end=1077
+  _globals['_GENERATIONERROR']._serialized_start=1080
+  _globals['_GENERATIONERROR']._serialized_end=1251
+  _globals['_GENERATIONERROR_METADATAENTRY']._serialized_start=1204
+  _globals['_GENERATIONERROR_METADATAENTRY']._serialized_end=1251
+  _globals['_CLIP']._serialized_start=1253
+  _globals['_CLIP']._serialized_end=1307
+  _globals['_GENERATIONEVENT']._serialized_start=1310
+  _globals['_GENERATIONEVENT']._serialized_end=1467
+  _globals['_GENERATION']._serialized_start=1470
+  _globals['_GENERATION']._serialized_end=2352
+  _globals['_GENERATION_LABELSENTRY']._serialized_start=2307
+  _globals['_GENERATION_LABELSENTRY']._serialized_end=2352
 # @@protoc_insertion_point(module_scope)

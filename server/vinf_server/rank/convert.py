@@ -6,7 +6,7 @@ from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.engine.worker import Outcome
-from vinf_core.types import GenerationSpec, ModelLimits, PromptSegment, Solver, Stage, TemporalScope
+from vinf_core.types import GenerationSpec, ImageCondition, ModelLimits, PromptSegment, Solver, Stage, TemporalScope
 
 STAGES = {Stage.TEXT: pb.STAGE_TEXT, Stage.DENOISE: pb.STAGE_DENOISE, Stage.DECODE: pb.STAGE_DECODE}
 OUTCOMES = {
@@ -52,6 +52,7 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
                 )
                 for segment in wanted.prompt_segments
             ),
+            images=tuple(ImageCondition(image.frame_index, image.pixels) for image in wanted.image_conditions),
         ),
         clip_frame_counts=tuple(wanted.clip_frame_counts),
         resume_step=wanted.resume_step,
@@ -92,6 +93,8 @@ def limits_to_proto(limits: ModelLimits) -> pb.ModelLimits:
         max_prompt_chars=limits.max_prompt_chars,
         max_prompt_words=limits.max_prompt_words,
         vocabulary=list(limits.vocabulary),
+        image_frames=limits.image_frames.value,
+        max_image_count=limits.max_images,
     )
 
 

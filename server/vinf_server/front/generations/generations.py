@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -67,6 +67,7 @@ RESUME_SHARE = 0.8
 stop again after every frame."""
 
 _DEFAULT_TERMS = Terms()
+_NO_IMAGES: Mapping[int, bytes] = {}
 
 
 class GenerationListener(Protocol):
@@ -177,8 +178,11 @@ class Generations:
         *,
         request_id: str,
         validate_only: bool,
+        images: Mapping[int, bytes] = _NO_IMAGES,
     ) -> tuple[Generation, bool]:
         """Admit a generation whose every default is filled in, the seed excepted.
+
+        `images` are the pixels of its image conditions, by frame index: they are on disk after `settle`.
 
         Returns the generation and whether it was there before; with `validate_only` nothing is kept.
         """
@@ -196,6 +200,7 @@ class Generations:
         if terms.owner:
             self.limits.check_waiting(self._queue.count_of(terms.owner), retry_s=self._estimate.remaining_s())
         generation = self._maker.new(normalised_spec, terms, request_id=request_id)
+        generation.images.hold([images[condition.frame_index] for condition in normalised_spec.image_conditions])
         self.keeper.check_room(generation)
         if validate_only:
             generation.generation_id = ""
@@ -223,16 +228,17 @@ class Generations:
         """Wait until a generation that was just created outlives the server, or take it back.
 
         Raises:
-            DiskFullError: the database did not take it.
+            DiskFullError: the database did not take it, or the disk not its images.
         """
         if generation.generation_id not in self._unsettled:
             return
         try:
+            await generation.images.store()
             await self._store.flush()
             self._unsettled.discard(generation.generation_id)
             for listener in self.life_listeners:
                 listener.created(generation)
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             self._unsettled.discard(generation.generation_id)
             self._withdraw(generation)
             raise DiskFullError(
@@ -532,6 +538,7 @@ class Generations:
         self._queue.remove(generation.generation_id)
         if generation.state == PENDING:
             generation.is_forgotten = True
+            generation.images.remove()
             self._store.forget(generation)
             self._queue_moved(generation.resolved_spec.model)
         else:
@@ -555,6 +562,7 @@ class Generations:
         generation.frames.close()
         generation.previews.clear()
         generation.checkpoints.remove()
+        generation.images.remove()
         generation.move_to(state, *((failure.reason, failure.message) if failure is not None else ()))
         self._store.save(generation)
         self._observe.finished(generation, was_in_work=was_in_work)
