@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from vinf_client._format import FrameFormat, VideoFormat
     from vinf_client._frame import Frame
     from vinf_client._generation import GenerationHandle
+    from vinf_client._images import ImageCondition
     from vinf_client._puller import FramePuller
     from vinf_client._stats import PullerStats
     from vinf_client._trace import RankShares, Trace, TraceLane, TraceSpan
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
         GenerationSpec,
         GenerationStage,
         GenerationState,
+        ImageDigest,
+        ImageFrames,
         Limits,
         Model,
         Preview,
@@ -84,6 +87,7 @@ _HOMES = {
     "vinf_client._format": ("FrameFormat", "VideoFormat"),
     "vinf_client._frame": ("Frame",),
     "vinf_client._generation": ("GenerationHandle",),
+    "vinf_client._images": ("ImageCondition",),
     "vinf_client._video": ("Video",),
     "vinf_client._puller": ("FramePuller",),
     "vinf_client._stats": ("PullerStats",),
@@ -125,6 +129,8 @@ _HOMES = {
         "GenerationSpec",
         "GenerationStage",
         "GenerationState",
+        "ImageDigest",
+        "ImageFrames",
         "Limits",
         "Model",
         "Preview",
@@ -167,6 +173,9 @@ __all__ = [
     "GenerationSpec",
     "GenerationStage",
     "GenerationState",
+    "ImageCondition",
+    "ImageDigest",
+    "ImageFrames",
     "InvalidRequestError",
     "Limits",
     "LocalServerError",

@@ -3,7 +3,8 @@
 Prompts are stage directions: "slow" waits between frames for a cancel, "hang" stops after the first frame unless it is
 resumed, "crash" kills the rank, "fail" reports a failure, "short" forgets the last frame, "huge" does not fit into
 memory. Frames with an image condition are its pixels. Previews show the first and the last frame of each of its two
-clips, in a colour that grows lighter. VINF_MODEL=unknown fails to start. A frame takes as much of VINF_MEMORY_BUDGET as `memory_model` says.
+clips, in a colour that grows lighter. VINF_MODEL=unknown fails to start. A frame takes as much of VINF_MEMORY_BUDGET as
+`memory_model` says.
 """
 
 from __future__ import annotations
