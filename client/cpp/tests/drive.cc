@@ -1,8 +1,10 @@
 // The library, driven by tests/client_cpp: one command a run, plain lines out.
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <future>
 #include <iostream>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <utility>
@@ -35,6 +37,9 @@ void print(const vinf::Status& status) {
 void print(const vinf::Generation& generation) {
     std::printf("generation %s %s seed=%lld frames=%lld\n", generation.id.c_str(), vinf::name_of(generation.state),
                 static_cast<long long>(generation.spec.seed), static_cast<long long>(generation.spec.frame_count));
+    for (const vinf::ImageDigest& image : generation.spec.image_conditions) {
+        std::printf("image %lld %s\n", static_cast<long long>(image.frame_index), image.sha256.c_str());
+    }
 }
 
 void print(const vinf::PullerStatistics& s) {
@@ -208,6 +213,11 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
         }
         request.seed = arguments.number("--seed", 1);
         request.detached = arguments.flag("--detached");
+        if (const std::string path = arguments.text("--image"); !path.empty()) {
+            std::ifstream file(path, std::ios::binary);
+            const std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+            request.image_conditions.push_back({arguments.number("--image-frame", 0), bytes});
+        }
         return report(client.create_generation(request, std::chrono::milliseconds(arguments.number("--patience-ms", 0))));
     }
     if (command == "get") {
@@ -248,7 +258,9 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
         const vinf::Result<vinf::ServerInfo> info = client.server_info();
         print(info.status());
         if (info.ok() && !info->models.empty()) {
-            std::printf("model %s %d\n", info->models[0].name.c_str(), info->models[0].default_width);
+            const vinf::ModelInfo& model = info->models[0];
+            std::printf("model %s %d\n", model.name.c_str(), model.default_width);
+            std::printf("images %d %d\n", static_cast<int>(model.image_frames), model.max_image_count);
         }
         return 0;
     }

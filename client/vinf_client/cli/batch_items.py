@@ -145,7 +145,8 @@ def _item(told: Mapping[str, Any], place: str, line: int, folder: Path, defaults
     )
     found = [*check(SpecArguments(prompt=told["prompt"], **options)), *check_job(job)]
     if found:
-        raise InvalidRequestError(f"{place}: {'; '.join(map(_words, found))}")
+        told_words = "; ".join(_words(violation, options) for violation in found)
+        raise InvalidRequestError(f"{place}: {told_words}")
     digest = _digest(told["prompt"], options, place)
     name = names.take(given["name"], place) if "name" in given else names.make(told["prompt"], digest)
     return Item(
@@ -172,8 +173,13 @@ def _image_conditions(
     return tuple(ImageCondition(frame, image) for frame, image in sorted(images.items(), reverse=True))
 
 
-def _words(violation: Violation) -> str:
-    return f"{violation.argument}: {violation.description}"
+def _words(violation: Violation, options: SpecOptions) -> str:
+    """Say what is wrong, by the key of the list."""
+    name = violation.argument
+    for index, image in enumerate(options.get("image_conditions") or ()):
+        if name.startswith(f"image_conditions[{index}]"):
+            name = next(key for key, frame in _IMAGE_KEYS.items() if frame == image.frame_index)
+    return f"{name}: {violation.description}"
 
 
 def _digest(prompt: str, options: SpecOptions, place: str) -> str:
