@@ -275,6 +275,37 @@ def test_all_files_together_are_bounded_below_the_message(monkeypatch):
     assert violated(spec(condition(PNG), condition(PNG, 15))) == {"spec.image_conditions": text}
 
 
+def test_calls_that_are_given_up_keep_their_place_until_the_decoder_is_done(monkeypatch):
+    begun, may_go = threading.Event(), threading.Event()
+    decoded = []
+
+    def held(data, width, height):
+        begun.set()
+        assert may_go.wait(10)
+        decoded.append(data)
+        return b""
+
+    async def scenario():
+        taker = ImageTaker()
+        calls = [asyncio.create_task(taker.take(spec(condition(PNG)), model_limits())) for _ in range(16)]
+        await asyncio.to_thread(begun.wait, 10)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        # Fifteen never began and are forgotten; the one that is decoded keeps the others waiting.
+        later = [asyncio.create_task(taker.take(spec(condition(PNG)), model_limits())) for _ in range(16)]
+        done = await asyncio.wait(later, return_when=asyncio.FIRST_COMPLETED)
+        (refused,) = done[0]
+        assert isinstance(refused.exception(), QueueFullError)
+        assert not decoded
+        may_go.set()
+        await asyncio.gather(*later, return_exceptions=True)
+        assert len(decoded) == 16
+
+    monkeypatch.setattr(images, "decode", held)
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
 def test_one_at_a_time_and_few_that_wait(monkeypatch):
     inside, overlaps = threading.Lock(), []
     large = encoded(noise(512, 512))
