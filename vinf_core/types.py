@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vinf_core.errors import InvalidSpecError
@@ -43,6 +43,17 @@ class Stage(StrEnum):
     CHECKPOINT = "checkpoint"
     DECODE = "decode"
     DELIVER = "deliver"
+
+
+class ImageFrames(StrEnum):
+    """Which frames a model's image conditions may be for."""
+
+    NONE = "none"
+    """It takes no images."""
+    FIRST = "first"
+    FIRST_AND_LAST = "first_and_last"
+    """The first frame, the last one, or both."""
+    ANY = "any"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +113,15 @@ class PromptSegment:
             raise InvalidSpecError(f"transition_frames: {self.transition_frames} is not 0, which a cut demands")
 
 
+@dataclass(frozen=True, slots=True)
+class ImageCondition:
+    """A picture that a frame shall look like; `vinf_core.models.images.pixels_of` makes a tensor of it."""
+
+    frame_index: int
+    pixels: bytes = field(repr=False)
+    """RGB, one byte each, ``[H, W, 3]`` in the video's size."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationSpec:
     """A resolved specification: the same one gives the same video on any number of ranks."""
@@ -123,6 +143,8 @@ class GenerationSpec:
     """Frames a second; models that were trained with it as a condition move accordingly."""
     segments: tuple[PromptSegment, ...] = ()
     """The rest of the timeline, by ascending start frame; ``prompt`` holds until the first one starts."""
+    images: tuple[ImageCondition, ...] = ()
+    """By ascending frame index; only for models that take images (``ModelLimits.image_frames``)."""
 
     def __post_init__(self) -> None:
         for name in ("frame_count", "width", "height", "step_count"):
@@ -143,6 +165,15 @@ class GenerationSpec:
                     f"[{free}, {self.frame_count - 1}]"
                 )
             free = stop
+        free, size = 0, self.width * self.height * 3
+        for index, image in enumerate(self.images):
+            if not free <= image.frame_index < self.frame_count:
+                raise InvalidSpecError(
+                    f"images[{index}]: frame {image.frame_index} is not in [{free}, {self.frame_count - 1}]"
+                )
+            if len(image.pixels) != size:
+                raise InvalidSpecError(f"images[{index}]: {len(image.pixels)} bytes are not the {size} of a frame")
+            free = image.frame_index + 1
 
     @property
     def scenes(self) -> tuple[range, ...]:
@@ -202,3 +233,11 @@ class ModelLimits:
     """0: no limit in words."""
     vocabulary: tuple[str, ...] = ()
     """The only words a prompt may use; empty: any text."""
+    image_frames: ImageFrames = ImageFrames.NONE
+    """Which frames images may be given for."""
+    max_images: int = 0
+    """Of a generation; at least 1 where the model takes any."""
+
+    def __post_init__(self) -> None:
+        if (self.max_images > 0) != (self.image_frames != ImageFrames.NONE):
+            raise ValueError(f"max_images: {self.max_images} does not go with image_frames {self.image_frames.value}")

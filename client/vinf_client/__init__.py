@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from vinf_client._format import FrameFormat, VideoFormat
     from vinf_client._frame import Frame
     from vinf_client._generation import GenerationHandle
+    from vinf_client._images import ImageCondition
     from vinf_client._puller import FramePuller
     from vinf_client._stats import PullerStats
     from vinf_client._trace import RankShares, Trace, TraceLane, TraceSpan
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
         GenerationStage,
         GenerationState,
         GlobalChoice,
+        ImageDigest,
+        ImageFrames,
         InitialNoise,
         Limits,
         Model,
@@ -86,6 +89,7 @@ _HOMES = {
     "vinf_client._format": ("FrameFormat", "VideoFormat"),
     "vinf_client._frame": ("Frame",),
     "vinf_client._generation": ("GenerationHandle",),
+    "vinf_client._images": ("ImageCondition",),
     "vinf_client._video": ("Video",),
     "vinf_client._puller": ("FramePuller",),
     "vinf_client._stats": ("PullerStats",),
@@ -129,6 +133,8 @@ _HOMES = {
         "GenerationState",
         "GlobalChoice",
         "InitialNoise",
+        "ImageDigest",
+        "ImageFrames",
         "Limits",
         "Model",
         "Preview",
@@ -172,6 +178,9 @@ __all__ = [
     "GenerationStage",
     "GenerationState",
     "GlobalChoice",
+    "ImageCondition",
+    "ImageDigest",
+    "ImageFrames",
     "InitialNoise",
     "InvalidRequestError",
     "Limits",

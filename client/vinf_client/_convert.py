@@ -19,6 +19,8 @@ from vinf_client._types import (
     GenerationStage,
     GenerationState,
     GlobalChoice,
+    ImageDigest,
+    ImageFrames,
     InitialNoise,
     Limits,
     Model,
@@ -48,6 +50,12 @@ _STAGES = {
     pb.GENERATION_STAGE_DECODE: GenerationStage.DECODE,
 }
 _SOLVERS = {pb.SOLVER_DDIM: Solver.DDIM, pb.SOLVER_DPM_SOLVER_PP_2M: Solver.DPM_PP}
+_IMAGE_FRAMES = {
+    info_pb.IMAGE_FRAMES_UNSPECIFIED: ImageFrames.NONE,
+    info_pb.IMAGE_FRAMES_FIRST: ImageFrames.FIRST,
+    info_pb.IMAGE_FRAMES_FIRST_AND_LAST: ImageFrames.FIRST_AND_LAST,
+    info_pb.IMAGE_FRAMES_ANY: ImageFrames.ANY,
+}
 SOLVER_NUMBERS = {solver: number for number, solver in _SOLVERS.items()}
 # A server that leaves these out is older than they are, and knows the first kind only.
 _NOISES = {
@@ -141,6 +149,8 @@ def server_info(message: info_pb.ServerInfo) -> ServerInfo:
             max_guidance_scale=limits.max_guidance_scale,
             max_global_frames=limits.max_global_frames,
             rank_memory_budget_bytes=limits.rank_memory_budget_bytes,
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
         ),
         ranks=tuple(_rank(rank) for rank in message.ranks),
         waiting_generation_count=message.waiting_generation_count,
@@ -170,6 +180,9 @@ def _spec(message: pb.GenerationSpec) -> GenerationSpec:
         prompt_segments=tuple(
             PromptSegment(segment.start_frame_index, segment.prompt, segment.transition_frame_count, segment.cut)
             for segment in message.prompt_segments
+        ),
+        image_conditions=tuple(
+            ImageDigest(condition.frame_index, condition.image_sha256) for condition in message.image_conditions
         ),
     )
 
@@ -221,6 +234,8 @@ def _model(message: info_pb.ModelInfo) -> Model:
         max_prompt_words=message.max_prompt_words,
         vocabulary=tuple(message.vocabulary),
         max_frame_count_at_default_size=message.max_frame_count_at_default_size,
+        image_frames=_IMAGE_FRAMES.get(message.image_frames, ImageFrames.UNKNOWN),
+        max_image_count=message.max_image_count,
     )
 
 

@@ -58,6 +58,7 @@ ARGUMENTS = {
     "spec.temporal_scope.initial_noise": "initial_noise",
     "spec.temporal_scope.global_choice": "global_choice",
     "spec.prompt_segments": "segments",
+    "spec.image_conditions": "image_conditions",
     "lease_duration": "lease",
     "preview_interval_steps": "preview_every",
 }
@@ -85,6 +86,8 @@ class Violation:
         if match := _OF_SEGMENT.fullmatch(self.field):
             index, name = match.groups()
             return f"segments{index}.{_SEGMENT_FIELDS.get(name, name)}" if name else f"segments{index}"
+        if self.field.startswith("spec.image_conditions["):
+            return self.field.removeprefix("spec.")
         return ARGUMENTS.get(self.field, self.field)
 
     def __str__(self) -> str:

@@ -6,13 +6,14 @@ clients check, retry and wait in the same way because it is written once.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
+from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import server_info_service_pb2 as info_pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
 from vinf_client import _convert
@@ -33,7 +34,7 @@ from vinf_client._request import SpecArguments, build, check
 from vinf_client._retry import Attempts, Backoff
 from vinf_client._trace import Trace, read_trace
 from vinf_client._translate import failure_error
-from vinf_client._types import Generation, GenerationState, ServerInfo, TemporalScope
+from vinf_client._types import Generation, GenerationState, Model, ServerInfo
 
 _PAGE_SIZE = 500
 _WAIT = Backoff(initial=0.25, factor=1.5, maximum=2.0)
@@ -129,13 +130,11 @@ def submit(submission: Submission) -> Flow[tuple[Generation, bool]]:
     yield from _refuse(arguments, job)
     patience = _Patience(submission.wait_ready, submission.on_wait)
     try:
-        scope = None
-        if arguments.customises_scope:
-            scope = yield from patience.until(lambda: _default_scope(arguments.model))
+        model = None
+        if arguments.customises_scope or arguments.needs_frame_count:
+            model = yield from patience.until(lambda: _model(arguments.model))
         # One id for all tries: a reply that got lost does not start a second generation.
-        request = service_pb.CreateGenerationRequest(
-            request_id=submission.request_id, spec=build(arguments, scope=scope)
-        )
+        request = service_pb.CreateGenerationRequest(request_id=submission.request_id, spec=_build(arguments, model))
         write_job(request, job, now=(yield from _now(job)))
         reply = yield from patience.until(lambda: unary("CreateGeneration", request))
     except VinfError as error:
@@ -147,8 +146,9 @@ def submit(submission: Submission) -> Flow[tuple[Generation, bool]]:
 def check_only(arguments: SpecArguments, job: JobArguments) -> Flow[None]:
     """Have the server check a generation and queue nothing."""
     yield from _refuse(arguments, job)
-    scope = (yield from _default_scope(arguments.model)) if arguments.customises_scope else None
-    request = service_pb.CreateGenerationRequest(spec=build(arguments, scope=scope), validate_only=True)
+    needs_model = arguments.customises_scope or arguments.needs_frame_count
+    model = (yield from _model(arguments.model)) if needs_model else None
+    request = service_pb.CreateGenerationRequest(spec=_build(arguments, model), validate_only=True)
     write_job(request, job, now=(yield from _now(job)))
     yield from unary("CreateGeneration", request)
 
@@ -256,12 +256,18 @@ class _Patience:
             yield Pause(delay)
 
 
-def _default_scope(name: str | None) -> Flow[TemporalScope | None]:
+def _build(arguments: SpecArguments, model: Model | None, *, without: Collection[str] = ()) -> pb.GenerationSpec:
+    """Write the specification; what it leaves to the model is the model's, where there is one."""
+    if model is None:
+        return build(arguments, without=without)
+    return build(arguments, scope=model.default_temporal_scope, frame_count=model.default_frame_count, without=without)
+
+
+def _model(name: str | None) -> Flow[Model | None]:
     found = yield from info()
     if not found.models:
         raise ServerNotReadyError("the ranks have not reported yet", code="UNAVAILABLE", reason="WORKERS_NOT_READY")
-    model = found.model(name)
-    return model.default_temporal_scope if model is not None else None  # Create reports the unknown model
+    return found.model(name)  # Create reports the unknown model
 
 
 def _now(job: JobArguments) -> Flow[datetime]:
@@ -288,8 +294,7 @@ def _with_server_violations(
         found = yield from info()
         violations = [*check(arguments, found), *check_job(job)]
         refused = {violation.field for violation in violations}
-        model = found.model(arguments.model)
-        spec = build(arguments, scope=model.default_temporal_scope if model is not None else None, without=refused)
+        spec = _build(arguments, found.model(arguments.model), without=refused)
         request = service_pb.CreateGenerationRequest(spec=spec, validate_only=True)
         write_job(request, job, now=found.server_time or datetime.now(UTC), without=refused)
         yield from unary("CreateGeneration", request)

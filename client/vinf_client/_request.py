@@ -14,6 +14,7 @@ from typing import TypedDict
 from vinf.v1 import generation_pb2 as pb
 from vinf_client._convert import CHOICE_NUMBERS, NOISE_NUMBERS, SOLVER_NUMBERS
 from vinf_client._errors import Violation
+from vinf_client._images import LAST_FRAME, ImageCondition, check_images, write_images
 from vinf_client._types import GlobalChoice, InitialNoise, Model, PromptSegment, ServerInfo, Solver, TemporalScope
 
 _INT32 = 2**31 - 1
@@ -36,6 +37,7 @@ class SpecOptions(TypedDict, total=False):
     fps: float | Fraction | str | None  # how fast it is played: 24, 23.976 or "24000/1001"
     solver: str | None  # "ddim" or "dpm++"
     segments: Sequence[PromptSegment] | None  # the rest of a story; the prompt holds until the first one starts
+    image_conditions: Sequence[ImageCondition] | None  # pictures that frames shall look like, where a model takes any
 
     # Any of these makes the temporal scope a custom one; those left out keep the model's own numbers, 0 is a number.
     window: int | None  # neighbours that a frame sees, even
@@ -63,6 +65,7 @@ class SpecArguments:
     fps: float | Fraction | str | None = None
     solver: str | None = None
     segments: Sequence[PromptSegment] | None = None
+    image_conditions: Sequence[ImageCondition] | None = None
     window: int | None = None
     global_frames: int | None = None
     phase_timestep: int | None = None
@@ -77,6 +80,11 @@ class SpecArguments:
         numbers = (self.window, self.global_frames, self.phase_timestep, self.phase_bias)
         kinds = (self.global_across_cuts, self.initial_noise, self.global_choice)
         return any(value is not None for value in (*numbers, *kinds))
+
+    @property
+    def needs_frame_count(self) -> bool:
+        """Whether the last frame is meant and only the server knows which that is."""
+        return self.frames is None and any(image.frame_index == LAST_FRAME for image in self.image_conditions or ())
 
 
 def check(arguments: SpecArguments, info: ServerInfo | None = None) -> list[Violation]:
@@ -101,18 +109,27 @@ def check(arguments: SpecArguments, info: ServerInfo | None = None) -> list[Viol
         *_check_name("spec.temporal_scope.initial_noise", arguments.initial_noise, NOISE_NUMBERS),
         *_check_name("spec.temporal_scope.global_choice", arguments.global_choice, CHOICE_NUMBERS),
         *_check_segments(arguments.segments, model),
+        *check_images(arguments.image_conditions, info.limits.max_image_bytes if info is not None else 0),
     ]
 
 
 def build(
-    arguments: SpecArguments, *, scope: TemporalScope | None = None, without: Collection[str] = ()
+    arguments: SpecArguments,
+    *,
+    scope: TemporalScope | None = None,
+    frame_count: int = 1,
+    without: Collection[str] = (),
 ) -> pb.GenerationSpec:
     """Write the specification; what was not given stays unset.
 
     Args:
         arguments: the caller's, checked.
         scope: the model's own, for the numbers of a custom scope that the caller did not give.
+        frame_count: the model's own, for an image of the last frame where the caller did not give one.
         without: fields to leave out because `check` refused them.
+
+    Raises:
+        InvalidRequestError: an image cannot be read.
     """
     given = {
         "prompt": arguments.prompt,
@@ -145,6 +162,8 @@ def build(
             )
             for segment in arguments.segments or ()
         )
+    if not any(path.startswith("spec.image_conditions") for path in without):
+        write_images(spec, arguments.image_conditions, frame_count=spec.frame_count or frame_count)
     return spec
 
 

@@ -59,6 +59,16 @@ class GlobalChoice(StrEnum):
     KEY_FRAMES = "key-frames"
 
 
+class ImageFrames(StrEnum):
+    """Which frames a model's image conditions may be for."""
+
+    UNKNOWN = "unknown"
+    NONE = "none"
+    FIRST = "first"
+    FIRST_AND_LAST = "first_and_last"
+    ANY = "any"
+
+
 @dataclass(frozen=True, slots=True)
 class TemporalScope:
     """What a frame sees of the other frames: a local window and a sample of the whole video."""
@@ -87,6 +97,14 @@ class PromptSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageDigest:
+    """What a server tells of an image condition: its frame, and the SHA-256 of the file that it was given."""
+
+    frame_index: int
+    sha256: str  # lower-case hex
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationSpec:
     """What is generated, with every default filled in."""
 
@@ -103,6 +121,7 @@ class GenerationSpec:
     solver: Solver
     temporal_scope: TemporalScope | None
     prompt_segments: tuple[PromptSegment, ...] = ()
+    image_conditions: tuple[ImageDigest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +247,8 @@ class Model:
     max_prompt_words: int
     vocabulary: tuple[str, ...]
     max_frame_count_at_default_size: int  # that fit into the ranks' memory; 0: not even one, or nobody knows
+    image_frames: ImageFrames = ImageFrames.NONE  # which frames image conditions may be for
+    max_image_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +261,8 @@ class Limits:
     max_guidance_scale: float
     max_global_frames: int
     rank_memory_budget_bytes: int  # what each rank may hold; 0: unknown, nothing is refused for its size
+    max_image_bytes: int = 0  # of all files of a request's image conditions together
+    max_image_pixels: int = 0  # of each of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,17 @@ from dataclasses import asdict, dataclass
 from vinf_core.errors import ModelNotFoundError
 from vinf_core.models.catalogue import ModelCard, catalogue
 from vinf_core.models.locate import ModelSource, locate
+from vinf_core.types import ImageFrames
 from vinf_server.cli import EXIT_FAILED, EXIT_USAGE, CommandParser
 
 _HALF_PRECISION_BYTES = 2
+
+_IMAGE_FRAMES = {
+    ImageFrames.NONE: "none taken",
+    ImageFrames.FIRST: "taken for the first frame",
+    ImageFrames.FIRST_AND_LAST: "taken for the first and the last frame",
+    ImageFrames.ANY: "taken for any frame",
+}
 
 EXAMPLES = """examples:
   vinf models                      all of them
@@ -115,6 +123,7 @@ def _details(entry: Listed) -> str:
         f"  denoiser       {card.parameter_count:,} parameters, {_short(entry.denoiser_bytes)}B in half precision",
         f"  trained on     {card.frame_count} frames of {card.width} x {card.height}, {card.frame_rate} a second",
     ]
+    lines.append(f"  images         {_IMAGE_FRAMES[card.image_frames]}")
     if card.hub_id:
         lines.append(f"  published as   {card.hub_id}" + (f" ({card.revision})" if card.revision else ""))
     if card.base_hub_id:

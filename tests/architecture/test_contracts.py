@@ -33,7 +33,7 @@ NUMERIC = {
     FieldDescriptorProto.TYPE_SFIXED32,
     FieldDescriptorProto.TYPE_SFIXED64,
 }
-INPUT_MESSAGES = {"GenerationSpec", "TemporalScope", "PromptSegment", "Rational"}
+INPUT_MESSAGES = {"GenerationSpec", "TemporalScope", "PromptSegment", "ImageCondition", "Rational"}
 """What clients send, besides every message that is called ...Request."""
 
 _MESSAGE_TYPE, _FIELD = 4, 2

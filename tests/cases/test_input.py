@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from tests.cases.conftest import PROMPT, TIMEOUT_S, Api, pull, refusal
+from tests.support.pictures import refused_files
 from vinf.v1 import frame_pb2, generation_pb2
 from vinf.v1 import video_generation_service_pb2 as v1
 
@@ -150,6 +151,20 @@ def test_case_14_sizes_are_even_and_nv12_takes_them(api: Api, finished: tuple[st
     assert "got 65" in refused_field(api, "spec.width", spec={"width": 65})
     nv12 = frame_pb2.OutputFormat(pixel_format=frame_pb2.PIXEL_FORMAT_NV12)
     assert len(pull(api, finished[0], 0, output_format=nv12).frames[0].data) == 64 * 64 * 3 // 2
+
+
+def test_case_15_images_for_a_model_that_takes_none(api: Api) -> None:
+    """Refused before anything of them is read; what is wrong with each is told where a model takes some."""
+    model = api.info.GetServerInfo(v1_info()).server_info.models[0]
+    assert (model.image_frames, model.max_image_count) == (0, 0)
+    for data, _ in refused_files().values():
+        words = refused_field(
+            api, "spec.image_conditions", spec={"image_conditions": [generation_pb2.ImageCondition(image=data)] * 2}
+        )
+        assert words == f"model '{model.name}' takes no images, got 2"
+    with pytest.raises(grpc.RpcError) as caught:
+        api.create(spec={"image_conditions": [generation_pb2.ImageCondition(image=bytes(17 << 20))]})
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_case_17_prompt_segments_out_of_order(api: Api) -> None:

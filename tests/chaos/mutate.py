@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from tests.support.pictures import encoded, noise
+
 F = FieldDescriptor
 
 INTEGERS = (0, 1, -1, 2, 3, 15, 16, 48, 64, 65, 200, 1000, 4096, 65_536, 67_108_864, 2**31 - 1, -(2**31), 2**63 - 1)
@@ -36,6 +38,7 @@ TEXTS = (
     ),
     *("scripted", "sprites", "0" * 36, "MTow", "a" * 63, "a" * 64, "a" * 256, "\x1b[31m"),
 )
+PICTURE = encoded(noise(16, 16))
 BROKEN_UTF8 = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80abc")
 
 MAX_HUGE_TEXT = 200_000
@@ -138,7 +141,7 @@ class Mutator:
         if field.type == F.TYPE_STRING:
             return self._text()
         if field.type == F.TYPE_BYTES:
-            return rng.randbytes(rng.choice((0, 1, 1000)))
+            return rng.choice((rng.randbytes(rng.choice((0, 1, 1000))), PICTURE, self._spoil_bytes(PICTURE)))
         value = rng.choice((*INTEGERS, rng.randrange(100), rng.randrange(-(2**31), 2**31), int(time.time()) + 60))
         low, high = _bounds(field)
         return min(max(value, low), high)

@@ -115,6 +115,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.deletes, self.watches = [], []
         self.clips = ()
         self.segments = ()
+        self.image_conditions = ()
         self.hold_after = None
         self.holding = threading.Event()
         self.released = threading.Event()
@@ -145,6 +146,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             guidance_scale=7.5,
             solver=pb.SOLVER_DDIM,
             prompt_segments=self.segments,
+            image_conditions=self.image_conditions,
         )
         progress = pb.GenerationProgress(
             stage=pb.GENERATION_STAGE_DECODE,

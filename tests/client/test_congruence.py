@@ -13,6 +13,8 @@ from vinf_client import (
     GenerationCancelledError,
     GenerationNotFoundError,
     GenerationState,
+    ImageCondition,
+    ImageFrames,
     InvalidRequestError,
     ModelNotFoundError,
     RequestIdReusedError,
@@ -70,6 +72,12 @@ def test_a_video_from_prompt_to_pixels(client):
     assert all(frame.to_numpy().shape == (64, 64, 3) for frame in frames)
     assert frames[1].presentation_time.total_seconds() == pytest.approx(1 / 12, abs=1e-6)
     assert video.handle.wait(60).state is GenerationState.SUCCEEDED
+
+
+def test_images_that_the_model_does_not_take(client):
+    assert client.info().models[0].image_frames is ImageFrames.NONE
+    with pytest.raises(InvalidRequestError, match=r"image_conditions: model '\w+' takes no images, got 1"):
+        client.submit(PROMPT, **WANTED, image_conditions=[ImageCondition(0, np.zeros((8, 8, 3), np.uint8))])
 
 
 def test_a_part_of_it(handle):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.client_cpp.conftest import BUILD_TIMEOUT_S
 from tests.support.certificates import Authority
+from tests.support.pictures import encoded, noise
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(BUILD_TIMEOUT_S)]
 
@@ -61,7 +62,21 @@ def test_what_a_frame_sees(front, drive_once):
 
 
 def test_the_servers_models(front, drive_once):
-    assert drive_once("info", server=front.address).one("model") == "scripted 64"
+    told = drive_once("info", server=front.address)
+    assert told.one("model") == "scripted 64"
+    assert told.one("images") == "2 2"
+
+
+def test_an_image_goes_along_and_its_digest_comes_back(front, drive_once, tmp_path):
+    """A file with zeros in it: bytes, not text."""
+    picture = tmp_path / "last.png"
+    picture.write_bytes(encoded(noise()))
+    wish = {"server": front.address, "prompt": "a red circle", "image": picture}
+    made = drive_once("create", "--detached", **wish, image_frame=15)
+    assert made.one("image") == f"15 {hashlib.sha256(picture.read_bytes()).hexdigest()}"
+    refused = drive_once("create", "--detached", **wish, image_frame=3)
+    assert refused.status == "INVALID_ARGUMENT reason=INVALID_FIELD"
+    assert refused.one("violation").startswith("spec.image_conditions[0].frame_index: must be 0 or 15")
 
 
 def test_a_watch_is_resumed_without_losing_an_event(start_front, drive):

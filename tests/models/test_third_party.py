@@ -27,20 +27,25 @@ BLOCK = re.compile(r'```\w+ title="([^"]+)"\n(.*?)```', re.DOTALL)
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for installed packages, holding the one of the page."""
-    files = dict(BLOCK.findall(PAGE.read_text()))
-    assert set(files) == {"vinf_toy/__init__.py", "pyproject.toml", "vinf_toy/adapter.py"}
-    project = tomllib.loads(files.pop("pyproject.toml"))["project"]
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    save_modelscope(tmp_path / "vinf_toy" / "weights")
-    install(tmp_path, project["name"], project["version"], project["entry-points"])
+    make_site(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     catalogue.cache_clear()
     yield tmp_path
     catalogue.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "vinf_toy"]:
         del sys.modules[name]
+
+
+def make_site(folder: Path) -> None:
+    """Install the package of the page into a folder."""
+    files = dict(BLOCK.findall(PAGE.read_text()))
+    assert set(files) == {"vinf_toy/__init__.py", "pyproject.toml", "vinf_toy/adapter.py"}
+    project = tomllib.loads(files.pop("pyproject.toml"))["project"]
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    save_modelscope(folder / "vinf_toy" / "weights")
+    install(folder, project["name"], project["version"], project["entry-points"])
 
 
 def install(site: Path, name: str, version: str, groups: dict[str, dict[str, str]]) -> None:
@@ -58,7 +63,11 @@ def install(site: Path, name: str, version: str, groups: dict[str, dict[str, str
 
 def test_it_is_listed_and_loaded(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["toy"]) == 0
-    assert "option         mood=calm|wild (calm by default)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "option         mood=calm|wild (calm by default)" in out
+    assert "images         taken for the first frame" in out
+    assert main(["sprites"]) == 0
+    assert "images         none taken" in capsys.readouterr().out
     source = ModelSource(model="toy", offline=True)
     for options, guidance in (({}, 3.0), ({"mood": "wild"}, 9.0)):
         model = load_model(source, options=options, device=torch.device("cpu"), dtype=torch.float32)

@@ -2,8 +2,9 @@
 
 Prompts are stage directions: "slow" waits between frames for a cancel, "hang" stops after the first frame unless it is
 resumed, "crash" kills the rank, "fail" reports a failure, "short" forgets the last frame, "huge" does not fit into
-memory. Previews show the first and the last frame of each of its two clips, in a colour that grows lighter.
-VINF_MODEL=unknown fails to start. A frame takes as much of VINF_MEMORY_BUDGET as `memory_model` says.
+memory. Frames with an image condition are its pixels. Previews show the first and the last frame of each of its two
+clips, in a colour that grows lighter. VINF_MODEL=unknown fails to start. A frame takes as much of VINF_MEMORY_BUDGET as
+`memory_model` says.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ def generate(stub, metadata, reports, frame_count, order, cancelled, hanging) ->
                 stub.SendPreview(pb.SendPreviewRequest(rank=rank, **request), metadata=metadata)
     outcome = pb.OUTCOME_SUCCEEDED
 
+    images = {condition.frame_index: condition.pixels for condition in order.image_conditions}
+
     def frames():
         nonlocal outcome
         sent = 0
@@ -128,7 +131,7 @@ def generate(stub, metadata, reports, frame_count, order, cancelled, hanging) ->
                     time.sleep(0.01)
                 outcome = pb.OUTCOME_CANCELLED
                 break
-            data = frame_bytes(order.seed, index, order.width * order.height * 3)
+            data = images.get(index) or frame_bytes(order.seed, index, order.width * order.height * 3)
             middle = len(data) // 2
             for begin, end in ((0, middle), (middle, len(data))):
                 frame = pb.FrameData(

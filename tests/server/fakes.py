@@ -35,6 +35,8 @@ def model_limits(**changes) -> pb.ModelLimits:
         "max_prompt_chars": 200,
         "max_prompt_words": 12,
         "vocabulary": VOCABULARY,
+        "image_frames": "first_and_last",
+        "max_image_count": 2,
     }
     return pb.ModelLimits(**(values | changes))
 

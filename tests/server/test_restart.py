@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sqlite3
@@ -16,7 +17,9 @@ import vinf_client
 from tests.server.conftest import QUICK_AGENT, wait_until
 from tests.server.fakes import frame_bytes
 from tests.server.test_serve import RPC_TIMEOUT_S, Client, assert_is_video
+from tests.support.pictures import encoded, noise
 from vinf.v1 import frame_pb2, generation_pb2, video_generation_service_pb2
+from vinf_server.front.rpc.images import decode
 
 NOBODY = "0123456789ab-0123456789abcdef0123"
 """Named as generations are."""
@@ -332,3 +335,44 @@ def created(client, **fields):
         if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
             raise
         return None
+
+
+def test_images_go_with_their_generation_through_a_restart(front_process):
+    """The client is told of digests only, ranks of pixels only, the log of nothing."""
+    front = front_process(*QUICK_AGENT)
+    client = Client(front.wait_ready())
+    first, last = noise(seed=1), noise(128, 64, seed=2)
+    files = encoded(first), encoded(last)
+    conditions = [pb.ImageCondition(frame_index=frame, image=file) for frame, file in zip((0, 15), files, strict=True)]
+    request = v1.CreateGenerationRequest(
+        request_id=str(uuid.uuid4()),
+        spec=pb.GenerationSpec(prompt="a hang red circle", seed=2, image_conditions=conditions),
+    )
+    created = client.video.CreateGeneration(request, timeout=RPC_TIMEOUT_S).generation
+    running = created.generation_id
+    waiting = client.create(seed=3, image_conditions=conditions[:1])
+    digests = [hashlib.sha256(file).hexdigest() for file in files]
+    assert [kept.image_sha256 for kept in created.resolved_spec.image_conditions] == digests
+    assert client.get(running).ByteSize() < 1000
+    read_until(client.stream(running), 1)
+    (front.folder / "data" / "spool" / waiting / "images.rgb24").write_bytes(b"rubbish")
+    kill(front)
+
+    client = Client(front_process(*QUICK_AGENT).wait_ready())
+    assert client.video.CreateGeneration(request, timeout=RPC_TIMEOUT_S).deduplicated
+    frames = [response.frame.data for response in client.stream(running) if response.HasField("frame")]
+    middle = [frame_bytes(2, index, FRAME_BYTES) for index in range(1, 15)]
+    assert frames == [first.tobytes(), *middle, decode(files[1], 64, 64)]
+    assert reasons(client, running)[-1] == ("SUCCEEDED", "")
+    failed = client.watch(waiting)[-1]
+    assert (failed.state, failed.error.reason) == (pb.GENERATION_STATE_FAILED, "IMAGE_DAMAGED")
+    assert not list((front.folder / "data" / "spool").glob("*/images*"))
+    another = [pb.ImageCondition(frame_index=0, image=files[1])]
+    request.spec.ClearField("image_conditions")
+    request.spec.image_conditions.extend(another)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.video.CreateGeneration(request, timeout=RPC_TIMEOUT_S)
+    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert "\\x89PNG" not in front.stderr
+    assert digests[0] not in front.stderr
+    client.channel.close()

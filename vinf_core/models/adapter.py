@@ -63,7 +63,7 @@ class VideoModel(Protocol):
         """In what the model computes."""
 
     def begin(self, spec: GenerationSpec) -> None:
-        """Take up what a generation is conditioned on besides its text, such as its frame rate."""
+        """Take up what a generation is conditioned on besides its text, such as its frame rate or its images."""
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Size of one frame's latent, ``(C, h, w)``, for a picture in pixels."""

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from vinf_core.errors import ConfigError, ModelNotFoundError
+from vinf_core.types import ImageFrames
 
 ENTRY_POINT_GROUP = "vinf.models"
 
@@ -70,6 +71,8 @@ class ModelCard:
     Empty: a folder is never taken for this model."""
 
     options: tuple[ModelOption, ...] = ()
+    image_frames: ImageFrames = ImageFrames.NONE
+    """Which frames images may be given for; the same as in its `ModelLimits`."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -63,6 +63,9 @@ GenerationSpec read(const v1::GenerationSpec& message) {
     for (const v1::PromptSegment& entry : message.prompt_segments()) {
         spec.segments.push_back({entry.start_frame_index(), entry.prompt(), entry.transition_frame_count(), entry.cut()});
     }
+    for (const v1::ImageCondition& entry : message.image_conditions()) {
+        spec.image_conditions.push_back({entry.frame_index(), entry.image_sha256()});
+    }
     return spec;
 }
 
@@ -97,6 +100,10 @@ ModelInfo read(const v1::ModelInfo& message) {
     model.max_prompt_chars = message.max_prompt_chars();
     model.max_prompt_words = message.max_prompt_words();
     model.vocabulary.assign(message.vocabulary().begin(), message.vocabulary().end());
+    const int frames = message.image_frames();
+    const bool is_known = frames >= v1::IMAGE_FRAMES_UNSPECIFIED && frames <= v1::IMAGE_FRAMES_ANY;
+    model.image_frames = is_known ? static_cast<ImageFrames>(frames) : ImageFrames::kUnknown;
+    model.max_image_count = message.max_image_count();
     return model;
 }
 
@@ -218,6 +225,11 @@ Status write(const GenerationRequest& request, v1::CreateGenerationRequest& mess
         entry.set_transition_frame_count(segment.transition_frames);
         entry.set_cut(segment.cut);
     }
+    for (const ImageCondition& condition : request.image_conditions) {
+        v1::ImageCondition& entry = *spec.add_image_conditions();
+        entry.set_frame_index(condition.frame_index);
+        entry.set_image(condition.image);
+    }
 
     message.set_request_id(request.request_id.empty() ? new_uuid() : request.request_id);
     message.set_detached(request.detached);
@@ -335,6 +347,8 @@ ServerInfo read(const v1::ServerInfo& message) {
     }
     info.waiting_generation_count = message.waiting_generation_count();
     info.running_generation_count = message.running_generation_count();
+    info.max_image_bytes = message.limits().max_image_bytes();
+    info.max_image_pixels = message.limits().max_image_pixels();
     return info;
 }
 

@@ -1,8 +1,10 @@
 // The library, driven by tests/client_cpp: one command a run, plain lines out.
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <future>
 #include <iostream>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <utility>
@@ -38,6 +40,9 @@ void print(const vinf::Generation& generation) {
     const vinf::TemporalScope& scope = generation.spec.temporal_scope;
     std::printf("scope globals=%d noise=%d choice=%d\n", scope.global_frames, static_cast<int>(scope.initial_noise),
                 static_cast<int>(scope.global_choice));
+    for (const vinf::ImageDigest& image : generation.spec.image_conditions) {
+        std::printf("image %lld %s\n", static_cast<long long>(image.frame_index), image.sha256.c_str());
+    }
 }
 
 void print(const vinf::PullerStatistics& s) {
@@ -218,6 +223,11 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
             scope.global_choice = choice<vinf::GlobalChoice>(arguments, "--global-choice", 1);
             request.temporal_scope = scope;
         }
+        if (const std::string path = arguments.text("--image"); !path.empty()) {
+            std::ifstream file(path, std::ios::binary);
+            const std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+            request.image_conditions.push_back({arguments.number("--image-frame", 0), bytes});
+        }
         return report(client.create_generation(request, std::chrono::milliseconds(arguments.number("--patience-ms", 0))));
     }
     if (command == "get") {
@@ -258,7 +268,9 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
         const vinf::Result<vinf::ServerInfo> info = client.server_info();
         print(info.status());
         if (info.ok() && !info->models.empty()) {
-            std::printf("model %s %d\n", info->models[0].name.c_str(), info->models[0].default_width);
+            const vinf::ModelInfo& model = info->models[0];
+            std::printf("model %s %d\n", model.name.c_str(), model.default_width);
+            std::printf("images %d %d\n", static_cast<int>(model.image_frames), model.max_image_count);
         }
         return 0;
     }

@@ -37,8 +37,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "prompts",
         metavar="PROMPTS",
-        help="FILE.jsonl: a JSON object a line, with prompt, keywords of the Python SDK (seed, frames, ...) and "
-        "a name for its files; or FILE.txt: a prompt a line",
+        help="FILE.jsonl: a JSON object a line, with prompt, keywords of the Python SDK (seed, frames, ...), image and "
+        "end_image (files, from the list's folder) and a name for its files; or FILE.txt: a prompt a line",
     )
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the videos")
     parser.add_argument(

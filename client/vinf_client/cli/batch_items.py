@@ -1,6 +1,7 @@
 """The list of `vinf batch`: one video a line, as a JSON object or as a prompt alone.
 
 {"prompt": "a red ball bouncing over the sea", "seed": 7, "frames": 96, "name": "ball"}
+{"prompt": "a red ball bouncing over the sea", "image": "first.png", "end_image": "last.jpg"}
 """
 
 import hashlib
@@ -8,20 +9,22 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from vinf_client._errors import InvalidRequestError, Violation
+from vinf_client._images import FIRST_FRAME, LAST_FRAME, ImageCondition, encoded
 from vinf_client._job import JobArguments, check_job
 from vinf_client._request import SpecArguments, SpecOptions, check
 from vinf_client.cli.common import MistakesError, as_json
 from vinf_client.cli.story import no_key_twice, read_segments, shown, table
 
-_SPEC_KEYS = tuple(SpecOptions.__annotations__)
+_SPEC_KEYS = tuple(key for key in SpecOptions.__annotations__ if key != "image_conditions")
+_IMAGE_KEYS = {"image": FIRST_FRAME, "end_image": LAST_FRAME}
 _JOB_KEYS = ("priority", "deadline", "labels")
-_KEYS = ("prompt", "name", *_SPEC_KEYS, *_JOB_KEYS)
+_KEYS = ("prompt", "name", *_SPEC_KEYS, *_IMAGE_KEYS, *_JOB_KEYS)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _NAME_ALLOWED = "1 to 100 characters from [A-Za-z0-9._-], the first one no dot"
 _SLUG_LENGTH = 40
@@ -103,7 +106,7 @@ def read_items(path: Path, defaults: SpecOptions) -> list[Item]:
             continue
         try:
             told = {"prompt": text.strip()} if path.suffix.lower() == ".txt" else _object(text, f"{path}:{number}")
-            items.append(_item(told, f"{path}:{number}", number, defaults, names))
+            items.append(_item(told, f"{path}:{number}", number, path.parent, defaults, names))
         except InvalidRequestError as error:
             mistakes.append(error)
     if len(mistakes) > _MOST_TOLD:
@@ -126,7 +129,7 @@ def _object(text: str, place: str) -> dict[str, Any]:
     return table(value, place, _KEYS)
 
 
-def _item(told: Mapping[str, Any], place: str, line: int, defaults: SpecOptions, names: _Names) -> Item:
+def _item(told: Mapping[str, Any], place: str, line: int, folder: Path, defaults: SpecOptions, names: _Names) -> Item:
     if "prompt" not in told:
         raise InvalidRequestError(f"{place}: prompt: is missing; allowed: text")
     given = {key: value for key, value in told.items() if value is not None}
@@ -134,14 +137,17 @@ def _item(told: Mapping[str, Any], place: str, line: int, defaults: SpecOptions,
     spec |= {key: given[key] for key in _SPEC_KEYS if key in given}
     if isinstance(spec.get("segments"), list):
         spec["segments"] = read_segments(cast(list[Any], spec["segments"]), f"{place}: ")
+    if images := _image_conditions(given, defaults.get("image_conditions") or (), folder):
+        spec["image_conditions"] = images
     options = cast(SpecOptions, spec)
     job = JobArguments(
         priority=given.get("priority"), deadline=given.get("deadline"), labels=given.get("labels"), detached=True
     )
     found = [*check(SpecArguments(prompt=told["prompt"], **options)), *check_job(job)]
     if found:
-        raise InvalidRequestError(f"{place}: {'; '.join(map(_words, found))}")
-    digest = _digest(told["prompt"], options)
+        told_words = "; ".join(_words(violation, options) for violation in found)
+        raise InvalidRequestError(f"{place}: {told_words}")
+    digest = _digest(told["prompt"], options, place)
     name = names.take(given["name"], place) if "name" in given else names.make(told["prompt"], digest)
     return Item(
         line=line,
@@ -155,10 +161,33 @@ def _item(told: Mapping[str, Any], place: str, line: int, defaults: SpecOptions,
     )
 
 
-def _words(violation: Violation) -> str:
-    return f"{violation.argument}: {violation.description}"
+def _image_conditions(
+    given: Mapping[str, Any], defaults: Sequence[ImageCondition], folder: Path
+) -> tuple[ImageCondition, ...]:
+    """Images that a line names, by paths from the folder of the list, in the place of those for all lines."""
+    images = {condition.frame_index: condition.image for condition in defaults}
+    for key, frame in _IMAGE_KEYS.items():
+        if key in given:
+            # What is no path is refused with everything else.
+            images[frame] = folder / given[key] if isinstance(given[key], str) else given[key]
+    return tuple(ImageCondition(frame, image) for frame, image in sorted(images.items(), reverse=True))
 
 
-def _digest(prompt: str, options: SpecOptions) -> str:
-    told = {"prompt": prompt, **as_json(dict(options))}
+def _words(violation: Violation, options: SpecOptions) -> str:
+    """Say what is wrong, by the key of the list."""
+    name = violation.argument
+    for index, image in enumerate(options.get("image_conditions") or ()):
+        if name.startswith(f"image_conditions[{index}]"):
+            name = next(key for key, frame in _IMAGE_KEYS.items() if frame == image.frame_index)
+    return f"{name}: {violation.description}"
+
+
+def _digest(prompt: str, options: SpecOptions, place: str) -> str:
+    told = {"prompt": prompt, **as_json({key: value for key, value in options.items() if key != "image_conditions"})}
+    if images := options.get("image_conditions"):
+        try:
+            # Their bytes: a file that was changed makes another video.
+            told["images"] = [[image.frame_index, hashlib.sha256(encoded(image.image)).hexdigest()] for image in images]
+        except OSError as error:
+            raise InvalidRequestError(f"{place}: {error.filename} cannot be read: {error.strerror}") from error
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -24,6 +24,7 @@ from vinf_client.cli.generate_options import (
     DEFAULT_PREVIEW_EVERY,
     build_parser,
     check_combination,
+    image_names,
     job_options,
     serve_arguments,
     spec_options,
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     return run_interruptible(
         parser.prog,
         lambda interruptible: work(arguments, interruptible),
-        names=_STORY_NAMES if arguments.story is not None else None,
+        names={**(_STORY_NAMES if arguments.story is not None else {}), **image_names(arguments)},
     )
 
 

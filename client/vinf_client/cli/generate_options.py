@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TypedDict
 
+from vinf_client._images import FIRST_FRAME, LAST_FRAME, ImageCondition
 from vinf_client._request import SpecOptions
 from vinf_client.cli.common import Parser
 from vinf_client.cli.previews import add_preview_option
@@ -96,6 +97,8 @@ def add_video_options(parser: Parser, title: str, *, model_help: str = "model to
     video.add_argument("--frames", type=int, metavar="N", help="number of frames")
     video.add_argument("--seed", type=int, metavar="S", help="same seed, same video; 0 or unset: the server picks one")
     video.add_argument("--negative-prompt", metavar="TEXT", help="what the video must not show")
+    video.add_argument("--image", metavar="FILE", help="PNG or JPEG that the first frame shall look like")
+    video.add_argument("--end-image", metavar="FILE", help="PNG or JPEG that the last frame shall look like")
     video.add_argument("--width", type=int, metavar="PIXELS")
     video.add_argument("--height", type=int, metavar="PIXELS")
     video.add_argument("--fps", metavar="RATE", help="frames per second it is played at, such as 24 or 24000/1001")
@@ -185,6 +188,7 @@ def spec_options(arguments: argparse.Namespace) -> SpecOptions:
         fps=arguments.fps,
         solver=arguments.solver,
         segments=arguments.segments,
+        image_conditions=_image_conditions(arguments) or None,
         window=arguments.window,
         global_frames=arguments.global_frames,
         phase_timestep=arguments.phase_timestep,
@@ -193,6 +197,26 @@ def spec_options(arguments: argparse.Namespace) -> SpecOptions:
         initial_noise=arguments.initial_noise,
         global_choice=arguments.global_choice,
     )
+
+
+def image_names(arguments: argparse.Namespace) -> dict[str, str]:
+    """What the command's user calls the places of `SpecOptions.image_conditions`."""
+    options = [name for name, value in _images(arguments) if value is not None]
+    names = {"image_conditions": " and ".join(options)} if options else {}
+    for index, option in enumerate(options):
+        for field in ("", ".image", ".frame_index"):
+            names[f"image_conditions[{index}]{field}"] = option
+    return names
+
+
+def _images(arguments: argparse.Namespace) -> tuple[tuple[str, str | None], ...]:
+    return (("--image", arguments.image), ("--end-image", arguments.end_image))
+
+
+def _image_conditions(arguments: argparse.Namespace) -> list[ImageCondition]:
+    frames = (FIRST_FRAME, LAST_FRAME)
+    given = zip(frames, _images(arguments), strict=True)
+    return [ImageCondition(frame, path) for frame, (_, path) in given if path is not None]
 
 
 class JobOptions(TypedDict):

@@ -1,6 +1,6 @@
 """`vinf info`: what a server is and can do."""
 
-from vinf_client._types import Limits, Model, Rank, ServerInfo
+from vinf_client._types import ImageFrames, Limits, Model, Rank, ServerInfo
 from vinf_client.cli.common import Parser, client_of, print_json, run, server_of
 
 _EXAMPLES = """
@@ -8,6 +8,14 @@ vinf info
 vinf info --server 10.0.0.1:50051 --tls-ca ca.crt --token-file token
 vinf info --json | jq '.models[0].vocabulary'
 """
+
+_IMAGE_FRAMES = {
+    ImageFrames.UNKNOWN: "taken in a way that this client does not know",
+    ImageFrames.NONE: "none taken",
+    ImageFrames.FIRST: "taken for the first frame",
+    ImageFrames.FIRST_AND_LAST: "taken for the first and the last frame",
+    ImageFrames.ANY: "taken for any frame",
+}
 
 
 def build_parser() -> Parser:
@@ -71,6 +79,8 @@ def _model_lines(model: Model, limits: Limits, *, default: bool) -> list[str]:
         lines.append(f"  prompt          these words only{words}: {' '.join(model.vocabulary)}")
     else:
         lines.append(f"  prompt          up to {model.max_prompt_chars} characters")
+    count = f", at most {model.max_image_count} a video" if model.max_image_count else ""
+    lines.append(f"  images          {_IMAGE_FRAMES[model.image_frames]}{count}")
     return lines
 
 

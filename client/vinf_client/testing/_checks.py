@@ -62,6 +62,9 @@ def _spec_violations(asked: pb.GenerationSpec) -> Violations:
         value = getattr(asked, name)
         if value and not least <= value <= most:
             found.append((f"spec.{name}", f"must be in [{least}, {most}], got {value}"))
+    if asked.image_conditions:
+        problem = f"model {MODEL.name!r} takes no images, got {len(asked.image_conditions)}"
+        found.append(("spec.image_conditions", problem))
     for name in ("width", "height"):
         if getattr(asked, name) % MODEL.size_multiple:
             found.append((f"spec.{name}", f"must be a multiple of {MODEL.size_multiple}, got {getattr(asked, name)}"))

@@ -383,6 +383,49 @@ class PromptSegment(_message.Message):
 Global___PromptSegment: _TypeAlias = PromptSegment  # noqa: Y015
 
 @_typing.final
+class ImageCondition(_message.Message):
+    """A picture that a frame of the video shall look like; ModelInfo.image_frames says whether a model takes any.
+
+    The picture is turned as its EXIF orientation says, parts of it that are transparent are laid over black, colour
+    profiles are ignored, grey and palettes become RGB. Then it is scaled to cover width x height (Lanczos), and what
+    stands out is cut off evenly on both sides.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    IMAGE_SHA256_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """The frame that shall look like it; each frame at most once.
+    Default: 0 | Range: [0, frame_count - 1], of the resolved frame_count; where ModelInfo.image_frames is FIRST only 0,
+    where it is FIRST_AND_LAST only 0 and frame_count - 1 | Unit: frames
+    Violation: INVALID_ARGUMENT / INVALID_FIELD, at a path such as spec.image_conditions[1].frame_index.
+    """
+    image_sha256: _builtins.str
+    """Output only, ignored in requests: SHA-256 of the bytes of `image`, which replies leave out; in lower-case hex."""
+    image: _builtins.bytes
+    """Required in requests, empty in replies. A whole file: PNG (8 bits a channel or fewer, not animated) or JPEG (grey or
+    YCbCr). With those of the other image conditions at most ServerLimits.max_image_bytes; width times height at most
+    ServerLimits.max_image_pixels, which is checked before anything is decoded.
+    Violation: INVALID_ARGUMENT / INVALID_FIELD, at a path such as spec.image_conditions[1].image.
+    """
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+        image_sha256: _builtins.str = ...,
+        image: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "image", b"image", "image_sha256", b"image_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageCondition: _TypeAlias = ImageCondition  # noqa: Y015
+
+@_typing.final
 class GenerationSpec(_message.Message):
     """What shall be generated."""
 
@@ -401,6 +444,7 @@ class GenerationSpec(_message.Message):
     SOLVER_FIELD_NUMBER: _builtins.int
     TEMPORAL_SCOPE_FIELD_NUMBER: _builtins.int
     PROMPT_SEGMENTS_FIELD_NUMBER: _builtins.int
+    IMAGE_CONDITIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Default: empty = the server's model | Range: a name from ServerInfo.models
     Violation: NOT_FOUND / MODEL_NOT_FOUND.
@@ -467,6 +511,13 @@ class GenerationSpec(_message.Message):
         Violation: INVALID_ARGUMENT / INVALID_FIELD, at a path such as spec.prompt_segments[1].start_frame_index.
         """
 
+    @_builtins.property
+    def image_conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageCondition]:
+        """Pictures that frames shall look like.
+        Default: empty = none | Range: 0 to ModelInfo.max_image_count image conditions
+        Violation: INVALID_ARGUMENT / INVALID_FIELD.
+        """
+
     def __init__(
         self,
         *,
@@ -483,10 +534,11 @@ class GenerationSpec(_message.Message):
         solver: Global___Solver.ValueType = ...,
         temporal_scope: Global___TemporalScope | None = ...,
         prompt_segments: _abc.Iterable[Global___PromptSegment] | None = ...,
+        image_conditions: _abc.Iterable[Global___ImageCondition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate", "temporal_scope", b"temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "frame_rate", b"frame_rate", "guidance_scale", b"guidance_scale", "height", b"height", "inference_step_count", b"inference_step_count", "model", b"model", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "seed", b"seed", "solver", b"solver", "temporal_scope", b"temporal_scope", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "frame_rate", b"frame_rate", "guidance_scale", b"guidance_scale", "height", b"height", "image_conditions", b"image_conditions", "inference_step_count", b"inference_step_count", "model", b"model", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "seed", b"seed", "solver", b"solver", "temporal_scope", b"temporal_scope", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

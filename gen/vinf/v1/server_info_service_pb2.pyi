@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vinf.v1 import generation_pb2 as _generation_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ImageFrames:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageFramesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFrames.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_FRAMES_UNSPECIFIED: _ImageFrames.ValueType  # 0
+    """None: the model takes no images."""
+    IMAGE_FRAMES_FIRST: _ImageFrames.ValueType  # 1
+    """The first frame."""
+    IMAGE_FRAMES_FIRST_AND_LAST: _ImageFrames.ValueType  # 2
+    """The first frame, the last one, or both."""
+    IMAGE_FRAMES_ANY: _ImageFrames.ValueType  # 3
+    """Any frame."""
+
+class ImageFrames(_ImageFrames, metaclass=_ImageFramesEnumTypeWrapper):
+    """Which frames a model's image conditions may be for."""
+
+IMAGE_FRAMES_UNSPECIFIED: ImageFrames.ValueType  # 0
+"""None: the model takes no images."""
+IMAGE_FRAMES_FIRST: ImageFrames.ValueType  # 1
+"""The first frame."""
+IMAGE_FRAMES_FIRST_AND_LAST: ImageFrames.ValueType  # 2
+"""The first frame, the last one, or both."""
+IMAGE_FRAMES_ANY: ImageFrames.ValueType  # 3
+"""Any frame."""
+Global___ImageFrames: _TypeAlias = ImageFrames  # noqa: Y015
 
 @_typing.final
 class GetServerInfoRequest(_message.Message):
@@ -155,6 +184,8 @@ class ModelInfo(_message.Message):
     MAX_PROMPT_WORDS_FIELD_NUMBER: _builtins.int
     VOCABULARY_FIELD_NUMBER: _builtins.int
     MAX_FRAME_COUNT_AT_DEFAULT_SIZE_FIELD_NUMBER: _builtins.int
+    IMAGE_FRAMES_FIELD_NUMBER: _builtins.int
+    MAX_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name for GenerationSpec.model."""
     default_width: _builtins.int
@@ -192,6 +223,10 @@ class ModelInfo(_message.Message):
     pictures leave room for fewer. 0 = not even one, or unknown: ServerLimits.rank_memory_budget_bytes tells.
     Unit: frames
     """
+    image_frames: Global___ImageFrames.ValueType
+    """Which frames GenerationSpec.image_conditions may be for; UNSPECIFIED = the model takes none."""
+    max_image_count: _builtins.int
+    """The most image conditions of a generation; 0 = the model takes none. Unit: images"""
     @_builtins.property
     def default_frame_rate(self) -> _generation_pb2.Rational:
         """Unit: frames per second"""
@@ -227,10 +262,12 @@ class ModelInfo(_message.Message):
         max_prompt_words: _builtins.int = ...,
         vocabulary: _abc.Iterable[_builtins.str] | None = ...,
         max_frame_count_at_default_size: _builtins.int = ...,
+        image_frames: Global___ImageFrames.ValueType = ...,
+        max_image_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_frame_rate", b"default_frame_rate", "default_temporal_scope", b"default_temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate", b"default_frame_rate", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "max_frame_count", b"max_frame_count", "max_frame_count_at_default_size", b"max_frame_count_at_default_size", "max_height", b"max_height", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_width", b"min_width", "name", b"name", "size_multiple", b"size_multiple", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate", b"default_frame_rate", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "image_frames", b"image_frames", "max_frame_count", b"max_frame_count", "max_frame_count_at_default_size", b"max_frame_count_at_default_size", "max_height", b"max_height", "max_image_count", b"max_image_count", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_width", b"min_width", "name", b"name", "size_multiple", b"size_multiple", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -252,6 +289,8 @@ class ServerLimits(_message.Message):
     MAX_CREATES_PER_MINUTE_FIELD_NUMBER: _builtins.int
     DISK_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
     MAX_REQUEST_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_IMAGE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_IMAGE_PIXELS_FIELD_NUMBER: _builtins.int
     max_waiting_generation_count: _builtins.int
     """Generations that may wait. Unit: generations"""
     max_data_bytes: _builtins.int
@@ -274,6 +313,10 @@ class ServerLimits(_message.Message):
     """What the data directory may hold; 0 = as much as the disk has. Unit: bytes"""
     max_request_bytes: _builtins.int
     """Largest request. Unit: bytes"""
+    max_image_bytes: _builtins.int
+    """The most that the files of a request's image conditions may take together. Unit: bytes"""
+    max_image_pixels: _builtins.int
+    """The most that each of them may say it has, width times height. Unit: pixels"""
     def __init__(
         self,
         *,
@@ -287,10 +330,12 @@ class ServerLimits(_message.Message):
         max_creates_per_minute: _builtins.int = ...,
         disk_budget_bytes: _builtins.int = ...,
         max_request_bytes: _builtins.int = ...,
+        max_image_bytes: _builtins.int = ...,
+        max_image_pixels: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_budget_bytes", b"disk_budget_bytes", "max_creates_per_minute", b"max_creates_per_minute", "max_data_bytes", b"max_data_bytes", "max_global_frames", b"max_global_frames", "max_guidance_scale", b"max_guidance_scale", "max_request_bytes", b"max_request_bytes", "max_step_count", b"max_step_count", "max_waiting_generation_count", b"max_waiting_generation_count", "max_waiting_per_client", b"max_waiting_per_client", "rank_memory_budget_bytes", b"rank_memory_budget_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_budget_bytes", b"disk_budget_bytes", "max_creates_per_minute", b"max_creates_per_minute", "max_data_bytes", b"max_data_bytes", "max_global_frames", b"max_global_frames", "max_guidance_scale", b"max_guidance_scale", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_request_bytes", b"max_request_bytes", "max_step_count", b"max_step_count", "max_waiting_generation_count", b"max_waiting_generation_count", "max_waiting_per_client", b"max_waiting_per_client", "rank_memory_budget_bytes", b"rank_memory_budget_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,6 +28,7 @@ from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.drain import finish_or_save
 from vinf_server.front.engine.group import Group, Loss
 from vinf_server.front.engine.host_link import describe, make_hosts, start_host_link_server, with_token
+from vinf_server.front.engine.image_supply import ImageSupply
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.preview_intake import PreviewIntake
@@ -141,6 +142,7 @@ class Front:
                 CheckpointIntake(self._generations),
                 PreviewIntake(self._generations),
                 TraceIntake(self._generations),
+                ImageSupply(self._generations),
                 self._worker_metrics,
             )
             link_server = await start_link_server(link, f"unix:{self._data_dir.socket}")

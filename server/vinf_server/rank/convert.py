@@ -9,6 +9,7 @@ from vinf_core.engine.worker import Outcome
 from vinf_core.types import (
     GenerationSpec,
     GlobalChoice,
+    ImageCondition,
     InitialNoise,
     ModelLimits,
     PromptSegment,
@@ -63,6 +64,7 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
                 )
                 for segment in wanted.prompt_segments
             ),
+            images=tuple(ImageCondition(image.frame_index, image.pixels) for image in wanted.image_conditions),
         ),
         clip_frame_counts=tuple(wanted.clip_frame_counts),
         resume_step=wanted.resume_step,
@@ -105,6 +107,8 @@ def limits_to_proto(limits: ModelLimits) -> pb.ModelLimits:
         max_prompt_chars=limits.max_prompt_chars,
         max_prompt_words=limits.max_prompt_words,
         vocabulary=list(limits.vocabulary),
+        image_frames=limits.image_frames.value,
+        max_image_count=limits.max_images,
     )
 
 

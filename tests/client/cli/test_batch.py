@@ -18,7 +18,7 @@ from tests.server.conftest import QUICK_AGENT, wait_until
 from tests.server.fakes import frame_bytes
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
-from vinf_client import InvalidRequestError, PromptSegment
+from vinf_client import ImageCondition, InvalidRequestError, PromptSegment
 from vinf_client.cli.batch_items import read_items
 
 
@@ -103,6 +103,10 @@ class TestLists:
             ('{"prompt": "a", "name": ".a"}', 'name: ".a" is not allowed'),
             ('{"prompt": "a", "labels": 7}', "labels: must be a mapping of texts, got 7"),
             ('{"prompt": "a", "deadline": -1}', "deadline: -1 s is not allowed"),
+            ('{"prompt": "a", "image": 7}', "image: 7 is not allowed; allowed: a PNG or JPEG file"),
+            ('{"prompt": "a", "end_image": "none.png"}', "none.png cannot be read: No such file or directory"),
+            ('{"prompt": "a", "image": "."}', "is a folder; allowed: a PNG or JPEG file"),
+            ('{"prompt": "a", "image_conditions": []}', 'the key "image_conditions" is not allowed'),
             ('{"prompt": "a", "prompt": "b"}', 'the key "prompt" stands there twice'),
             ('{"prompt": "a", "seed": ' + "9" * 5000 + "}", "Exceeds the limit"),
         ],
@@ -114,6 +118,24 @@ class TestLists:
         assert str(caught.value).startswith(f"{path}:2: ")
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    def test_images_are_named_from_the_folder_of_the_list(self, write, tmp_path):
+        for name in ("a.png", "b.png", "c.png"):
+            (tmp_path / name).write_bytes(name.encode())
+        defaults = {"image_conditions": [ImageCondition(0, tmp_path / "c.png")]}
+        lines = [{"prompt": "a"}, {"prompt": "a", "image": "a.png"}, {"prompt": "a", "end_image": "b.png"}]
+        path = write("a.jsonl", *lines)
+        items = read_items(path, defaults)
+        assert [item.options["image_conditions"] for item in items] == [
+            (ImageCondition(0, tmp_path / "c.png"),),
+            (ImageCondition(0, tmp_path / "a.png"),),
+            (ImageCondition(0, tmp_path / "c.png"), ImageCondition(-1, tmp_path / "b.png")),
+        ]
+        assert len({item.digest for item in items}) == 3
+        # Another file under the same name makes another video.
+        (tmp_path / "a.png").write_bytes(b"changed")
+        changed = [item.digest == before.digest for item, before in zip(read_items(path, defaults), items, strict=True)]
+        assert changed == [True, False, True]
 
     def test_a_name_may_stand_there_once(self, write):
         with pytest.raises(InvalidRequestError, match=r'a.jsonl:2: name: "x" is taken by a line before'):

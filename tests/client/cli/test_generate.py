@@ -93,6 +93,57 @@ def test_options_reach_the_server(generate, server):
     )
 
 
+def test_images_reach_the_server(generate, server, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    assert generate("--image", "a.png", "--end-image", "b.png", "--quiet") == 0
+    assert generate("--end-image", "b.png", "--frames", "7", "--quiet") == 0
+    sent = [
+        [(condition.frame_index, condition.image) for condition in create.spec.image_conditions]
+        for create in server.creates
+    ]
+    assert sent == [[(0, b"a.png"), (15, b"b.png")], [(6, b"b.png")]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["--image", "none.png"], ["vinf generate: --image: none.png cannot be read: No such file or directory"]),
+        (["--end-image", "."], ["vinf generate: --end-image: . is a folder; allowed: a PNG or JPEG file"]),
+        (
+            ["--image", "large.png"],
+            ["vinf generate: --image: the files have 1099511627776 bytes; allowed: at most 15728640 together"],
+        ),
+        (
+            ["--image", "none.png", "--end-image", "", "--frames", "0"],
+            [
+                "vinf generate: 3 things to mend:",
+                "  --frames: 0 is not allowed; allowed: [1, 4096] (leave it out for the server's default)",
+                "  --image: none.png cannot be read: No such file or directory",
+                "  --end-image:  cannot be read: No such file or directory",
+            ],
+        ),
+    ],
+    ids=["missing", "folder", "too large", "both"],
+)
+def test_images_that_cannot_be_sent(generate, server, capsys, tmp_path, arguments, lines):
+    with open(tmp_path / "large.png", "wb") as file:
+        file.truncate(1 << 40)
+    assert generate(*arguments) == 2
+    assert error_lines(capsys) == lines
+    assert all(request.validate_only for request in server.creates)
+
+
+def test_the_servers_words_about_images_carry_the_names_of_options(generate, server, capsys, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"GIF89a")
+    for path, option in (("", "--end-image"), ("[0].image", "--end-image"), ("[0].frame_index", "--end-image")):
+        violation = (f"spec.image_conditions{path}", "is none")
+        failure = Failure(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", violations=(violation,))
+        server.create_failures.append(failure)
+        assert generate("--end-image", "a.png", "--quiet") == 2
+        assert error_lines(capsys) == [f"vinf generate: {option}: is none"]
+
+
 def test_the_environment_names_the_server(server, tmp_path, monkeypatch):
     monkeypatch.setenv("VINF_SERVER", server.address)
     assert main(["generate", "a red ball", "-o", str(tmp_path / "a.npy"), "--quiet"]) == 0

@@ -12,9 +12,18 @@ from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf_core.engine.commands import Generate, Stop
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
+from vinf_core.models.images import pixels_of
 from vinf_core.models.locate import ModelSource, locate
 from vinf_core.models.sprites import limits
-from vinf_core.types import GlobalChoice, InitialNoise, PromptSegment, Solver, TemporalScope
+from vinf_core.types import (
+    GlobalChoice,
+    ImageCondition,
+    ImageFrames,
+    InitialNoise,
+    PromptSegment,
+    Solver,
+    TemporalScope,
+)
 from vinf_server.config import ServeConfig
 from vinf_server.front.engine.launch import LaunchPlan, agent_environment
 from vinf_server.rank.config import RankConfig
@@ -22,6 +31,7 @@ from vinf_server.rank.convert import command_from_order, limits_to_proto, memory
 
 pytestmark = pytest.mark.fast
 
+PICTURE = bytes(range(256)) * (64 * 32 * 3 // 256)
 ENVIRONMENT = {
     "RANK": "1",
     "WORLD_SIZE": "3",
@@ -109,6 +119,7 @@ def test_orders_become_commands() -> None:
         resume_step=12,
         texts_at_once=1,
         first_frame_index=48,
+        image_conditions=[pb.ImageCondition(frame_index=9, pixels=PICTURE)],
     )
     command = command_from_order(pb.AttachResponse(generate=order))
     assert isinstance(command, Generate)
@@ -132,12 +143,18 @@ def test_orders_become_commands() -> None:
         PromptSegment(start_frame=9, prompt="r", cut=True),
     )
     assert spec.scenes == (range(9), range(9, 2304))
+    assert spec.images == (ImageCondition(9, PICTURE),)
+    assert pixels_of(spec.images[0], spec).tolist()[31][63] == list(PICTURE[-3:])
+    assert len(repr(spec)) < 1000, "pixels are shown"
     assert command_from_order(pb.AttachResponse(stop=pb.StopOrder())) == Stop()
     assert command_from_order(pb.AttachResponse(cancel=pb.CancelOrder(generation_id="g"))) is None
 
 
 def test_every_limit_reaches_the_front() -> None:
-    message = limits_to_proto(limits(locate(ModelSource(model="sprites"))))
+    told = limits(locate(ModelSource(model="sprites")))
+    assert limits_to_proto(told).image_frames == "none"
+    message = limits_to_proto(replace(told, image_frames=ImageFrames.FIRST_AND_LAST, max_images=2))
+    assert message.image_frames == "first_and_last"
     missing = {field.name for field in message.DESCRIPTOR.fields} - {field.name for field, _ in message.ListFields()}
     assert not missing, f"never set: {missing}"
 

@@ -72,6 +72,27 @@ struct PromptSegment {
     bool cut = false;                    ///< Whether a new scene starts; only without a transition.
 };
 
+/// A picture that a frame of the video shall look like, for models that take images (ModelInfo::image_frames).
+struct ImageCondition {
+    std::int64_t frame_index = 0;
+    std::string image;  ///< The bytes of a PNG or JPEG file.
+};
+
+/// What a server tells of an image condition.
+struct ImageDigest {
+    std::int64_t frame_index = 0;
+    std::string sha256;  ///< Of the file that it was given, in lower-case hex.
+};
+
+/// Which frames a model's image conditions may be for.
+enum class ImageFrames {
+    kUnknown = -1,  ///< A way that is newer than this library.
+    kNone = 0,      ///< The model takes no images.
+    kFirst = 1,
+    kFirstAndLast = 2,
+    kAny = 3,
+};
+
 /// What shall be generated. What is left unset is the server's default; ServerInfo::models names ranges.
 struct GenerationRequest {
     std::string prompt;
@@ -87,6 +108,7 @@ struct GenerationRequest {
     Solver solver = Solver::kModelDefault;
     std::optional<TemporalScope> temporal_scope;
     std::vector<PromptSegment> segments;
+    std::vector<ImageCondition> image_conditions;
 
     /// Idempotency key, a UUID. Empty: a new one for each call of create_generation.
     std::string request_id;
@@ -117,6 +139,7 @@ struct GenerationSpec {
     Solver solver = Solver::kModelDefault;
     TemporalScope temporal_scope;
     std::vector<PromptSegment> segments;
+    std::vector<ImageDigest> image_conditions;
 };
 
 /// How far a generation has come.
@@ -214,6 +237,8 @@ struct ModelInfo {
     std::int32_t max_prompt_chars = 0;
     std::int32_t max_prompt_words = 0;
     std::vector<std::string> vocabulary;  ///< The only words prompts may use; empty: any text.
+    ImageFrames image_frames = ImageFrames::kNone;
+    std::int32_t max_image_count = 0;  ///< Image conditions of a generation.
 };
 
 /// One rank of the group.
@@ -238,6 +263,8 @@ struct ServerInfo {
     std::vector<RankInfo> ranks;
     std::int32_t waiting_generation_count = 0;
     std::int32_t running_generation_count = 0;
+    std::int64_t max_image_bytes = 0;   ///< Of all files of a request's image conditions together.
+    std::int64_t max_image_pixels = 0;  ///< Of each of them.
 };
 
 }  // namespace vinf

@@ -291,6 +291,8 @@ class ModelLimits(_message.Message):
     MAX_PROMPT_CHARS_FIELD_NUMBER: _builtins.int
     MAX_PROMPT_WORDS_FIELD_NUMBER: _builtins.int
     VOCABULARY_FIELD_NUMBER: _builtins.int
+    IMAGE_FRAMES_FIELD_NUMBER: _builtins.int
+    MAX_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     default_width: _builtins.int
     default_height: _builtins.int
@@ -310,6 +312,9 @@ class ModelLimits(_message.Message):
     """"ddim" or "dpm_solver_pp_2m"."""
     max_prompt_chars: _builtins.int
     max_prompt_words: _builtins.int
+    image_frames: _builtins.str
+    """"none", "first", "first_and_last" or "any"."""
+    max_image_count: _builtins.int
     @_builtins.property
     def default_temporal_scope(self) -> Global___Scope: ...
     @_builtins.property
@@ -337,10 +342,12 @@ class ModelLimits(_message.Message):
         max_prompt_chars: _builtins.int = ...,
         max_prompt_words: _builtins.int = ...,
         vocabulary: _abc.Iterable[_builtins.str] | None = ...,
+        image_frames: _builtins.str = ...,
+        max_image_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_temporal_scope", b"default_temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate_den", b"default_frame_rate_den", "default_frame_rate_num", b"default_frame_rate_num", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "max_frame_count", b"max_frame_count", "max_height", b"max_height", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_width", b"min_width", "name", b"name", "size_multiple", b"size_multiple", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate_den", b"default_frame_rate_den", "default_frame_rate_num", b"default_frame_rate_num", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "image_frames", b"image_frames", "max_frame_count", b"max_frame_count", "max_height", b"max_height", "max_image_count", b"max_image_count", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_width", b"min_width", "name", b"name", "size_multiple", b"size_multiple", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -418,6 +425,31 @@ class PromptSegment(_message.Message):
 Global___PromptSegment: _TypeAlias = PromptSegment  # noqa: Y015
 
 @_typing.final
+class ImageCondition(_message.Message):
+    """A picture that a frame shall look like."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    pixels: _builtins.bytes
+    """RGB24 of the order's width and height, rows from top to bottom without padding."""
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+        pixels: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "pixels", b"pixels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageCondition: _TypeAlias = ImageCondition  # noqa: Y015
+
+@_typing.final
 class GenerateOrder(_message.Message):
     """A resolved specification: no defaults are left to fill in."""
 
@@ -442,6 +474,7 @@ class GenerateOrder(_message.Message):
     PREVIEW_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     FRAME_RATE_NUM_FIELD_NUMBER: _builtins.int
     FRAME_RATE_DEN_FIELD_NUMBER: _builtins.int
+    IMAGE_CONDITIONS_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     prompt: _builtins.str
     negative_prompt: _builtins.str
@@ -482,6 +515,10 @@ class GenerateOrder(_message.Message):
         sum to frame_count. Empty: the ranks choose.
         """
 
+    @_builtins.property
+    def image_conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageCondition]:
+        """By ascending frame_index."""
+
     def __init__(
         self,
         *,
@@ -504,10 +541,11 @@ class GenerateOrder(_message.Message):
         preview_interval_steps: _builtins.int = ...,
         frame_rate_num: _builtins.int = ...,
         frame_rate_den: _builtins.int = ...,
+        image_conditions: _abc.Iterable[Global___ImageCondition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["temporal_scope", b"temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "first_frame_index", b"first_frame_index", "frame_count", b"frame_count", "frame_rate_den", b"frame_rate_den", "frame_rate_num", b"frame_rate_num", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "resume_step", b"resume_step", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "texts_at_once", b"texts_at_once", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_frame_counts", b"clip_frame_counts", "first_frame_index", b"first_frame_index", "frame_count", b"frame_count", "frame_rate_den", b"frame_rate_den", "frame_rate_num", b"frame_rate_num", "generation_id", b"generation_id", "guidance_scale", b"guidance_scale", "height", b"height", "image_conditions", b"image_conditions", "negative_prompt", b"negative_prompt", "preview_interval_steps", b"preview_interval_steps", "prompt", b"prompt", "prompt_segments", b"prompt_segments", "resume_step", b"resume_step", "seed", b"seed", "solver", b"solver", "step_count", b"step_count", "temporal_scope", b"temporal_scope", "texts_at_once", b"texts_at_once", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,7 +33,7 @@ _STAGES = {
     link_pb2.STAGE_DECODE: generation_pb2.GENERATION_STAGE_DECODE,
 }
 
-_FAILURE_CODES = {"GPU_OUT_OF_MEMORY": code_pb2.RESOURCE_EXHAUSTED}
+_FAILURE_CODES = {"GPU_OUT_OF_MEMORY": code_pb2.RESOURCE_EXHAUSTED, "IMAGE_DAMAGED": code_pb2.DATA_LOSS}
 """Everything else that ranks report is INTERNAL."""
 
 
@@ -337,6 +337,9 @@ def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
                 cut=segment.cut,
             )
             for segment in spec.prompt_segments
+        ],
+        image_conditions=[
+            link_pb2.ImageCondition(frame_index=condition.frame_index) for condition in spec.image_conditions
         ],
         clip_frame_counts=clips,
         resume_step=generation.checkpoints.newest_step,

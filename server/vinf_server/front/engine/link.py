@@ -16,6 +16,7 @@ from vinf_server.front.checkpoints import PartError
 from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group
+from vinf_server.front.engine.image_supply import ImageSupply
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.preview_intake import PreviewError, PreviewIntake
 from vinf_server.front.engine.status import EngineStatus
@@ -41,6 +42,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         checkpoint_intake: CheckpointIntake,
         preview_intake: PreviewIntake,
         trace_intake: TraceIntake,
+        image_supply: ImageSupply,
         worker_metrics: WorkerMetrics,
     ) -> None:
         self._status = status
@@ -49,6 +51,7 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         self._checkpoint_intake = checkpoint_intake
         self._preview_intake = preview_intake
         self._trace_intake = trace_intake
+        self._image_supply = image_supply
         self._worker_metrics = worker_metrics
 
     async def Attach(  # noqa: N802
@@ -62,7 +65,11 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         reports = asyncio.create_task(self._take_reports(group, request_iterator))
         try:
             while (order := await group.next_order()) is not None:
-                yield order
+                failed = await self._image_supply.fill(order)
+                if failed is None:
+                    yield order
+                else:
+                    self._take_report(group, failed)
         finally:
             reports.cancel()
             group.lose_stream(0)
@@ -170,13 +177,16 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
                 if request.WhichOneof("report") == "ready":
                     group.take_ready(request.ready)
                 else:
-                    group.take_report(request)
-                    self._dispatcher.take_report(group, request)
+                    self._take_report(group, request)
         except Exception:
             # A rank that breaks the contract must not leave the group half alive.
             _log.exception("a report of epoch %d could not be taken", group.epoch)
         finally:
             group.end_orders()
+
+    def _take_report(self, group: Group, report: link_pb2.AttachRequest) -> None:
+        group.take_report(report)
+        self._dispatcher.take_report(group, report)
 
     async def _check_epoch(self, context: Context) -> Group:
         """Let only ranks of the group of the moment in."""

@@ -13,6 +13,7 @@ from vinf.v1 import generation_pb2
 from vinf_server.front.checkpoints import CheckpointFolder
 from vinf_server.front.frames.previews import PreviewBoard
 from vinf_server.front.frames.spool import SpoolFile
+from vinf_server.front.generations.images import ImageFile
 from vinf_server.front.traces.readers import Readers
 from vinf_server.front.traces.trace_file import TraceFile
 from vinf_server.front.wakeup import Wakeup
@@ -146,6 +147,7 @@ class Generation:
     previews: PreviewBoard = field(default_factory=PreviewBoard)
     readers: Readers = field(default_factory=Readers)
     trace: TraceFile = field(init=False)
+    images: ImageFile = field(init=False)
     released: Wakeup = field(default_factory=Wakeup)
     """Notified when frames were dropped, so that there is room for more."""
     changed: Wakeup = field(default_factory=Wakeup)
@@ -158,6 +160,11 @@ class Generation:
 
     def __post_init__(self) -> None:
         self.trace = TraceFile(self.frames.path.with_name("trace"))
+        self.images = ImageFile(
+            self.frames.path.with_name("images.rgb24"),
+            count=len(self.resolved_spec.image_conditions),
+            image_size=self.frames.frame_size,
+        )
         if not self.events:
             self.events.append(Event(1, self.create_time_ns, self.state, self.state_reason))
 

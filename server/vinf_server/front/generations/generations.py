@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 from vinf.v1 import generation_pb2
@@ -48,6 +48,7 @@ RESUME_SHARE = 0.8
 stop again after every frame."""
 
 _DEFAULT_TERMS = Terms()
+_NO_IMAGES: Mapping[int, bytes] = {}
 
 
 class Generations(Work):
@@ -129,8 +130,11 @@ class Generations(Work):
         *,
         request_id: str,
         validate_only: bool,
+        images: Mapping[int, bytes] = _NO_IMAGES,
     ) -> tuple[Generation, bool]:
         """Admit a generation whose every default is filled in, the seed excepted.
+
+        `images` are the pixels of its image conditions, by frame index: they are on disk after `settle`.
 
         Returns the generation and whether it was there before; with `validate_only` nothing is kept.
         """
@@ -148,6 +152,7 @@ class Generations(Work):
         if terms.owner:
             self.limits.check_waiting(self._queue.count_of(terms.owner), retry_s=self._estimate.remaining_s())
         generation = self._maker.new(normalised_spec, terms, request_id=request_id)
+        generation.images.hold([images[condition.frame_index] for condition in normalised_spec.image_conditions])
         self.keeper.check_room(generation)
         if validate_only:
             generation.generation_id = ""
@@ -175,16 +180,17 @@ class Generations(Work):
         """Wait until a generation that was just created outlives the server, or take it back.
 
         Raises:
-            DiskFullError: the database did not take it.
+            DiskFullError: the database did not take it, or the disk not its images.
         """
         if generation.generation_id not in self._unsettled:
             return
         try:
+            await generation.images.store()
             await self._store.flush()
             self._unsettled.discard(generation.generation_id)
             for listener in self.life_listeners:
                 listener.created(generation)
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             self._unsettled.discard(generation.generation_id)
             self._withdraw(generation)
             raise DiskFullError(
@@ -293,6 +299,7 @@ class Generations(Work):
         self._queue.remove(generation.generation_id)
         if generation.state == PENDING:
             generation.is_forgotten = True
+            generation.images.remove()
             self._store.forget(generation)
             self._queue_moved(generation.resolved_spec.model)
         else:

@@ -99,6 +99,7 @@ class Restoring:
             self._finish(generation, _failure_of(generation.events[-1]))
         if generation.is_terminal:
             generation.checkpoints.remove()
+            generation.images.remove()
             try:
                 await generation.frames.recover(verify=False)
             except OSError as error:

@@ -40,9 +40,9 @@ class Retention:
 
 
 def stored_bytes(generation: Generation) -> int:
-    """What its frames take of the disk now."""
+    """What its frames, and the images it is made from, take of the disk now."""
     frames = generation.frames
-    return (frames.completed_count - frames.first_available) * frames.frame_size
+    return (frames.completed_count - frames.first_available) * frames.frame_size + generation.images.stored_bytes
 
 
 def missing_bytes(generation: Generation) -> int:
@@ -55,4 +55,4 @@ def missing_bytes(generation: Generation) -> int:
     if generation.terms.retention_frame_count:
         kept = frames.completed_count - frames.first_available
         missing = min(missing, max(0, generation.terms.retention_frame_count - kept))
-    return missing * frames.frame_size + checkpoints
+    return missing * frames.frame_size + checkpoints + generation.images.missing_bytes

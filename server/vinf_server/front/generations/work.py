@@ -302,6 +302,7 @@ class Work:
         generation.frames.close()
         generation.previews.clear()
         generation.checkpoints.remove()
+        generation.images.remove()
         generation.move_to(state, *((failure.reason, failure.message) if failure is not None else ()))
         self._store.save(generation)
         self._observe.finished(generation, was_in_work=was_in_work)

@@ -19,6 +19,7 @@ from vinf_server.front.errors import (
 from vinf_server.front.generations.generation import Generation
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.metrics import Metrics
+from vinf_server.front.rpc.images import ImageTaker
 from vinf_server.front.rpc.validation import check_create
 
 _REJECTION_REASONS: dict[type[VinfError], str] = {
@@ -38,6 +39,7 @@ class Admission:
         self._generations = generations
         self._status = status
         self._metrics = metrics
+        self._images = ImageTaker()
 
     async def create(
         self, request: service_pb2.CreateGenerationRequest, *, owner: str, host: str
@@ -45,7 +47,7 @@ class Admission:
         """Return the generation, which is on disk unless it was only to be checked, and whether it was there before.
 
         Args:
-            request: as it came.
+            request: as it came; of its images nothing but their digests is left in it afterwards.
             owner: who asks; empty where clients are not told apart.
             host: where the request comes from: whose requests are counted together where there is no owner.
 
@@ -57,16 +59,20 @@ class Admission:
                 self._generations.check_accepting()
             report = self._status.report
             self._generations.limits.creates.take(owner or host)
+            images = await self._images.take(request.spec, report.model)
             # What was admitted once stays admitted, whatever these ranks have room for.
             is_retry = self._generations.has_request(request.request_id, owner=owner)
             memory = link_pb2.MemoryModel() if is_retry else report.memory
-            normalised, terms = check_create(request, report.model, memory, owner=owner, is_retry=is_retry)
+            normalised, terms = check_create(
+                request, report.model, memory, owner=owner, is_retry=is_retry, found=images.violations
+            )
             create = partial(
                 self._generations.create,
                 normalised,
                 terms,
                 request_id=request.request_id,
                 validate_only=request.validate_only,
+                images=images.pixels,
             )
             try:
                 generation, deduplicated = create()

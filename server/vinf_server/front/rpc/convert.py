@@ -14,6 +14,7 @@ from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.limits import ClientLimits
 from vinf_server.front.rpc import spec as ranges
 from vinf_server.front.rpc.frame_requests import MAX_DATA_BYTES
+from vinf_server.front.rpc.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from vinf_server.front.rpc.memory import largest_frame_count
 
 VERSION = version("vinf")
@@ -21,6 +22,12 @@ VERSION = version("vinf")
 DRAINING = Failure(
     code_pb2.UNAVAILABLE, "SERVER_DRAINING", "the server is shutting down; the generation goes on after its restart"
 )
+
+_IMAGE_FRAMES = {
+    "first": server_info_service_pb2.IMAGE_FRAMES_FIRST,
+    "first_and_last": server_info_service_pb2.IMAGE_FRAMES_FIRST_AND_LAST,
+    "any": server_info_service_pb2.IMAGE_FRAMES_ANY,
+}
 
 
 def timestamp(time_ns: int) -> timestamp_pb2.Timestamp | None:
@@ -133,6 +140,8 @@ def model_message(limits: link_pb2.ModelLimits, memory: link_pb2.MemoryModel) ->
             limits.default_height,
             scope.local_window_frames + scope.global_frames,
         ),
+        image_frames=_IMAGE_FRAMES.get(limits.image_frames, server_info_service_pb2.IMAGE_FRAMES_UNSPECIFIED),
+        max_image_count=limits.max_image_count,
     )
 
 
@@ -150,6 +159,8 @@ def limits_message(
         max_waiting_per_client=clients.max_waiting,
         max_creates_per_minute=clients.creates.per_minute,
         disk_budget_bytes=disk_budget,
+        max_image_bytes=MAX_IMAGE_BYTES,
+        max_image_pixels=MAX_IMAGE_PIXELS,
     )
 
 

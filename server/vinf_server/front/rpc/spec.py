@@ -87,6 +87,7 @@ class SpecValidator:
             solver=self._solver(spec.solver),
             temporal_scope=self._scope(spec),
             prompt_segments=self._segments(spec, frame_count),
+            image_conditions=self._images(spec, frame_count),
         )
 
     def _add(self, field: str, description: str) -> None:
@@ -236,6 +237,32 @@ class SpecValidator:
                 cut=segment.cut,
             )
             for index, segment in enumerate(segments)
+        ]
+
+    def _images(self, spec: generation_pb2.GenerationSpec, frame_count: int) -> list[generation_pb2.ImageCondition]:
+        """Check which frames images are for; the images themselves are looked at elsewhere (`rpc/images.py`)."""
+        conditions, most = spec.image_conditions, self._limits.max_image_count
+        if len(conditions) > most:
+            takes = f"at most {most} images" if most else "no images"
+            self._add("image_conditions", f"model {self._limits.name!r} takes {takes}, got {len(conditions)}")
+            return []
+        longest = self._limits.max_frame_count
+        stop = frame_count if 1 <= frame_count <= longest else longest
+        allowed = {"first": (0,), "first_and_last": tuple(sorted({0, stop - 1}))}.get(self._limits.image_frames)
+        seen: dict[int, int] = {}
+        for index, frame in enumerate(condition.frame_index for condition in conditions):
+            field = f"image_conditions[{index}].frame_index"
+            if allowed is not None and frame not in allowed:
+                frames = " or ".join(map(str, allowed))
+                self._add(field, f"must be {frames}, where model {self._limits.name!r} takes images, got {frame}")
+            elif not 0 <= frame < stop:
+                self._add(field, f"must be in [0, {stop - 1}], got {frame}")
+            elif frame in seen:
+                self._add(field, f"must be another frame than that of image_conditions[{seen[frame]}], got {frame}")
+            seen.setdefault(frame, index)
+        return [
+            generation_pb2.ImageCondition(frame_index=condition.frame_index, image_sha256=condition.image_sha256)
+            for condition in sorted(conditions, key=lambda condition: condition.frame_index)
         ]
 
     def _check_transition(self, field: str, segment: generation_pb2.PromptSegment, following: int, stop: int) -> None:

@@ -35,6 +35,7 @@ def check_create(
     *,
     owner: str = "",
     is_retry: bool = False,
+    found: Sequence[Violation] = (),
 ) -> tuple[generation_pb2.GenerationSpec, Terms]:
     """Return the specification with every default but the seed filled in, and the terms.
 
@@ -44,6 +45,7 @@ def check_create(
         memory: of a rank.
         owner: who asks.
         is_retry: its request_id is known: a deadline that was ahead then may have passed.
+        found: what is wrong with its images, which are not looked at here.
 
     Raises:
         ModelNotFoundError: another model was asked for.
@@ -57,6 +59,7 @@ def check_create(
     validator = SpecValidator(limits)
     normalised = validator.check(request.spec)
     violations = validator.violations
+    violations += found
     terms = check_terms(request, violations, owner=owner, is_retry=is_retry)
     if request.request_id and not _UUID.fullmatch(request.request_id):
         violations.append(

@@ -17,6 +17,7 @@ from vinf_server.front.checkpoints import UnfinishedPart
 from vinf_server.front.engine.checkpoint_intake import CheckpointIntake
 from vinf_server.front.engine.dispatcher import Dispatcher
 from vinf_server.front.engine.group import Group, Loss
+from vinf_server.front.engine.image_supply import ImageSupply
 from vinf_server.front.engine.intake import FrameIntake
 from vinf_server.front.engine.link import EngineLink, start_link_server
 from vinf_server.front.engine.preview_intake import MAX_PICTURES, PreviewIntake
@@ -44,6 +45,7 @@ def linked(generations, metrics, tmp_path):
             CheckpointIntake(generations),
             PreviewIntake(generations),
             TraceIntake(generations),
+            ImageSupply(generations),
             WorkerMetrics(metrics),
         )
         address = f"unix:{tmp_path}/e.sock"

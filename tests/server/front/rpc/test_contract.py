@@ -130,7 +130,9 @@ def test_output_format(field):
 
 def test_every_request_field_says_its_range():
     """Numbers without a range would be promises nobody can check."""
-    for file, message in [("generation.proto", name) for name in ("GenerationSpec", "TemporalScope", "PromptSegment")]:
+    for file, message in [
+        ("generation.proto", name) for name in ("GenerationSpec", "TemporalScope", "PromptSegment", "ImageCondition")
+    ]:
         body = re.search(rf"^message {message} \{{\n(.*?)^\}}", (PROTOS / file).read_text(), re.DOTALL | re.MULTILINE)[
             1
         ]

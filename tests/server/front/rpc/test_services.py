@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
+import threading
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.server.fakes import frame_bytes, model_limits, room_for, until
+from tests.support.pictures import encoded, noise
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import (
     generation_pb2,
@@ -27,7 +30,9 @@ from vinf_server.flag_values import Address
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.frames.previews import make_preview
 from vinf_server.front.generations.generation import Failure
+from vinf_server.front.rpc import images
 from vinf_server.front.rpc.health import SERVICE, HealthService
+from vinf_server.front.rpc.images import decode
 from vinf_server.front.rpc.server import AddressInUseError, start_public_server
 from vinf_server.front.rpc.server_info import ServerInfoService
 from vinf_server.front.rpc.video_generation import VideoGenerationService
@@ -622,5 +627,48 @@ def test_delete_ends_readers_and_is_not_found_twice(serving):
             assert await failure(server.video.DeleteGeneration(request)) == gone
             get = v1.GetGenerationRequest(generation_id=made.generation_id)
             assert await failure(server.video.GetGeneration(get)) == gone
+
+    run(scenario())
+
+
+def test_images_are_decoded_beside_the_loop_and_told_as_digests(serving, monkeypatch):
+    """While one is decoded the server answers others; what is decoded goes to the generation, and nowhere else."""
+    entered, may_go = threading.Event(), threading.Event()
+    threads = []
+
+    def held(data, width, height):
+        threads.append(threading.current_thread())
+        entered.set()
+        assert may_go.wait(10)
+        return decode(data, width, height)
+
+    monkeypatch.setattr(images, "decode", held)
+    picture = noise()
+    file = encoded(picture)
+
+    async def scenario():
+        async with serving() as server:
+            info = (await server.info.GetServerInfo(server_info_service_pb2.GetServerInfoRequest())).server_info
+            assert info.models[0].image_frames == server_info_service_pb2.IMAGE_FRAMES_FIRST_AND_LAST
+            assert info.models[0].max_image_count == 2
+            assert (info.limits.max_image_bytes, info.limits.max_image_pixels) == (12 << 20, 1 << 24)
+            spec = generation_pb2.GenerationSpec(
+                prompt="a red circle", image_conditions=[generation_pb2.ImageCondition(frame_index=15, image=file)]
+            )
+            creating = server.video.CreateGeneration(v1.CreateGenerationRequest(spec=spec))
+            await asyncio.to_thread(entered.wait, 10)
+            assert not (await server.video.ListGenerations(v1.ListGenerationsRequest())).generations
+            may_go.set()
+            made = (await creating).generation
+            (told,) = made.resolved_spec.image_conditions
+            assert (told.frame_index, told.image) == (15, b"")
+            assert told.image_sha256 == hashlib.sha256(file).hexdigest()
+            generation = server.generations.get(made.generation_id)
+            assert await generation.images.read() == (picture.tobytes(),)
+            assert threads[0] is not threading.main_thread()
+            # The very spec of a reply lacks the file.
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await server.video.CreateGeneration(v1.CreateGenerationRequest(spec=made.resolved_spec))
+            assert caught.value.details() == "spec.image_conditions[0].image: must not be empty"
 
     run(scenario())
