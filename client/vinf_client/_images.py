@@ -132,7 +132,7 @@ def _size_of(image: ImageLike) -> int | str:
             status = os.stat(image)
         except (OSError, ValueError) as error:
             problem = error.strerror if isinstance(error, OSError) else str(error)
-            return f"{os.fspath(image)} cannot be read: {problem}"
+            return f"{os.fspath(image) or repr(image)} cannot be read: {problem}"
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no file"
             return f"{os.fspath(image)} is {kind}; allowed: a PNG or JPEG file"

@@ -120,7 +120,7 @@ def test_images_reach_the_server(generate, server, tmp_path):
                 "vinf generate: 3 things to mend:",
                 "  --frames: 0 is not allowed; allowed: [1, 4096] (leave it out for the server's default)",
                 "  --image: none.png cannot be read: No such file or directory",
-                "  --end-image:  cannot be read: No such file or directory",
+                "  --end-image: '' cannot be read: No such file or directory",
             ],
         ),
     ],
