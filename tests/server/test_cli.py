@@ -126,7 +126,7 @@ def test_disk_budget(monkeypatch):
         (["--max-waiting", "0"], "--max-waiting: 0 is not in [1, 100000]"),
         (["--beat-timeout", "nan"], "--beat-timeout: nan is not in [0.5, 3600] seconds"),
         (["--model", " "], "--model: is empty"),
-        (["--model", "nope"], "--model: 'nope' is not one of modelscope, sprites, videocrafter2, zeroscope-v2, nor a"),
+        (["--model", "nope"], "--model: 'nope' is not one of animatediff-v2, animatediff-v3, modelscope, sprites, v"),
         (["--model", "./nowhere"], "--model: nowhere is not a folder"),
         (["--model", "some/thing", "--offline"], "--model: the files of some/thing are not on this machine (offline"),
         (

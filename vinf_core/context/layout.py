@@ -36,6 +36,8 @@ class Layout:
     local_phase: AttentionPlan
     """For the other timesteps."""
     convolution_plan: FramePlan
+    position_count: int
+    """Positions that the temporal attention was trained with; 0: it knows none."""
 
     @classmethod
     def build(
@@ -46,6 +48,7 @@ class Layout:
         *,
         scenes: tuple[range, ...] | None = None,
         skip_negligible: bool = False,
+        position_count: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Layout:
@@ -59,6 +62,7 @@ class Layout:
             skip_negligible: whether a step leaves out, and does not exchange, the kind of context that its phase damps
                 by `NEGLIGIBLE_BIAS` or more: a frame left out weighs e^-bias of a favoured one of equal score. The
                 result still does not depend on the number of ranks.
+            position_count: see `Layout.position_count`.
             dtype: of the masks.
             device: of the masks.
         """
@@ -68,7 +72,12 @@ class Layout:
         phases = [
             Phase(favours_global, favoured_only) for favours_global in ((True, False) if scope.phase_bias else (True,))
         ]
-        plans = [AttentionPlan.build(clips, rank, scenes, scope, phase, dtype=dtype, device=device) for phase in phases]
+        plans = [
+            AttentionPlan.build(
+                clips, rank, scenes, scope, phase, dtype=dtype, device=device, position_count=position_count
+            )
+            for phase in phases
+        ]
         needs = tuple(halo_frames(clip, scenes, CONVOLUTION_REACH) for clip in clips)
         return cls(
             clips=clips,
@@ -79,4 +88,5 @@ class Layout:
             global_phase=plans[0],
             local_phase=plans[-1],
             convolution_plan=FramePlan.build(clips, needs, rank),
+            position_count=position_count,
         )

@@ -21,8 +21,10 @@ _WANTED = (
     *("diffusion_pytorch_model*.safetensors", "*/diffusion_pytorch_model*.safetensors", "*/model*.safetensors"),
 )
 """Nothing that could hold code, and no second copy of the weights in another format."""
-_UNWANTED = ("*.fp16.safetensors",)
+_UNWANTED = ("*.fp16.safetensors", "*.non_ema.safetensors", "safety_checker/*")
 _DENOISER = ("unet/*",)
+_WHOLE = "--include '*/*.json' --include '*/*.txt' --include '*/*model.safetensors'"
+"""The same for a download by hand of a pipeline with all its parts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,15 +102,16 @@ def _is_path(text: str) -> bool:
 
 def _with_base(card: ModelCard, root: Path, source: ModelSource) -> ModelFiles:
     """Add where the other parts are: asked for, in the same folder, or published elsewhere."""
+    leave = () if card.extends_base else _DENOISER
     if source.base:
         is_path = _is_path(source.base)
-        base = Path(source.base).expanduser() if is_path else _from_hub(source.base, source, None, leave=_DENOISER)
+        base = Path(source.base).expanduser() if is_path else _from_hub(source.base, source, None, leave=leave)
         if not base.is_dir():
             raise ModelNotFoundError(f"base: {base} is not a folder")
     elif (root / "vae").is_dir() or not card.base_hub_id:
         base = root
     else:
-        base = _from_hub(card.base_hub_id, source, card, leave=_DENOISER)
+        base = _from_hub(card.base_hub_id, source, card, leave=leave)
     return ModelFiles(card=card, denoiser=denoiser_folder(root, card), base=base)
 
 
@@ -130,11 +133,11 @@ def _recognise(root: Path, cards: list[ModelCard]) -> ModelCard:
             for card in cards:
                 if config.parent == denoiser_folder(root, card) and card.fits(content):
                     return card
-    found = [str(config) for config in configs if config.is_file()]
+    found = [f"{config} ({_read_json(config).get('_class_name')})" for config in configs if config.is_file()]
+    names = ", ".join(card.name for card in cards)
+    why = f"{', '.join(found)} fits none of {names}" if found else "no config.json (a LoRA alone is no model)"
     raise ModelNotFoundError(
-        f"model: {root} holds no model that is known: "
-        + (f"{', '.join(found)} fits none of {', '.join(card.name for card in cards)}" if found else "no config.json")
-        + '. Say which it is in its vinf.json: {"model": NAME}'
+        f'model: {root} holds no model that is known: {why}. Say which it is in its vinf.json: {{"model": NAME}}'
     )
 
 
@@ -178,7 +181,8 @@ def _missing(hub_id: str, revision: str, card: ModelCard | None, why: str) -> st
     main = card.hub_id if card else hub_id
     commands = [f"hf download {main}" + (f" --revision {revision}" if revision and main == hub_id else "")]
     if card and card.base_hub_id:
-        commands.append(f"hf download {card.base_hub_id} --exclude '{_DENOISER[0]}'")
+        parts = _WHOLE if card.extends_base else f"--exclude '{_DENOISER[0]}'"
+        commands.append(f"hf download {card.base_hub_id} {parts}")
     return (
         f"model: the files of {name} are not on this machine ({why}). Where there is a network: "
         f"{' && '.join(commands)}; they go to the hub's cache (HF_HOME), which can be copied here. Or give a folder "
