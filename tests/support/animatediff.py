@@ -51,13 +51,13 @@ def tiny_stable_diffusion(text_dim: int = TEXT_DIM, **options: Any) -> UNet2DCon
     return UNet2DConditionModel(
         **{
             "sample_size": 8,
-            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
             "block_out_channels": CHANNELS,
             "layers_per_block": LAYERS,
             "norm_num_groups": 4,
             "cross_attention_dim": text_dim,
-            "attention_head_dim": 2,
+            "attention_head_dim": 1,
         }
         | options
     )

@@ -97,7 +97,8 @@ def _attend_block(
     shifts: ProjectedPositions | None,
 ) -> torch.Tensor:
     queries, keys, values = query[:, block.queries], _seen(key, block), _seen(value, block)
-    if shifts is not None and block.positions is not None:
+    if shifts is not None:
+        assert block.positions is not None, "the plan was built without positions"
         of_queries, of_keys = block.positions
         queries = queries + shifts.query[of_queries]
         keys = keys + shifts.key[of_keys]

@@ -3,7 +3,7 @@
 Such a model (AnimateDiff's motion modules) adds to every frame's states the row of a table at the frame's position, and
 has only learnt the rows of the clips it was trained on. So positions count from the start of a window of that length;
 neighbouring queries share one, as in FreeNoise (arXiv:2310.15169), whose stride is ours. What lies beyond the window
-shares a few positions at either end of it, in order, as LongDiff groups positions (arXiv:2503.18150, section 3.2).
+shares a few positions at either end of it, in order, as LongDiff groups them (arXiv:2503.18150).
 
 Windows lie on a grid of the scene's frames: which position a frame has for a query does not depend on how the video is
 cut into clips.

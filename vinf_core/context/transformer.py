@@ -85,11 +85,9 @@ class ClipTransformer(nn.Module):
 
     def _table(self, block: Any) -> torch.Tensor | None:
         """Of positions, as far as it was trained: ``[position_count, C]``."""
-        count = self._context.layout.position_count
         if not self.has_positions:
             return None
-        assert count, "the layout was built without positions"
-        table: torch.Tensor = block.pos_embed.pe[0, :count]
+        table: torch.Tensor = block.pos_embed.pe[0, : self._context.layout.position_count]
         return table
 
 

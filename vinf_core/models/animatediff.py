@@ -24,7 +24,7 @@ SCOPE = TemporalScope(local_window_frames=8, global_frames=8)
 
 SCHEDULE = {"beta_schedule": "linear", "clip_sample": False, "steps_offset": 1}
 """How the schedule that the motion modules were trained with differs from Stable Diffusion's (guoyww/AnimateDiff,
-configs/inference/inference-v2.yaml, ``noise_scheduler_kwargs``)."""
+configs/training/v1/training.yaml, ``noise_scheduler_kwargs``)."""
 
 _SHOWN_CHARS = 300
 
@@ -127,7 +127,8 @@ def _check_unet(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_positions(config: Mapping[str, Any], folder: Path, card: ModelCard) -> None:
-    if config["motion_max_seq_length"] < card.frame_count:
+    count = config["motion_max_seq_length"]
+    if not isinstance(count, int) or count < card.frame_count:
         raise _refusal(folder, config, "motion_max_seq_length", f"wanted at least {card.frame_count}")
 
 
