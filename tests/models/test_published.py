@@ -55,14 +55,16 @@ def load(model: Path, base: Path | None = None, **options: str) -> VideoModel:
 
 def whole_window(**changes) -> GenerationSpec:
     scope = TemporalScope(local_window_frames=2 * FRAMES, global_frames=0)
-    return spec(frame_count=FRAMES, width=64, height=64, scope=scope, solver=Solver.DDIM, step_count=4, **changes)
+    values = {"frame_count": FRAMES, "width": 64, "height": 64, "scope": scope, "solver": Solver.DDIM, "step_count": 4}
+    return spec(**values | changes)
 
 
 def latents_of(model: VideoModel, wanted: GenerationSpec) -> torch.Tensor:
     topology, clock = Topology.single(), StageClock(CPU)
     context = ClipContext(Exchange(topology, None, clock))
     install(model.unet, model.temporal_sites, context, model.framewise_sites)
-    context.begin_generation(Layout.build(clips_of([wanted.frame_count]), 0, wanted.scope))
+    count = model.temporal_sites.position_count
+    context.begin_generation(Layout.build(clips_of([wanted.frame_count]), 0, wanted.scope, position_count=count))
     model.begin(wanted)
     text = model.encode_text([wanted.negative_prompt, wanted.prompt])[:, None]
     return denoise(

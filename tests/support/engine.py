@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,16 +62,25 @@ def call_unet(
     slice_bytes: int | None = None,
     first: int = 0,
     exchange: Exchange | None = None,
+    build: Callable[[], torch.nn.Module] = tiny_unet,
+    trained_frame_count: int = 16,
 ) -> torch.Tensor:
     """One UNet call on this rank's clip: ``[batch, 4, f, h, w]``; of `unet_inputs` from frame ``first`` on."""
-    unet = tiny_unet()
+    unet = build()
     context = ClipContext(exchange or Exchange(topology, groups.data, StageClock(topology.device)))
-    install(unet, find_temporal_sites(unet), context, find_framewise_sites(unet) if slice_bytes else ())
+    sites = find_temporal_sites(unet, trained_frame_count)
+    install(unet, sites, context, find_framewise_sites(unet) if slice_bytes else ())
     if slice_bytes:
         context.slices.frame_bytes = context.slices.row_bytes = slice_bytes
     clips = clips_of(counts)
     layout = Layout.build(
-        clips, topology.rank, scope, scenes=scenes, skip_negligible=skip_negligible, dtype=torch.float64
+        clips,
+        topology.rank,
+        scope,
+        scenes=scenes,
+        skip_negligible=skip_negligible,
+        position_count=sites.position_count,
+        dtype=torch.float64,
     )
     context.begin_generation(layout)
     context.begin_step(timestep)

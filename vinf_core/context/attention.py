@@ -9,17 +9,25 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vinf_core.context.blocks import AttentionPlan
+from vinf_core.context.blocks import AttentionPlan, QueryBlock
+from vinf_core.context.positions import ProjectedPositions
 from vinf_core.distributed.exchange import Exchange
 
 
 def dual_scope_attention(
-    hidden: torch.Tensor, norm: nn.Module, attention: Any, plan: AttentionPlan, exchange: Exchange, slice_rows: int
+    hidden: torch.Tensor,
+    norm: nn.Module,
+    attention: Any,
+    plan: AttentionPlan,
+    exchange: Exchange,
+    slice_rows: int,
+    table: torch.Tensor | None = None,
 ) -> None:
     """Add a temporal self-attention's output to its input, in place.
 
     Ranks exchange hidden states before norm and projection, not keys and values: half the bytes, and every rank applies
-    the same weights. The temporal attention has no positions, so the order of keys carries no meaning.
+    the same weights. The order of keys carries no meaning; where the attention knows positions, the plan's blocks tell
+    them.
 
     Args:
         hidden: ``[N, f, C]`` of this clip; N counts positions of all batch entries.
@@ -27,8 +35,10 @@ def dual_scope_attention(
         attention: diffusers' ``Attention`` module.
         plan: the phase in hand.
         exchange: brings the frames of other ranks.
-        slice_rows: positions computed at once.
+        slice_rows: rows computed at once.
+        table: ``[position_count, C]``, added to a frame's normed states at its position; None: there are no positions.
     """
+    shifts = None if table is None else ProjectedPositions.of(table, attention)
     under_way = exchange.begin(hidden, plan.frames)
     arrived: tuple[torch.Tensor | None, torch.Tensor | None] | None = None
     for rows in row_slices(hidden, slice_rows):
@@ -40,7 +50,7 @@ def dual_scope_attention(
         if before is not None or after is not None:
             key = _between(before, key, after, attention.to_k)
             value = _between(before, value, after, attention.to_v)
-        attended = _attend(query, key, value, plan, attention)
+        attended = _attend(query, key, value, plan, attention, shifts)
         hidden[rows] += attention.to_out[0](attended)
 
 
@@ -62,31 +72,51 @@ def _between(
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: AttentionPlan, attention: Any
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    plan: AttentionPlan,
+    attention: Any,
+    shifts: ProjectedPositions | None,
 ) -> torch.Tensor:
     """``[N, f, C]`` queries over ``[N, seen, C]`` keys and values, block by block."""
     if len(plan.blocks) == 1:
-        return _attend_block(query, key, value, plan, 0, attention)
+        return _attend_block(query, key, value, plan.blocks[0], attention, shifts)
     out = torch.empty_like(query)
-    for index, block in enumerate(plan.blocks):
-        out[:, block.queries] = _attend_block(query, key, value, plan, index, attention)
+    for block in plan.blocks:
+        out[:, block.queries] = _attend_block(query, key, value, block, attention, shifts)
     return out
 
 
 def _attend_block(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: AttentionPlan, index: int, attention: Any
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block: QueryBlock,
+    attention: Any,
+    shifts: ProjectedPositions | None,
 ) -> torch.Tensor:
-    block = plan.blocks[index]
-    others = block.others
-    seen = []
-    for states in (key, value):
-        chosen = states[:, block.run]
-        if others is not None:
-            chosen = torch.cat([chosen, states.index_select(1, others)], dim=1)
-        seen.append(_heads(chosen, attention.heads))
-    queries = _heads(query[:, block.queries], attention.heads)
-    attended = F.scaled_dot_product_attention(queries, seen[0], seen[1], attn_mask=block.mask, scale=attention.scale)
+    queries, keys, values = query[:, block.queries], _seen(key, block), _seen(value, block)
+    if shifts is not None:
+        assert block.positions is not None, "the plan was built without positions"
+        of_queries, of_keys = block.positions
+        queries = queries + shifts.query[of_queries]
+        keys = keys + shifts.key[of_keys]
+        values = values + shifts.value[of_keys]
+    attended = F.scaled_dot_product_attention(
+        _heads(queries, attention.heads),
+        _heads(keys, attention.heads),
+        _heads(values, attention.heads),
+        attn_mask=block.mask,
+        scale=attention.scale,
+    )
     return attended.transpose(1, 2).flatten(2)
+
+
+def _seen(states: torch.Tensor, block: QueryBlock) -> torch.Tensor:
+    """Of ``[N, seen, C]`` the frames that a block sees, its run first."""
+    run, others = states[:, block.run], block.others
+    return run if others is None else torch.cat([run, states.index_select(1, others)], dim=1)
 
 
 def _heads(projected: torch.Tensor, heads: int) -> torch.Tensor:

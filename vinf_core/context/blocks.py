@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 
 from vinf_core.context.pieces import GlobalFrames, Piece, even_global_frames, pieces_of
+from vinf_core.context.positions import PositionWindow, windowed
 from vinf_core.context.scope import Phase, scope_mask
 from vinf_core.distributed.exchange import FramePlan
 from vinf_core.types import Clip, TemporalScope
@@ -50,7 +51,15 @@ class _Sight:
 class QueryBlock:
     """Some queries of a clip and the keys they see: a run of neighbouring frames, and the global frames outside it."""
 
-    def __init__(self, sight: _Sight, frames: range, run_frames: range, queries: slice, run: slice) -> None:
+    def __init__(
+        self,
+        sight: _Sight,
+        frames: range,
+        run_frames: range,
+        queries: slice,
+        run: slice,
+        window: PositionWindow | None = None,
+    ) -> None:
         """Plan a block.
 
         Args:
@@ -59,12 +68,14 @@ class QueryBlock:
             run_frames: neighbouring key frames, as frames of the video.
             queries: the queries, of the clip's own frames.
             run: neighbouring key frames, of the frames the clip sees.
+            window: what tells positions; None for attentions that know none.
         """
         self.queries = queries
         self.run = run
         self._sight = sight
         self._frames = frames
         self._run_frames = run_frames
+        self._window = window
         # Global frames inside the run are no further keys.
         self._inside = slice(bisect_left(sight.sampled, run_frames.start), bisect_left(sight.sampled, run_frames.stop))
         if not run_frames:
@@ -73,6 +84,7 @@ class QueryBlock:
         self._is_uniform = self._sees_all_alike()
         self._others: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
+        self._positions: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def others(self) -> torch.Tensor | None:
@@ -88,8 +100,15 @@ class QueryBlock:
             return None
         return self._make_mask() if self._mask is None else self._mask
 
+    @property
+    def positions(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Those of the queries and of the keys, the run first; None where attentions know none."""
+        if self._window is None:
+            return None
+        return self._find_positions(self._window) if self._positions is None else self._positions
+
     def keep(self, kept: dict[object, torch.Tensor], room: int) -> int:
-        """Make mask and index once for all steps, or take over those of another block; return the bytes that it took.
+        """Make mask, index and positions once for all steps, or take over another block's; return the bytes it took.
 
         Args:
             kept: by what they follow from; of one phase and scene.
@@ -106,6 +125,8 @@ class QueryBlock:
             wanted += len(self._frames) * keys * sight.dtype.itemsize
         if self._others_count and outside not in kept:
             wanted += self._others_count * sight.sampled_places.element_size()
+        if self._window is not None:
+            wanted += (len(self._frames) + keys) * sight.sampled_frames.element_size()
         if wanted > room:
             return 0
         if not self._is_uniform:
@@ -114,17 +135,24 @@ class QueryBlock:
             self._others = (
                 kept[outside] if outside in kept else kept.setdefault(outside, self._outside(sight.sampled_places))
             )
+        self._positions = self.positions
         return wanted
 
     def _outside(self, sampled: torch.Tensor) -> torch.Tensor:
         return torch.cat([sampled[: self._inside.start], sampled[self._inside.stop :]])
 
+    def _key_frames(self) -> torch.Tensor:
+        run = torch.arange(self._run_frames.start, self._run_frames.stop, device=self._sight.sampled_frames.device)
+        return torch.cat([run, self._outside(self._sight.sampled_frames)])
+
     def _make_mask(self) -> torch.Tensor:
         sight = self._sight
-        run = torch.arange(self._run_frames.start, self._run_frames.stop, device=sight.sampled_frames.device)
-        keys = torch.cat([run, self._outside(sight.sampled_frames)])
-        mask = scope_mask(self._frames, keys, sight.scope, sight.sampled_frames, sight.phase, sight.scene)
+        mask = scope_mask(self._frames, self._key_frames(), sight.scope, sight.sampled_frames, sight.phase, sight.scene)
         return mask.to(sight.dtype)
+
+    def _find_positions(self, window: PositionWindow) -> tuple[torch.Tensor, torch.Tensor]:
+        queries = torch.arange(self._frames.start, self._frames.stop, device=self._sight.sampled_frames.device)
+        return window.positions(queries), window.positions(self._key_frames())
 
     def _sees_all_alike(self) -> bool:
         run, half, phase = self._run_frames, self._sight.scope.half_window, self._sight.phase
@@ -156,16 +184,18 @@ class AttentionPlan:
         *,
         dtype: torch.dtype,
         device: torch.device | str,
+        position_count: int = 0,
         global_frames: GlobalFrames | None = None,
     ) -> AttentionPlan:
         """Plan a phase for ``rank``.
 
         Args:
-            clips, rank, scenes, scope, dtype, device: see `Layout.build`.
+            clips, rank, scenes, scope, dtype, device, position_count: see `Layout.build`.
             phase: what its steps favour.
             global_frames: other than the evenly spaced ones.
         """
         chosen = even_global_frames(scenes, scope) if global_frames is None else global_frames
+        frame_count = clips[-1].stop
         needs = tuple(
             frozenset(
                 frame
@@ -190,7 +220,7 @@ class AttentionPlan:
                 dtype=dtype,
             )
             kept: dict[object, torch.Tensor] = {}
-            for part in _parts(piece):
+            for part, window in _parts(piece, scope, frame_count, position_count):
                 run = _run(part, scope, phase)
                 start = part.frames.start - clips[rank].start
                 block = QueryBlock(
@@ -199,19 +229,24 @@ class AttentionPlan:
                     run,
                     queries=slice(start, start + len(part.frames)),
                     run=slice(place[run.start], place[run.start] + len(run)) if run else slice(0, 0),
+                    window=window,
                 )
                 room -= block.keep(kept, room)
                 blocks.append(block)
         return cls(frames=frames, blocks=tuple(blocks))
 
 
-def _parts(piece: Piece) -> Sequence[Piece]:
-    """Cut a piece into blocks of nearly equal length."""
+def _parts(
+    piece: Piece, scope: TemporalScope, frame_count: int, position_count: int
+) -> Sequence[tuple[Piece, PositionWindow | None]]:
+    """Cut a piece into blocks: of nearly equal length, or one a window where there are positions."""
+    if position_count:
+        return list(windowed(piece, scope, frame_count, position_count))
     if len(piece.frames) <= SINGLE_BLOCK:
-        return [piece]
+        return [(piece, None)]
     count = -(-len(piece.frames) // QUERY_BLOCK)
     edges = [piece.frames.start + len(piece.frames) * index // count for index in range(count + 1)]
-    return [Piece(piece.scene_index, piece.scene, range(start, stop)) for start, stop in pairwise(edges)]
+    return [(Piece(piece.scene_index, piece.scene, range(start, stop)), None) for start, stop in pairwise(edges)]
 
 
 def _run(piece: Piece, scope: TemporalScope, phase: Phase) -> range:

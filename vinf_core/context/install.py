@@ -9,7 +9,7 @@ from torch import nn
 from vinf_core.context.clip_context import ClipContext
 from vinf_core.context.convolution import ClipConvolution
 from vinf_core.context.slicing import FrameSlices
-from vinf_core.context.transformer import ClipTransformer
+from vinf_core.context.transformer import ClipMotionModule, ClipTransformer
 from vinf_core.models.adapter import TemporalSites
 from vinf_core.models.text_attention import RepeatedText, SharedTextAttention, is_plain
 
@@ -35,6 +35,8 @@ def install(unet: nn.Module, sites: TemporalSites, context: ClipContext, framewi
         _replace(unet, name, FrameSlices(module, context.slices))
     for name in sites.transformers:
         _replace(unet, name, ClipTransformer(unet.get_submodule(name), context))
+    for name in sites.motion_modules:
+        _replace(unet, name, ClipMotionModule(unet.get_submodule(name), context))
 
 
 def _replace(root: nn.Module, name: str, module: nn.Module) -> None:

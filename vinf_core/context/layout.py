@@ -45,6 +45,8 @@ class Layout:
     """One, or the global one and the local one."""
     plan_phase: Callable[..., AttentionPlan]
     """`AttentionPlan.build`, with all but the phase and the global frames given."""
+    position_count: int
+    """Positions that the temporal attention was trained with; 0: it knows none."""
 
     @classmethod
     def build(
@@ -55,6 +57,7 @@ class Layout:
         *,
         scenes: tuple[range, ...] | None = None,
         skip_negligible: bool = False,
+        position_count: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Layout:
@@ -68,6 +71,7 @@ class Layout:
             skip_negligible: whether a step leaves out, and does not exchange, the kind of context that its phase damps
                 by `NEGLIGIBLE_BIAS` or more: a frame left out weighs e^-bias of a favoured one of equal score. The
                 result still does not depend on the number of ranks.
+            position_count: see `Layout.position_count`.
             dtype: of the masks.
             device: of the masks.
         """
@@ -77,7 +81,9 @@ class Layout:
         phases = tuple(
             Phase(favours_global, favoured_only) for favours_global in ((True, False) if scope.phase_bias else (True,))
         )
-        plan_phase = partial(AttentionPlan.build, clips, rank, scenes, scope, dtype=dtype, device=device)
+        plan_phase = partial(
+            AttentionPlan.build, clips, rank, scenes, scope, dtype=dtype, device=device, position_count=position_count
+        )
         plans = [plan_phase(phase) for phase in phases]
         needs = tuple(halo_frames(clip, scenes, CONVOLUTION_REACH) for clip in clips)
         return cls(
@@ -93,6 +99,7 @@ class Layout:
             rank=rank,
             phases=phases,
             plan_phase=plan_phase,
+            position_count=position_count,
         )
 
     def with_global_frames(self, global_frames: GlobalFrames) -> Layout:

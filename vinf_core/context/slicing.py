@@ -62,11 +62,25 @@ class FrameSlices(nn.Module):
         self.module = module
         self._slices = slices
 
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        hidden_states: torch.Tensor | None = None,
+        *args: Any,
+        input_tensor: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Run the module on slices of ``[B * f, ...]`` and put its outputs together.
 
         Tensor arguments have a row for every row of the input, or one for each of B equal parts of it.
+
+        Args:
+            hidden_states: the input.
+            input_tensor: the input, where it is given by the name it has in ``ResnetBlock2D``.
+            args, kwargs: the rest of what the module takes.
         """
+        if hidden_states is None:
+            hidden_states = input_tensor
+        assert hidden_states is not None, "no input"
         batch = hidden_states.shape[0]
         step = self._slices.frames(hidden_states)
         if step >= batch:

@@ -1,4 +1,4 @@
-"""A TransformerTemporalModel over clips: its group norm spans the scene, its attentions use the dual scope."""
+"""A temporal transformer over clips: its group norm spans the scene, its attentions use the dual scope."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ class ClipTransformer(nn.Module):
         ConfigError: the model's blocks are not the kind whose computation is known here.
     """
 
+    has_positions = False
+    """Whether its attentions know positions."""
+
     def __init__(self, transformer: nn.Module, context: ClipContext) -> None:
         super().__init__()
         self.transformer = transformer
         self._context = context
         inner: Any = transformer
         for block in inner.transformer_blocks:
-            _check_block(block)
+            _check_block(block, self.has_positions)
 
     def forward(
         self,
@@ -39,12 +42,15 @@ class ClipTransformer(nn.Module):
         """``[B * f, C, h, w]`` → a tuple with the same shape; ``num_frames`` is ignored, the layout knows better."""
         assert encoder_hidden_states is None, "temporal transformers attend to frames only"
         assert not return_dict
+        return (self._transform(hidden_states),)
+
+    def _transform(self, hidden_states: torch.Tensor) -> torch.Tensor:
         inner: Any = self.transformer
         context = self._context
         layout, exchange = context.layout, context.exchange
         if not layout.pieces:
             scene_norms([], len(layout.scenes), hidden_states.shape[0], inner.norm, exchange)
-            return (hidden_states,)
+            return hidden_states
         clip = context.split_frames(hidden_states).flatten(3)
         batch, frames, channels, positions = clip.shape
         first = layout.clip.start
@@ -65,21 +71,39 @@ class ClipTransformer(nn.Module):
         out = clip.new_empty((batch, frames, channels, positions))
         for cut in cuts:
             torch.add(clip[..., cut], inner.proj_out(tokens[:, cut]).permute(0, 2, 3, 1), out=out[..., cut])
-        return (out.view(hidden_states.shape),)
+        return out.view(hidden_states.shape)
 
     def _run_block(self, block: Any, tokens: torch.Tensor) -> None:
         """One BasicTransformerBlock on ``[N, f, C]``, in place."""
         context = self._context
         rows = context.slices.rows(tokens)
-        dual_scope_attention(tokens, block.norm1, block.attn1, context.attention, context.exchange, rows)
-        dual_scope_attention(tokens, block.norm2, block.attn2, context.attention, context.exchange, rows)
+        table = self._table(block)
+        for norm, attention in ((block.norm1, block.attn1), (block.norm2, block.attn2)):
+            dual_scope_attention(tokens, norm, attention, context.attention, context.exchange, rows, table)
         for part in row_slices(tokens, rows):
             tokens[part] += block.ff(block.norm3(tokens[part]))
 
+    def _table(self, block: Any) -> torch.Tensor | None:
+        """Of positions, as far as it was trained: ``[position_count, C]``."""
+        if not self.has_positions:
+            return None
+        table: torch.Tensor = block.pos_embed.pe[0, : self._context.layout.position_count]
+        return table
 
-def _check_block(block: Any) -> None:
+
+class ClipMotionModule(ClipTransformer):
+    """Wraps diffusers' ``AnimateDiffTransformer3D``: the same with positions, and called with other arguments."""
+
+    has_positions = True
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:  # type: ignore[override]
+        """``[B * f, C, h, w]`` → the same shape."""
+        return self._transform(hidden_states)
+
+
+def _check_block(block: Any, has_positions: bool) -> None:
     """Accept diffusers' BasicTransformerBlock with two plain self-attentions and layer norms; refuse anything else."""
-    plain = block.norm_type == "layer_norm" and block.pos_embed is None and block.attn2 is not None
+    plain = block.norm_type == "layer_norm" and block.attn2 is not None and (block.pos_embed is None) != has_positions
     for attention in (block.attn1, block.attn2):
         plain = plain and (
             attention.to_k.in_features == attention.to_q.in_features

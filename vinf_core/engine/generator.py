@@ -96,6 +96,7 @@ class Generator:
             spec.scope,
             scenes=spec.scenes,
             skip_negligible=self._skip_negligible,
+            position_count=self.model.temporal_sites.position_count,
             dtype=self.model.dtype,
             device=self.model.device,
         )
@@ -304,7 +305,12 @@ class Generator:
         model = self.model
         clips = clips_of([clip_frames] * self.topology.world_size)
         layout = Layout.build(
-            clips, self.topology.rank, model.limits.default_scope, dtype=model.dtype, device=model.device
+            clips,
+            self.topology.rank,
+            model.limits.default_scope,
+            position_count=model.temporal_sites.position_count,
+            dtype=model.dtype,
+            device=model.device,
         )
         shape = model.latent_shape(model.limits.default_width, model.limits.default_height)
         self._context.begin_generation(layout)

@@ -20,7 +20,11 @@ class TemporalSites:
     convolutions: tuple[str, ...]
     """``TemporalConvLayer`` modules."""
     transformers: tuple[str, ...]
-    """``TransformerTemporalModel`` modules."""
+    """``TransformerTemporalModel`` modules, whose attentions know no positions."""
+    motion_modules: tuple[str, ...] = ()
+    """``AnimateDiffTransformer3D`` modules, whose attentions know absolute positions."""
+    position_count: int = 0
+    """Positions that they were trained with; 0: there are none of them."""
 
 
 class VideoModel(Protocol):

@@ -62,13 +62,15 @@ class ModelCard:
     """Branch, tag or commit there that holds safetensors; empty: the main branch."""
     base_hub_id: str = ""
     """Where the parts come from that `hub_id` lacks: autoencoder, text encoder, tokenizer, scheduler."""
+    extends_base: bool = False
+    """Whether the denoiser is one that adds to that of the base, which is then needed too."""
     folder: str = ""
     """Where its files are when it comes with its package; else they are looked for."""
     denoiser: str = "unet"
     """The subfolder that holds the denoiser."""
     config_values: tuple[tuple[str, object], ...] = ()
-    """What the denoiser's ``config.json`` says in a folder that holds this model; None: the key is not there.
-    Empty: a folder is never taken for this model."""
+    """What the denoiser's ``config.json`` says in a folder that holds this model: a value, or a tuple of those that it
+    may be; None: the key is not there. Empty: a folder is never taken for this model."""
 
     options: tuple[ModelOption, ...] = ()
     image_frames: ImageFrames = ImageFrames.NONE
@@ -80,7 +82,9 @@ class ModelCard:
 
     def fits(self, config: Mapping[str, Any]) -> bool:
         """Whether a denoiser's configuration is one of this model."""
-        return bool(self.config_values) and all(config.get(key) == value for key, value in self.config_values)
+        return bool(self.config_values) and all(
+            config.get(key) in (value if isinstance(value, tuple) else (value,)) for key, value in self.config_values
+        )
 
     def choose(self, given: Mapping[str, str]) -> dict[str, str]:
         """Every option with its value, as given or by default.
@@ -154,6 +158,36 @@ BUILT_IN = (
         frame_rate=24,
         hub_id="cerspense/zeroscope_v2_576w",
         revision="refs/pr/46",
+    ),
+    ModelCard(
+        name="animatediff-v2",
+        title="AnimateDiff v2 on Stable Diffusion 1.5",
+        adapter="vinf_core.models.animatediff",
+        licence="Apache-2.0; base: CreativeML Open RAIL-M",
+        parameter_count=1_312_730_244,
+        width=512,
+        height=512,
+        frame_count=16,
+        frame_rate=8,
+        hub_id="guoyww/animatediff-motion-adapter-v1-5-2",
+        base_hub_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        extends_base=True,
+        config_values=(("_class_name", ("MotionAdapter", "UNetMotionModel")), ("use_motion_mid_block", True)),
+    ),
+    ModelCard(
+        name="animatediff-v3",
+        title="AnimateDiff v3 on Stable Diffusion 1.5",
+        adapter="vinf_core.models.animatediff",
+        licence="Apache-2.0; base: CreativeML Open RAIL-M",
+        parameter_count=1_276_658_564,
+        width=512,
+        height=512,
+        frame_count=16,
+        frame_rate=8,
+        hub_id="guoyww/animatediff-motion-adapter-v1-5-3",
+        base_hub_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        extends_base=True,
+        config_values=(("_class_name", ("MotionAdapter", "UNetMotionModel")), ("use_motion_mid_block", False)),
     ),
 )
 

@@ -19,9 +19,11 @@ _WANTED = (
     *("diffusion_pytorch_model*.safetensors", "*/diffusion_pytorch_model*.safetensors", "*/model*.safetensors"),
 )
 """Nothing that could hold code, and no second copy of the weights in another format."""
-_UNWANTED = ("*.fp16.safetensors",)
+_UNWANTED = ("*.fp16.safetensors", "*.non_ema.safetensors", "safety_checker/*")
 _DENOISER = "unet/*"
 """What a folder that others take the rest from holds for itself."""
+_WHOLE = "--include '*/*.json' --include '*/*.txt' --include '*/*model.safetensors'"
+"""The same for a download by hand of a pipeline with all its parts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +73,8 @@ def locate(source: ModelSource) -> ModelFiles:
         published = next((known for known in cards.values() if known.hub_id == source.model), None)
         if published is not None:
             return _with_base(published, _published(published, source), source)
-        root = _from_hub(source.model, source, revision=source.revision)
+        commands = [_download(source.model, revision=source.revision)]
+        root = _from_hub(source.model, source, commands, revision=source.revision)
         return _with_base(_recognise(root, list(cards.values())), root, source)
     raise ModelNotFoundError(
         f"model: {source.model!r} is not one of {', '.join(sorted(cards))}, nor a folder, nor OWNER/NAME on the hub"
@@ -85,21 +88,25 @@ def _is_path(text: str) -> bool:
 def _published(card: ModelCard, source: ModelSource) -> Path:
     """The folder of a model of the catalogue in the hub's cache."""
     revision = source.revision or card.revision
-    return _from_hub(card.hub_id, source, revision=revision, base_hub_id=card.base_hub_id)
+    commands = [_download(card.hub_id, revision=revision)]
+    if card.base_hub_id and not source.base:
+        commands.append(_base_download(card))
+    return _from_hub(card.hub_id, source, commands, revision=revision)
 
 
 def _with_base(card: ModelCard, root: Path, source: ModelSource) -> ModelFiles:
     """Add where the other parts are: asked for, in the same folder, or published elsewhere."""
+    leave = "" if card.extends_base else _DENOISER
     if source.base:
-        base = _asked_base(source)
+        base = _asked_base(source, leave)
     elif (root / "vae").is_dir() or not card.base_hub_id:
         base = root
     else:
-        base = _from_hub(card.base_hub_id, source, leave=_DENOISER)
+        base = _from_hub(card.base_hub_id, source, [_base_download(card)], leave=leave, flag="--model-base")
     return ModelFiles(card=card, denoiser=_denoiser_folder(root, card), base=base)
 
 
-def _asked_base(source: ModelSource) -> Path:
+def _asked_base(source: ModelSource, leave: str) -> Path:
     if _is_path(source.base):
         base = Path(source.base).expanduser()
         if not base.is_dir():
@@ -107,7 +114,8 @@ def _asked_base(source: ModelSource) -> Path:
         return base
     if not _HUB_ID.fullmatch(source.base):
         raise ModelNotFoundError(f"base: {source.base!r} is neither a folder nor OWNER/NAME on the hub")
-    return _from_hub(source.base, source, leave=_DENOISER, field="base")
+    commands = [_download(source.base, leave=leave)]
+    return _from_hub(source.base, source, commands, leave=leave, field="base", flag="--model-base")
 
 
 def _denoiser_folder(root: Path, card: ModelCard) -> Path:
@@ -131,11 +139,14 @@ def _recognise(root: Path, cards: list[ModelCard]) -> ModelCard:
     for card in cards:
         config = _denoiser_folder(root, card) / "config.json"
         if config.is_file():
-            if card.fits(_read_json(config)):
+            content = _read_json(config)
+            if card.fits(content):
                 return card
-            looked_at.append(str(config))
+            looked_at.append(f"{config} ({content.get('_class_name')})")
     names = ", ".join(card.name for card in cards)
-    why = f"{', '.join(dict.fromkeys(looked_at))} fits none of {names}" if looked_at else "no config.json"
+    why = "no config.json (a LoRA alone is no model)"
+    if looked_at:
+        why = f"{', '.join(dict.fromkeys(looked_at))} fits none of {names}"
     raise ModelNotFoundError(
         f'model: {root} holds no model that is known: {why}. Say which it is in its vinf.json: {{"model": NAME}}'
     )
@@ -151,24 +162,40 @@ def _read_json(path: Path) -> dict[str, object]:
     return content
 
 
+def _download(hub_id: str, *, revision: str = "", leave: str = "") -> str:
+    """The command that brings something published to the hub's cache."""
+    return f"hf download {hub_id}" + (f" --revision {revision}" if revision else "") + _without(leave)
+
+
+def _base_download(card: ModelCard) -> str:
+    """The same for what a model of the catalogue lacks."""
+    return f"hf download {card.base_hub_id}" + (f" {_WHOLE}" if card.extends_base else _without(_DENOISER))
+
+
+def _without(pattern: str) -> str:
+    return f" --exclude '{pattern}'" if pattern else ""
+
+
 def _from_hub(
     hub_id: str,
     source: ModelSource,
+    commands: list[str],
     *,
     revision: str = "",
     leave: str = "",
-    base_hub_id: str = "",
     field: str = "model",
+    flag: str = "--model",
 ) -> Path:
     """The folder of something published, in the hub's cache.
 
     Args:
         hub_id: OWNER/NAME.
         source: what was asked for.
+        commands: which download it by hand, and what else is needed with it.
         revision: branch, tag or commit; empty: the main branch.
-        leave: pattern of files that are not needed.
-        base_hub_id: what else is needed with it; empty: nothing.
+        leave: pattern of files that are not needed; empty: none.
         field: of the source, which an error names.
+        flag: takes a folder in its place.
     """
     # Late: it takes a third of a second.
     from huggingface_hub import snapshot_download
@@ -189,12 +216,8 @@ def _from_hub(
         why = "offline, and not in the hub's cache" if source.offline else "the hub cannot be reached"
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         cause, why = error, str(error).partition("\n")[0]
-    commands = [f"hf download {hub_id}" + (f" --revision {revision}" if revision else "")]
-    commands[0] += f" --exclude '{leave}'" if leave else ""
-    if base_hub_id and not source.base:
-        commands.append(f"hf download {base_hub_id} --exclude '{_DENOISER}'")
     raise ModelNotFoundError(
         f"{field}: the files of {hub_id} are not on this machine ({why}). Where there is a network: "
         f"{' && '.join(commands)}; they go to the hub's cache (HF_HOME), which can be copied here. Or give a folder "
-        f"that holds them: {'--model-base' if leave else '--model'} FOLDER"
+        f"that holds them: {flag} FOLDER"
     ) from cause

@@ -1,4 +1,4 @@
-"""The family of diffusers' `TextToVideoSDPipeline`: UNet3DConditionModel, AutoencoderKL and a CLIP text encoder."""
+"""The family of diffusers' `TextToVideoSDPipeline`: a UNet3DConditionModel or its like, a VAE, a CLIP encoder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from diffusers.models.resnet import Downsample2D, ResnetBlock2D, TemporalConvLayer, Upsample2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 
 from vinf_core.models.adapter import TemporalSites
@@ -53,7 +54,7 @@ class TextToVideoModel:
         self._vae = self._settle(vae)
         self._text_encoder = self._settle(text_encoder)
         self._tokenizer = tokenizer
-        self.temporal_sites = find_temporal_sites(self.unet)
+        self.temporal_sites = find_temporal_sites(self.unet, limits.trained_frame_count)
         self.framewise_sites = find_framewise_sites(self.unet)
 
     @classmethod
@@ -144,8 +145,10 @@ class TextToVideoModel:
         return rgb
 
 
-def limits_at_full_size(files: ModelFiles, *, step_count: int, guidance_scale: float) -> ModelLimits:
-    """What the published models of this family take: the size and length they were trained on, and `SCOPE`."""
+def limits_at_full_size(
+    files: ModelFiles, *, step_count: int, guidance_scale: float, scope: TemporalScope = SCOPE
+) -> ModelLimits:
+    """What published models take: the size and length they were trained on."""
     return ModelLimits(
         name=files.card.name,
         default_width=files.card.width,
@@ -162,24 +165,37 @@ def limits_at_full_size(files: ModelFiles, *, step_count: int, guidance_scale: f
         default_step_count=step_count,
         default_guidance_scale=guidance_scale,
         default_solver=Solver.DPM_SOLVER_PP_2M,
-        default_scope=SCOPE,
+        default_scope=scope,
         max_prompt_chars=2000,
     )
 
 
-def find_temporal_sites(unet: nn.Module) -> TemporalSites:
-    """Name every module of a `UNet3DConditionModel` through which frames see each other, in the model's order."""
+def find_temporal_sites(unet: nn.Module, trained_frame_count: int = 0) -> TemporalSites:
+    """Name every module through which frames see each other, in the model's order.
+
+    Args:
+        unet: a `UNet3DConditionModel` or a `UNetMotionModel`.
+        trained_frame_count: frames that it was trained on at a time, for those that know positions.
+    """
     convolutions = []
     transformers = []
+    motion_modules = []
     for name, module in unet.named_modules():
         if isinstance(module, TemporalConvLayer):
             convolutions.append(name)
         elif isinstance(module, TransformerTemporalModel):
             transformers.append(name)
-    return TemporalSites(convolutions=tuple(convolutions), transformers=tuple(transformers))
+        elif isinstance(module, AnimateDiffTransformer3D):
+            motion_modules.append(name)
+    return TemporalSites(
+        convolutions=tuple(convolutions),
+        transformers=tuple(transformers),
+        motion_modules=tuple(motion_modules),
+        position_count=trained_frame_count if motion_modules else 0,
+    )
 
 
 def find_framewise_sites(unet: nn.Module) -> tuple[str, ...]:
-    """Name the large modules of a `UNet3DConditionModel` that treat every frame alone, in the model's order."""
+    """Name the large modules of such a denoiser that treat every frame alone, in the model's order."""
     kinds = (ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D)
     return tuple(name for name, module in unet.named_modules() if isinstance(module, kinds))
