@@ -16,6 +16,24 @@ class Solver(StrEnum):
     DPM_SOLVER_PP_2M = "dpm_solver_pp_2m"
 
 
+class InitialNoise(StrEnum):
+    """What the frames of a video start from."""
+
+    INDEPENDENT = "independent"
+    """Every frame has noise of its own."""
+    FREENOISE = "freenoise"
+    """A scene's first frames have noise of their own, the later ones that of earlier frames, shuffled."""
+
+
+class GlobalChoice(StrEnum):
+    """How the global frames are chosen."""
+
+    EVEN = "even"
+    """Evenly spaced."""
+    KEY_FRAMES = "key_frames"
+    """Of each of as many segments the frame that says most, chosen anew while the video takes shape."""
+
+
 class Stage(StrEnum):
     """What a rank spends its time on."""
 
@@ -34,13 +52,15 @@ class TemporalScope:
     local_window_frames: int
     """Neighbours a query frame sees, half before and half after it; the frame itself always counts besides."""
     global_frames: int
-    """Frames sampled evenly from the whole video that every query sees."""
+    """Frames sampled from the whole video that every query sees."""
     phase_timestep: int = 0
     """Timesteps above it favour the global frames, the others the local window."""
     phase_bias: float = 0.0
     """Added to the attention logits of the favoured frames; 0 switches the phase rule off."""
     global_across_cuts: bool = False
     """Whether the global frames sample the whole video also when it is cut into scenes; else each scene its own."""
+    initial_noise: InitialNoise = InitialNoise.INDEPENDENT
+    global_choice: GlobalChoice = GlobalChoice.EVEN
 
     def __post_init__(self) -> None:
         if self.local_window_frames < 0 or self.local_window_frames % 2:
@@ -53,6 +73,8 @@ class TemporalScope:
             raise InvalidSpecError(f"phase_timestep: {self.phase_timestep} is less than 0")
         if not (math.isfinite(self.phase_bias) and self.phase_bias >= 0):
             raise InvalidSpecError(f"phase_bias: {self.phase_bias} is not a finite number, 0 or more")
+        if self.global_choice is GlobalChoice.KEY_FRAMES and not self.global_frames:
+            raise InvalidSpecError(f"global_choice: {self.global_choice} has nothing to choose with global_frames 0")
 
     @property
     def half_window(self) -> int:

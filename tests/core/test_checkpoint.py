@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,18 @@ def test_records_hold_everything_to_the_last_bit(dtype: torch.dtype) -> None:
     assert torch.equal(read.model_outputs[0], saved.model_outputs[0])
     part = from_records(records[1:2], completed_steps=7, frames=range(6, 7))
     assert torch.equal(part.latents, saved.latents[1:2])
+
+
+@pytest.mark.fast
+def test_records_say_which_frames_are_key_frames_where_there_are_any() -> None:
+    flags = (True, False, True)
+    records = list(to_records(replace(checkpoint(), are_key_frames=flags)))
+    assert from_records(records, completed_steps=7, frames=range(5, 8)).are_key_frames == flags
+    without = list(to_records(checkpoint()))
+    assert from_records(without, completed_steps=7, frames=range(5, 8)).are_key_frames is None
+    assert all(b"is_key_frame" not in record for record in without), "records without them are as they always were"
+    with pytest.raises(CheckpointError, match="do not fit together"):
+        from_records([records[0], *without[1:]], completed_steps=7, frames=range(5, 8))
 
 
 @pytest.mark.fast

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from vinf_core.context.pieces import Piece, global_frame_indices, global_frames_of, halo_frames, pieces_of
+from vinf_core.context.pieces import (
+    Piece,
+    even_global_frames,
+    global_frame_indices,
+    halo_frames,
+    pieces_of,
+)
 from vinf_core.types import Clip, TemporalScope
 
 pytestmark = pytest.mark.fast
@@ -46,8 +52,9 @@ def test_halo_stops_at_a_cut() -> None:
     assert halo_frames(Clip(8, 3), SCENES, 4) == frozenset(range(4, 12))
 
 
-@pytest.mark.parametrize(("across", "expected"), [(False, (19, 33)), (True, (10, 30))])
-def test_global_frames_of_a_scene_or_of_the_video(across: bool, expected: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("across", "expected"), [(False, ((2, 7), (10, 11), (19, 33))), (True, ((10, 30), (10, 30), (10, 30)))]
+)
+def test_global_frames_of_a_scene_or_of_the_video(across: bool, expected: tuple[tuple[int, ...], ...]) -> None:
     scope = TemporalScope(local_window_frames=4, global_frames=2, global_across_cuts=across)
-    (piece,) = pieces_of(Clip(20, 3), SCENES)
-    assert global_frames_of(piece, scope, 40) == expected
+    assert even_global_frames(SCENES, scope) == expected

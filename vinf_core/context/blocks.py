@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import torch
 
-from vinf_core.context.pieces import Piece, global_frames_of, pieces_of
+from vinf_core.context.pieces import GlobalFrames, Piece, even_global_frames, pieces_of
 from vinf_core.context.scope import Phase, scope_mask
 from vinf_core.distributed.exchange import FramePlan
 from vinf_core.types import Clip, TemporalScope
@@ -156,14 +156,21 @@ class AttentionPlan:
         *,
         dtype: torch.dtype,
         device: torch.device | str,
+        global_frames: GlobalFrames | None = None,
     ) -> AttentionPlan:
-        """Plan a phase for ``rank``; masks are made in ``dtype`` on ``device``."""
-        frame_count = clips[-1].stop
+        """Plan a phase for ``rank``.
+
+        Args:
+            clips, rank, scenes, scope, dtype, device: see `Layout.build`.
+            phase: what its steps favour.
+            global_frames: other than the evenly spaced ones.
+        """
+        chosen = even_global_frames(scenes, scope) if global_frames is None else global_frames
         needs = tuple(
             frozenset(
                 frame
                 for piece in pieces_of(clip, scenes)
-                for frame in (*_run(piece, scope, phase), *_others(piece, scope, phase, frame_count))
+                for frame in (*_run(piece, scope, phase), *_others(piece, phase, chosen))
             )
             for clip in clips
         )
@@ -172,7 +179,7 @@ class AttentionPlan:
         blocks = []
         room = KEPT_BYTES
         for piece in pieces_of(clips[rank], scenes):
-            sampled = _others(piece, scope, phase, frame_count)
+            sampled = _others(piece, phase, chosen)
             sight = _Sight(
                 scope=scope,
                 phase=phase,
@@ -214,8 +221,8 @@ def _run(piece: Piece, scope: TemporalScope, phase: Phase) -> range:
     return piece.within(scope.half_window)
 
 
-def _others(piece: Piece, scope: TemporalScope, phase: Phase, frame_count: int) -> tuple[int, ...]:
+def _others(piece: Piece, phase: Phase, global_frames: GlobalFrames) -> tuple[int, ...]:
     """The global frames that queries of a piece see."""
     if phase.favoured_only and not phase.favours_global:
         return ()
-    return global_frames_of(piece, scope, frame_count)
+    return global_frames[piece.scene_index]

@@ -6,6 +6,7 @@ import torch
 
 from vinf_core.context.blocks import AttentionPlan
 from vinf_core.context.layout import Layout
+from vinf_core.context.pieces import GlobalFrames
 from vinf_core.context.slicing import Slices
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.errors import OutOfStepError
@@ -31,6 +32,12 @@ class ClipContext:
         layout = self.layout
         above = timestep > layout.scope.phase_timestep
         self._attention = layout.global_phase if above else layout.local_phase
+
+    def choose_global_frames(self, global_frames: GlobalFrames) -> None:
+        """Let the next steps see these global frames; every rank calls it with the same ones, between two steps."""
+        if global_frames != self.layout.global_frames:
+            self._layout = self.layout.with_global_frames(global_frames)
+            self._attention = None
 
     def end_generation(self) -> None:
         """Let go of the layout and its masks."""

@@ -1,13 +1,13 @@
-"""Everything about one generation that does not change from step to step: clips, plans and masks."""
+"""What the steps of one generation have in common: clips, plans and masks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from vinf_core.context.blocks import AttentionPlan
-from vinf_core.context.pieces import Piece, halo_frames, pieces_of
+from vinf_core.context.pieces import GlobalFrames, Piece, even_global_frames, halo_frames, pieces_of
 from vinf_core.context.scope import Phase
 from vinf_core.distributed.exchange import FramePlan
 from vinf_core.types import Clip, TemporalScope
@@ -21,7 +21,7 @@ NEGLIGIBLE_BIAS = 8.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """One rank's view of a generation; built once and read by every temporal module."""
+    """One rank's view of a generation, read by every temporal module."""
 
     clips: tuple[Clip, ...]
     clip: Clip
@@ -31,11 +31,20 @@ class Layout:
     pieces: tuple[Piece, ...]
     """This rank's clip, cut where the video is cut."""
     scope: TemporalScope
+    global_frames: GlobalFrames
+    """Of every scene."""
     global_phase: AttentionPlan
     """For timesteps above the phase timestep."""
     local_phase: AttentionPlan
     """For the other timesteps."""
     convolution_plan: FramePlan
+    rank: int
+    phases: tuple[Phase, ...]
+    """One, or the global one and the local one."""
+    dtype: torch.dtype
+    """Of the masks."""
+    device: torch.device | str
+    """Of the masks."""
 
     @classmethod
     def build(
@@ -65,9 +74,9 @@ class Layout:
         scenes = scenes or (range(clips[-1].stop),)
         favoured_only = skip_negligible and scope.phase_bias >= NEGLIGIBLE_BIAS and scope.global_frames > 0
         # Without a bias the phases do not differ: one plan serves both.
-        phases = [
+        phases = tuple(
             Phase(favours_global, favoured_only) for favours_global in ((True, False) if scope.phase_bias else (True,))
-        ]
+        )
         plans = [AttentionPlan.build(clips, rank, scenes, scope, phase, dtype=dtype, device=device) for phase in phases]
         needs = tuple(halo_frames(clip, scenes, CONVOLUTION_REACH) for clip in clips)
         return cls(
@@ -76,7 +85,29 @@ class Layout:
             scenes=scenes,
             pieces=pieces_of(clips[rank], scenes),
             scope=scope,
+            global_frames=even_global_frames(scenes, scope),
             global_phase=plans[0],
             local_phase=plans[-1],
             convolution_plan=FramePlan.build(clips, needs, rank),
+            rank=rank,
+            phases=phases,
+            dtype=dtype,
+            device=device,
         )
+
+    def with_global_frames(self, global_frames: GlobalFrames) -> Layout:
+        """Plan the attention anew, with other global frames; every rank does it with the same ones, between steps."""
+        plans = [
+            AttentionPlan.build(
+                self.clips,
+                self.rank,
+                self.scenes,
+                self.scope,
+                phase,
+                dtype=self.dtype,
+                device=self.device,
+                global_frames=global_frames,
+            )
+            for phase in self.phases
+        ]
+        return replace(self, global_frames=global_frames, global_phase=plans[0], local_phase=plans[-1])

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from vinf_core.types import Clip, TemporalScope
 
+GlobalFrames = tuple[tuple[int, ...], ...]
+"""For every scene the frames that its queries see besides their neighbours, ascending."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -43,10 +46,15 @@ def global_frame_indices(frames: range, global_frames: int) -> tuple[int, ...]:
     return tuple(sorted({frames.start + (2 * j + 1) * count // (2 * global_frames) for j in range(global_frames)}))
 
 
-def global_frames_of(piece: Piece, scope: TemporalScope, frame_count: int) -> tuple[int, ...]:
-    """The frames that every query of a piece sees besides its neighbours: a sample of its scene, or of the video."""
-    stretch = range(frame_count) if scope.global_across_cuts else piece.scene
-    return global_frame_indices(stretch, scope.global_frames)
+def sampled_stretches(scenes: Sequence[range], scope: TemporalScope) -> tuple[range, ...]:
+    """For every scene the frames that its global frames are a sample of: its own, or those of the whole video."""
+    whole = range(scenes[-1].stop)
+    return tuple(whole if scope.global_across_cuts else scene for scene in scenes)
+
+
+def even_global_frames(scenes: Sequence[range], scope: TemporalScope) -> GlobalFrames:
+    """The global frames of every scene, evenly spaced."""
+    return tuple(global_frame_indices(stretch, scope.global_frames) for stretch in sampled_stretches(scenes, scope))
 
 
 def halo_frames(clip: Clip, scenes: Sequence[range], reach: int) -> frozenset[int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vinf_core.context.key_frames import KeyFrames
 from vinf_core.diffusion.checkpoint import CheckpointStore, capture
 from vinf_core.events import Agreement, Boundary, StageClock
 from vinf_core.recorder import Lane
@@ -49,8 +50,20 @@ class Checkpointer:
         affordable = expected <= CHECKPOINT_SHARE * (self._steps - self._steps_at_start)
         return completed_steps > self._newest_step and affordable and self._store.has_room
 
-    def save(self, scheduler: Any, latents: torch.Tensor, completed_steps: int, agree: Agreement) -> None:
+    def save(
+        self,
+        scheduler: Any,
+        latents: torch.Tensor,
+        completed_steps: int,
+        agree: Agreement,
+        key_frames: KeyFrames | None = None,
+    ) -> None:
         """Take a checkpoint and send it off; the loop goes on at once. Every rank calls it at the same place.
+
+        Args:
+            scheduler, latents, completed_steps: see `capture`.
+            agree: with the other ranks.
+            key_frames: those of the video, where it has any.
 
         Raises:
             OutputInvalidError: the state of some rank is not finite; raised on every rank, and nothing is saved.
@@ -59,14 +72,26 @@ class Checkpointer:
         with self._clock.measure(Stage.CHECKPOINT):
             clip = self._clip
             state = capture(
-                scheduler, latents, completed_steps=completed_steps, start_frame=clip.start, count=clip.count
+                scheduler,
+                latents,
+                completed_steps=completed_steps,
+                start_frame=clip.start,
+                count=clip.count,
+                are_key_frames=key_frames.of_clip() if key_frames is not None else None,
             )
             # On a GPU the one wait of a checkpoint, for what the step boundary has waited for already.
             agree(invalid=not state.is_finite, boundary=Boundary.SAVING)
             self._store.save(state)
         self._newest_step = completed_steps
 
-    def finish(self, scheduler: Any, latents: torch.Tensor, completed_steps: int, agree: Agreement) -> None:
+    def finish(
+        self,
+        scheduler: Any,
+        latents: torch.Tensor,
+        completed_steps: int,
+        agree: Agreement,
+        key_frames: KeyFrames | None = None,
+    ) -> None:
         """Save the state after the last step and return when every rank's has arrived.
 
         Only then may a frame leave, or the generation be suspended: whoever resumes it goes on from the same bits.
@@ -76,7 +101,7 @@ class Checkpointer:
         """
         self._wait_until_stored(agree)
         if completed_steps > self._newest_step:
-            self.save(scheduler, latents, completed_steps, agree)
+            self.save(scheduler, latents, completed_steps, agree, key_frames)
             self._wait_until_stored(agree)
 
     def _wait_until_stored(self, agree: Agreement) -> None:

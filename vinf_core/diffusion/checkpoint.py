@@ -5,7 +5,8 @@ frame: ``b"VNF1"``, the CRC-32 of the rest (four bytes, little-endian), then a s
 
 * ``version``, ``frame``, ``completed_steps`` and ``lower_order_nums``, int64 scalars,
 * ``latents``, ``[C, h, w]``, in the dtype of the loop,
-* ``model_output_0``, … : what the solver remembers of the model's predictions, oldest first, ``[C, h, w]`` each.
+* ``model_output_0``, … : what the solver remembers of the model's predictions, oldest first, ``[C, h, w]`` each,
+* ``is_key_frame``, an int64 scalar, 0 or 1: whether its scene sees this frame; only where global frames are key frames.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Checkpoint:
     """What the solver's next step needs of past predictions, oldest first, ``[f, C, h, w]`` each; DDIM needs none."""
     lower_order_nums: int = 0
     """How many predictions a multistep solver has seen, up to its order."""
+    are_key_frames: tuple[bool, ...] | None = None
+    """Of each frame whether it is a global one; None where those are evenly spaced."""
     copied: torch.cuda.Event | None = None
     """Recorded behind the copies from a GPU; None when there was nothing to copy."""
 
@@ -91,7 +94,15 @@ class CheckpointStore(Protocol):
         """
 
 
-def capture(scheduler: Any, latents: torch.Tensor, *, completed_steps: int, start_frame: int, count: int) -> Checkpoint:
+def capture(
+    scheduler: Any,
+    latents: torch.Tensor,
+    *,
+    completed_steps: int,
+    start_frame: int,
+    count: int,
+    are_key_frames: tuple[bool, ...] | None = None,
+) -> Checkpoint:
     """Take the state of a rank's first ``count`` frames; copies from a GPU are only begun (see `Checkpoint.wait`).
 
     Args:
@@ -100,6 +111,7 @@ def capture(scheduler: Any, latents: torch.Tensor, *, completed_steps: int, star
         completed_steps: steps done.
         start_frame: index of the first frame in the video.
         count: frames of the clip.
+        are_key_frames: see `Checkpoint.are_key_frames`.
     """
     # The next step drops the oldest prediction before it looks at any.
     remembered = [output for output in getattr(scheduler, "model_outputs", [])[1:] if output is not None]
@@ -110,6 +122,7 @@ def capture(scheduler: Any, latents: torch.Tensor, *, completed_steps: int, star
         latents=on_host[0],
         model_outputs=tuple(on_host[1:]),
         lower_order_nums=getattr(scheduler, "lower_order_nums", 0),
+        are_key_frames=are_key_frames,
         copied=copied,
     )
 
@@ -147,6 +160,8 @@ def to_records(checkpoint: Checkpoint) -> Iterator[bytes]:
             "completed_steps": checkpoint.completed_steps,
             "lower_order_nums": checkpoint.lower_order_nums,
         }
+        if checkpoint.are_key_frames is not None:
+            scalars["is_key_frame"] = checkpoint.are_key_frames[index]
         body = save(
             {name: np.array(value, dtype=np.int64) for name, value in scalars.items()}
             | {name: np.ascontiguousarray(tensor[index]) for name, tensor in tensors.items()}
@@ -184,6 +199,9 @@ def from_records(records: Iterable[bytes], *, completed_steps: int, frames: rang
             latents=joined("latents"),
             model_outputs=tuple(joined(f"model_output_{i}") for i in range(outputs)),
             lower_order_nums=int(read[0]["lower_order_nums"]),
+            are_key_frames=(
+                tuple(bool(tensors["is_key_frame"]) for tensors in read) if "is_key_frame" in read[0] else None
+            ),
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"records: the frames do not fit together: {error}") from error

@@ -8,15 +8,16 @@ from collections.abc import Callable
 import torch
 
 from vinf_core.context.clip_context import ClipContext
+from vinf_core.context.key_frames import KeyFrames
 from vinf_core.diffusion.cadence import Checkpointer
 from vinf_core.diffusion.checkpoint import Checkpoint, restore
-from vinf_core.diffusion.noise import frame_noise
+from vinf_core.diffusion.noise import initial_noise
 from vinf_core.diffusion.preview import Previewer, clean_estimate
 from vinf_core.diffusion.schedule import make_scheduler
 from vinf_core.errors import CheckpointError, GenerationCancelledError
 from vinf_core.events import Agreement, Boundary, StageClock, Verdict
 from vinf_core.models.adapter import VideoModel
-from vinf_core.types import GenerationSpec, Stage
+from vinf_core.types import GenerationSpec, GlobalChoice, Stage
 
 
 @torch.inference_mode()
@@ -59,6 +60,7 @@ def denoise(
         OutputInvalidError: what was to be saved is not finite; on every rank alike.
     """
     clip = context.layout.clip
+    key_frames = KeyFrames(context) if spec.scope.global_choice is GlobalChoice.KEY_FRAMES else None
     scheduler = make_scheduler(spec.solver, model.scheduler_config, spec.step_count, model.latent_scale)
     # A rank with an empty clip walks along with one idle frame: every rank joins every reduction of every call.
     frames = clip.frames or range(1)
@@ -66,18 +68,21 @@ def denoise(
     exact = torch.promote_types(model.dtype, torch.float32)
     latents: torch.Tensor
     if resume is None:
-        latents = frame_noise(spec.seed, frames, shape).to(model.device, exact) * scheduler.init_noise_sigma
+        noise = initial_noise(spec, frames, shape, model.limits.trained_frame_count)
+        latents = noise.to(model.device, exact) * scheduler.init_noise_sigma
     else:
         _check_resume(resume, frames, shape, exact)
         latents = restore(scheduler, resume, model.device)
+        if key_frames is not None:
+            key_frames.resume(resume.are_key_frames)
     first = resume.completed_steps if resume else 0
     for index, timestep in enumerate(scheduler.timesteps[first:], first):
         verdict = agree(save=checkpointer is not None and checkpointer.can_save(index), boundary=Boundary.STEP)
         if checkpointer is not None and verdict == Verdict.SAVE:
-            checkpointer.save(scheduler, latents, index, agree)
+            checkpointer.save(scheduler, latents, index, agree, key_frames)
         if verdict == Verdict.SUSPEND:
             if checkpointer is not None:
-                checkpointer.finish(scheduler, latents, index, agree)
+                checkpointer.finish(scheduler, latents, index, agree, key_frames)
             raise GenerationCancelledError(f"suspended after step {index}")
         started = time.perf_counter()
         with clock.measure(Stage.DENOISE, "step", step=index + 1):
@@ -93,13 +98,15 @@ def denoise(
                 prediction = without + spec.guidance_scale * (with_prompt - without)
             step = scheduler.step(prediction, timestep, latents)
             latents = step.prev_sample
+            if key_frames is not None and index + 1 < spec.step_count:
+                key_frames.step_ended(index + 1, clean_estimate(scheduler, step))
             if previewer is not None:
                 previewer.step_ended(index + 1, clean_estimate(scheduler, step))
         # The only wait for a GPU: between steps, so that cancelling takes effect within one.
         clock.settle()
         on_step(index + 1, time.perf_counter() - started)
     if checkpointer is not None:
-        checkpointer.finish(scheduler, latents, spec.step_count, agree)
+        checkpointer.finish(scheduler, latents, spec.step_count, agree, key_frames)
     return latents[: clip.count].to(exact)
 
 
