@@ -14,11 +14,13 @@ from benchmarks.settings import (
     DEVICES,
     DTYPES,
     EMBEDDED,
+    QUALITY_MODES,
     RANDOM,
     AnySettings,
     ClientsSettings,
     DeliverySettings,
     MetricsSettings,
+    QualitySettings,
     Settings,
     SettingsError,
 )
@@ -58,6 +60,9 @@ CLIENTS_HELP = "how old frames are that a slow reader sees, and how fast the SDK
 METRICS = "metrics"
 METRICS_HELP = "what the metrics cost a denoising step, and a frame that is delivered"
 
+QUALITY = "quality"
+QUALITY_HELP = "ways to make a long video beside each other, by seams, drift and motion; from a source tree only"
+
 SERVING: dict[type, str] = {DeliverySettings: DELIVERY, ClientsSettings: CLIENTS, MetricsSettings: METRICS}
 """Modules of benchmarks.serving with a function ``run(settings)``, by their settings."""
 
@@ -69,6 +74,7 @@ EXAMPLES = """examples:
   vinf bench delivery --readers 4 --seconds 10
   vinf bench metrics --frames 96 --ranks 2
   vinf bench clients --cpp build/vinf_pull_bench
+  vinf bench quality --folder /tmp/quality --frames 64 --prompts 8 --steps 8
   vinf bench memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
 
 exit codes: 0 measured · 1 a measurement failed · 2 a mistake in the arguments · 130 interrupted"""
@@ -136,7 +142,26 @@ def build_parser() -> argparse.ArgumentParser:
             METRICS, help=METRICS_HELP, description=METRICS_HELP, formatter_class=_Formatter, allow_abbrev=False
         )
     )
+    _add_quality(
+        commands.add_parser(
+            QUALITY, help=QUALITY_HELP, description=QUALITY_HELP, formatter_class=_Formatter, allow_abbrev=False
+        )
+    )
     return parser
+
+
+def _add_quality(parser: argparse.ArgumentParser) -> None:
+    modes, frames = ",".join(QUALITY_MODES), ",".join(map(str, QualitySettings(folder="").frames))
+    defaults, add = QualitySettings(folder=""), parser.add_argument
+    add("--folder", required=True, metavar="DIR", help="videos and figures are kept there; called again, it goes on")
+    add("--modes", type=_names, default=modes, metavar="MODE[,MODE...]", help="what is compared")
+    add("--frames", type=_lengths, default=frames, metavar="N[,N...]", help="lengths of the videos")
+    add("--prompts", type=int, default=defaults.prompts, metavar="N", help="held-out prompts, each with its own seed")
+    add("--steps", type=int, default=defaults.steps, metavar="N", help="denoising steps")
+    add("--time-limit", type=float, default=0.0, metavar="S", help="begin no further video after so many seconds")
+    add("--report-only", action="store_true", help="make nothing, put together what is there")
+    add("--sheet", default="", metavar="FILE", help="draw one prompt in every mode, a .png or .webp file")
+    add("--json", action="store_true", help="print one line of JSON instead of tables")
 
 
 def _add_metrics(parser: argparse.ArgumentParser) -> None:
@@ -198,6 +223,8 @@ def parse_settings(argv: list[str]) -> tuple[str, AnySettings, bool]:
         return command, ClientsSettings(**arguments), wants_json
     if command == METRICS:
         return command, MetricsSettings(**arguments), wants_json
+    if command == QUALITY:
+        return command, QualitySettings(**arguments), wants_json
     random_weights = arguments.pop("random_weights")
     if random_weights:
         arguments["model"] = random_weights
@@ -233,7 +260,10 @@ def _measure(command: str, settings: AnySettings, json_for: list[str] | None) ->
     from vinf_core.errors import VinfCoreError
 
     try:
-        if not isinstance(settings, Settings):
+        if isinstance(settings, QualitySettings):
+            device = torch.device("cpu")
+            reports = import_module("benchmarks.quality.work").run(settings)
+        elif not isinstance(settings, Settings):
             device = torch.device(settings.device if isinstance(settings, MetricsSettings) else "cpu")
             reports = import_module(f"benchmarks.serving.{SERVING[type(settings)]}").run(settings)
         else:
@@ -243,6 +273,10 @@ def _measure(command: str, settings: AnySettings, json_for: list[str] | None) ->
         return _fail(str(error), EXIT_USAGE)
     except torch.OutOfMemoryError as error:
         return _fail(f"out of GPU memory, try fewer --frames: {str(error).partition('.')[0]}", EXIT_FAILED)
+    except ModuleNotFoundError as error:
+        if error.name not in ("training", "training.sprites"):
+            raise
+        return _fail("quality needs the world that the model was trained on: run it in a source tree", EXIT_USAGE)
     except RankFailedError as error:
         return _fail(str(error), EXIT_FAILED)
     if json_for is not None:
@@ -257,6 +291,10 @@ def _lengths(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers separated by commas") from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _fail(message: str, code: int) -> int:

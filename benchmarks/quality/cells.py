@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-PROMPTS = 32
-"""Prompts of the full comparison."""
+from benchmarks.settings import QUALITY_PROMPTS
 
 STRIDE = 13
 """Prompts are taken this far apart: the first few already hold every shape, motion and background."""
@@ -38,7 +37,7 @@ def cells(modes: Sequence[str], frames: Sequence[int], prompts: int, steps: int)
     for turn in range(prompts):
         for length in frames:
             for mode in modes:
-                yield Cell(mode, length, turn * STRIDE % PROMPTS, steps)
+                yield Cell(mode, length, turn * STRIDE % QUALITY_PROMPTS, steps)
 
 
 def load_video(folder: Path, cell: Cell) -> NDArray[np.uint8] | None:

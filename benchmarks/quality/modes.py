@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from vinf_core.types import GenerationSpec, ModelLimits, PromptSegment, TemporalScope
+from vinf_core.types import GenerationSpec, GlobalChoice, InitialNoise, ModelLimits, PromptSegment, TemporalScope
 
 CLIP_FRAMES = 24
 """Frames of a clip: where independent clips and local norms show, and where seams are looked for in every mode."""
@@ -41,9 +41,19 @@ MODES = {
             scope=_scope(2 * CLIP_FRAMES, 0),
             cut=True,
         ),
+        Mode(
+            name="freenoise",
+            about=f"FreeNoise's noise, window {WINDOW}, no global frames",
+            scope=replace(_scope(WINDOW, 0), initial_noise=InitialNoise.FREENOISE),
+        ),
         Mode(name="local", about=f"window {WINDOW}, no global frames", scope=_scope(WINDOW, 0)),
         Mode(name="global", about=f"{GLOBAL_FRAMES} global frames, no window", scope=_scope(0, GLOBAL_FRAMES)),
         Mode(name="dual", about=f"window {WINDOW}, {GLOBAL_FRAMES} global frames", scope=_scope(WINDOW, GLOBAL_FRAMES)),
+        Mode(
+            name="key-frames",
+            about=f"window {WINDOW}, {GLOBAL_FRAMES} key frames",
+            scope=replace(_scope(WINDOW, GLOBAL_FRAMES), global_choice=GlobalChoice.KEY_FRAMES),
+        ),
         Mode(
             name="unsynchronised",
             about="dual, but group norms of each clip alone",

@@ -15,6 +15,10 @@ from vinf_client.evaluation.arrays import Frame
 ALLOWED = "a video file such as .mp4, .webm or .gif, a .npy file of uint8 [F, H, W, 3], or a folder of PNG files"
 
 
+_DRAWN_TEXT = ("tty", "bin", "xbin", "adf", "idf")
+"""What FFmpeg would draw any text file as."""
+
+
 @dataclass(frozen=True, slots=True)
 class VideoFile:
     """A video that can be read, and what lies beside it about its clips."""
@@ -45,8 +49,8 @@ def read_video(path: str | Path) -> VideoFile:
         InvalidRequestError: there is none.
     """
     place = Path(path)
-    if not place.exists():
-        raise InvalidRequestError(f"{place}: there is no such file; allowed: {ALLOWED}")
+    if not str(path) or not place.exists():
+        raise InvalidRequestError(f"{str(path)!r}: there is no such file; allowed: {ALLOWED}")
     boundaries, cuts = _told_beside(place)
     return VideoFile(place, boundaries, cuts)
 
@@ -109,7 +113,7 @@ def _encoded(path: Path) -> Iterator[Frame]:
 
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
+            if not container.streams.video or container.format.name in _DRAWN_TEXT:
                 raise InvalidRequestError(f"{path}: there is no video in it; allowed: {ALLOWED}")
             for picture in container.decode(video=0):
                 yield np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)

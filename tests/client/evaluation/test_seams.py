@@ -13,12 +13,24 @@ BOUNDARIES = [24, 48, 72]
 
 
 @pytest.fixture(scope="module")
+def good(steady):
+    """The steady video, looked at once."""
+    return observe(steady)
+
+
+@pytest.fixture(scope="module")
+def broken(steady):
+    """The same with jumps at the boundaries, looked at once."""
+    return observe(planted(steady, BOUNDARIES))
+
+
+@pytest.fixture(scope="module")
 def steady():
     return gradient(96, pace=0.5, side=32)
 
 
-def test_a_steady_motion_has_no_seams(steady):
-    found = assess(observe(steady), boundaries=BOUNDARIES)
+def test_a_steady_motion_has_no_seams(good):
+    found = assess(good, boundaries=BOUNDARIES)
     for name in DISTANCES:
         slack = 0.6 if name in ("detail", "colour") else 0.1  # of these there is little but the grain
         assert found.seams[name].ratio == pytest.approx(1.0, abs=slack), name
@@ -27,8 +39,8 @@ def test_a_steady_motion_has_no_seams(steady):
 
 
 @pytest.mark.parametrize("name", ["pixels", "compensated", "colour", "acceleration"])
-def test_a_planted_jump_is_found(steady, name):
-    found = assess(observe(planted(steady, BOUNDARIES)), boundaries=BOUNDARIES).seams[name]
+def test_a_planted_jump_is_found(broken, name):
+    found = assess(broken, boundaries=BOUNDARIES).seams[name]
     assert found.ratio > 1.3
     assert found.p == pytest.approx(1 / 24)
 
@@ -129,15 +141,14 @@ def test_a_lively_video_does_not_drown_the_others():
     assert found.ratio == pytest.approx(3.0)
 
 
-def test_pooled_assessments(steady):
-    broken = assess(observe(planted(steady, BOUNDARIES)), boundaries=BOUNDARIES)
-    good = assess(observe(steady), boundaries=BOUNDARIES)
-    unknown = assess(observe(steady))
-    together = pool([broken, good, unknown])
+def test_pooled_assessments(good, broken):
+    bad, well = assess(broken, boundaries=BOUNDARIES), assess(good, boundaries=BOUNDARIES)
+    unknown = assess(good)
+    together = pool([bad, well, unknown])
     assert together.videos == 3
     assert set(together.seams) == set(DISTANCES)
     assert together.seams["colour"].count == 6
-    assert good.seams["colour"].ratio < together.seams["colour"].ratio < broken.seams["colour"].ratio
+    assert well.seams["colour"].ratio < together.seams["colour"].ratio < bad.seams["colour"].ratio
     assert pool([unknown]).seams == {}
     with pytest.raises(ValueError, match="no videos"):
         pool([])
@@ -149,6 +160,6 @@ def test_pooled_assessments(steady):
     ([24], [-1], 8, r"cuts: -1 is not in \[1, 95\]"),
     ([24], [], 0, "window: 0 is less than 1"),
 ])  # fmt: skip
-def test_mistakes(steady, boundaries, cuts, window, told):
+def test_mistakes(good, boundaries, cuts, window, told):
     with pytest.raises(ValueError, match=told):
-        assess(observe(steady), boundaries=boundaries, cuts=cuts, window=window)
+        assess(good, boundaries=boundaries, cuts=cuts, window=window)
