@@ -14,6 +14,7 @@ from benchmarks.cli import main
 from benchmarks.quality import work
 from benchmarks.quality.cells import Cell, cells, load_video, save_video
 from benchmarks.quality.modes import MODES, boundaries, specification
+from benchmarks.quality.page import BEGIN, END, put_in, tables
 from benchmarks.quality.ranks import SUMS, Room
 from benchmarks.quality.sheet import chosen_frames
 from benchmarks.quality.statistics import auc, estimate, larger_share
@@ -250,3 +251,17 @@ def test_the_sheet_shows_both_sides_of_a_boundary() -> None:
     shown = chosen_frames(384)
     assert {22, 23, 24, 25, 47, 48, 383} <= set(shown)
     assert len(shown) <= 20
+
+
+def test_the_page() -> None:
+    rows = [{"mode": "dual", "pixels": "1.0 [0.9, 1.1]", "p pixels": 0.04321, "motion": None}]
+    told = {"reports": [{"title": "Seams, 64 frames, 2 prompts", "rows": rows, "notes": ["So", "it is."]}]}
+    page = put_in(f"before\n{BEGIN}\nold\n{END}\nafter\n", tables(told))
+    assert page.startswith("before\n")
+    assert page.endswith(f"{END}\nafter\n")
+    assert "old" not in page
+    assert "| mode | pixels | motion |\n| --- | --- | --- |\n| dual | 1.0 [0.9, 1.1], p 0.043 | - |" in page
+    assert "So it is." in page
+    assert put_in(page, tables(told)) == page
+    with pytest.raises(ValueError, match="has no lines"):
+        put_in("nothing", "")
