@@ -126,7 +126,7 @@ class MetricsSettings:
             raise SettingsError(f"--device: {self.device!r} is not one of cpu, cuda")
 
 
-QUALITY_MODES = ("independent", "freenoise", "local", "global", "dual", "key-frames", "unsynchronised")
+QUALITY_MODES = ("rendered", "independent", "freenoise", "local", "global", "dual", "key-frames", "unsynchronised")
 """What `vinf bench quality` compares; see `benchmarks.quality.modes`."""
 
 QUALITY_SHORTEST = 32

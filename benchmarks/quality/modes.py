@@ -26,6 +26,8 @@ class Mode:
     """Whether every clip is a scene of its own: nothing reaches across, as if it were generated alone."""
     shares_norms: bool = True
     """Whether group norms span the video; else each rank's clip alone, as in the published code."""
+    rendered: bool = False
+    """Whether the world itself is shown instead of what the model makes: what the figures say of the truth."""
 
 
 def _scope(window: int, global_frames: int) -> TemporalScope:
@@ -35,6 +37,7 @@ def _scope(window: int, global_frames: int) -> TemporalScope:
 MODES = {
     mode.name: mode
     for mode in (
+        Mode(name="rendered", about="the world itself, without a model", scope=_scope(0, 0), rendered=True),
         Mode(
             name="independent",
             about="clips generated one by one, each with full attention, and joined",

@@ -19,7 +19,7 @@ from benchmarks.quality.studio import CPU, Studio
 from benchmarks.quality.summary import GOOD, Line, reports
 from benchmarks.report import Report, say
 from benchmarks.settings import QUALITY_PROMPTS, QualitySettings
-from training.sprites.world import held_out_prompts
+from training.sprites.world import held_out_prompts, render
 from vinf_core.models.locate import ModelSource
 from vinf_core.models.registry import load_model
 
@@ -80,11 +80,13 @@ def _work(folder: Path, wanted: list[Cell], time_limit: float) -> None:
         prompt = prompts[cell.prompt]
         video = load_video(folder, cell)
         seconds: float | None = None
+        mode = MODES[cell.mode]
+        if video is None and mode.rendered:
+            video = render(prompt.spec, prompt.seed, frames=cell.frames)
         if video is None:
             if studio is None:
                 studio = Studio(load_model(ModelSource(model="sprites"), device=CPU, dtype=torch.float32))
             began = time.process_time()
-            mode = MODES[cell.mode]
             video = studio.film(mode, prompt=prompt.text, seed=prompt.seed, frames=cell.frames, steps=cell.steps)
             seconds = round(time.process_time() - began, 2)
             save_video(folder, cell, video)

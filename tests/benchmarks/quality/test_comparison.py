@@ -83,6 +83,7 @@ def test_the_modes_differ_in_what_they_say() -> None:
     specs = {
         name: specification(mode, limits, prompt="a red ball", seed=1, frames=64, steps=8)
         for name, mode in MODES.items()
+        if not mode.rendered
     }
     assert boundaries(64) == [24, 48]
     assert [len(scene) for scene in specs["independent"].scenes] == [24, 24, 16]
@@ -91,7 +92,7 @@ def test_the_modes_differ_in_what_they_say() -> None:
     assert specs["dual"].scope == limits.default_scope
     assert specs["local"].scope.global_frames == 0
     assert specs["global"].scope.local_window_frames == 0
-    assert len({str(made) for made in specs.values()}) == len(MODES) - 1
+    assert len({str(made) for made in specs.values()}) == len(specs) - 1
 
 
 def test_modes_take_turns_innermost() -> None:
@@ -171,6 +172,11 @@ class TestWork:
         assert "unsynchronised" not in figures["seam: pixels"]
         assert sheet.read_bytes()[:4] == b"\x89PNG"
 
+    def test_the_world_itself_needs_no_model(self, tmp_path: Path, rendered: list[str]) -> None:
+        _, _, world = work.run(self.settings(tmp_path, modes=("rendered",)))
+        assert rendered == []
+        assert [str(world.rows[0][share])[:4] for share in ("visible", "colour", "motion")] == ["1.00"] * 3
+
     def test_only_prompts_that_all_modes_hold_count(self, tmp_path: Path) -> None:
         work.run(self.settings(tmp_path))
         lines = list(work.read_lines(tmp_path).values())
@@ -194,7 +200,7 @@ class TestWork:
     ("arguments", "message"),
     [
         ([], "--folder"),
-        (["--folder", "x", "--modes", "magic"], "--modes: magic: allowed: independent"),
+        (["--folder", "x", "--modes", "magic"], "--modes: magic: allowed: rendered, independent"),
         (["--folder", "x", "--frames", "16"], "--frames: wants whole numbers of 32 or more"),
         (["--folder", "x", "--prompts", "33"], "--prompts: 33 is not in [1, 32]"),
         (["--folder", "x", "--steps", "0"], "--steps: 0 is less than 1"),
