@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,17 @@ def larger_share(broken: Sequence[float | None], good: Sequence[float | None]) -
     """Share of pairs, one a prompt, whose first figure is the larger one; ties count half."""
     pairs = [(b, g) for b, g in zip(broken, good, strict=True) if b is not None and g is not None]
     return float(np.mean([0.5 if b == g else float(b > g) for b, g in pairs])) if pairs else None
+
+
+def beyond_chance(pairs: int) -> float | None:
+    """The share up to which (or from one minus which on) a two-sided sign test of so many pairs gives 5 % or less."""
+    least, tail = -1, 0.0
+    for count in range(pairs + 1):
+        tail += math.comb(pairs, count) / 2**pairs
+        if 2 * tail > 0.05:
+            break
+        least = count
+    return least / pairs if least >= 0 else None
 
 
 def _number(value: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.modes import MODES, boundaries
-from benchmarks.quality.statistics import auc, estimate, larger_share
+from benchmarks.quality.statistics import auc, beyond_chance, estimate, larger_share
 from benchmarks.report import Report, Value
 from vinf_client.evaluation.observation import DISTANCES, REACHES
 from vinf_client.evaluation.seams import Steps, seam
@@ -67,8 +67,20 @@ FIGURES: dict[str, Callable[[Line], float | None]] = (
 """What is asked whether it can tell a broken mode: larger should be worse."""
 
 
+BESIDE: dict[str, Callable[[Line], float | None]] = {
+    "seam: pixels": SEAMS["pixels"],
+    "seam: acceleration": SEAMS["acceleration"],
+    "tracker: step at boundaries": jump_ratio,
+    **{f"drift: {name}": read for name, read in DRIFTS.items()},
+    "tracker: tone wanders": FIGURES["tracker: tone wanders"],
+    "motion": FIGURES["motion"],
+    "tracker: pace": pace,
+}
+"""What modes are compared by, prompt by prompt."""
+
+
 def reports(lines: Sequence[Line]) -> list[Report]:
-    """Four tables for each length; and nothing where no prompt has been made in every mode."""
+    """Five tables for each length; and nothing where no prompt has been made in every mode."""
     found = []
     for frames in sorted({line["frames"] for line in lines}):
         groups = _groups([line for line in lines if line["frames"] == frames])
@@ -76,6 +88,8 @@ def reports(lines: Sequence[Line]) -> list[Report]:
         if prompts:
             title = f"{frames} frames, {prompts} prompts"
             found += [_seams(title, groups, frames), _drifts(title, groups), _world(title, groups)]
+            if GOOD in groups and len(groups) > 1:
+                found.append(_beside(title, groups))
             if GOOD in groups and set(BROKEN) & set(groups):
                 found.append(_power(title, groups))
     return found
@@ -152,6 +166,27 @@ def _world(title: str, groups: dict[str, list[Line]]) -> Report:
         row["pace"] = _cell([pace(line) for line in lines])
         row["at boundaries"] = _cell([jump_ratio(line) for line in lines])
         report.rows.append(row)
+    return report
+
+
+def _beside(title: str, groups: dict[str, list[Line]]) -> Report:
+    """Which mode has more of what, prompt by prompt."""
+    prompts = len(groups[GOOD])
+    share = beyond_chance(prompts)
+    told = "no share of so few is" if share is None else f"shares up to {share:.2f} and from {1 - share:.2f} on are"
+    report = Report(
+        title=f"Beside {GOOD}, {title}",
+        notes=[
+            f"The share of prompts for which the mode has the larger figure than {GOOD}, from the same noise; {told}",
+            "beyond chance (sign test, 5 %, each by itself).",
+        ],
+    )
+    for name, lines in groups.items():
+        if name != GOOD:
+            row: dict[str, Value] = {"mode": name}
+            for figure, read in BESIDE.items():
+                row[figure] = larger_share([read(line) for line in lines], [read(line) for line in groups[GOOD]])
+            report.rows.append(row)
     return report
 
 

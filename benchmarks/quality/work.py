@@ -83,6 +83,7 @@ def _work(folder: Path, wanted: list[Cell], time_limit: float) -> None:
         mode = MODES[cell.mode]
         if video is None and mode.rendered:
             video = render(prompt.spec, prompt.seed, frames=cell.frames)
+            save_video(folder, cell, video)
         if video is None:
             if studio is None:
                 studio = Studio(load_model(ModelSource(model="sprites"), device=CPU, dtype=torch.float32))

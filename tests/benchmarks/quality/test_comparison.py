@@ -17,7 +17,7 @@ from benchmarks.quality.modes import MODES, boundaries, specification
 from benchmarks.quality.page import BEGIN, END, put_in, tables
 from benchmarks.quality.ranks import SUMS, Room
 from benchmarks.quality.sheet import chosen_frames
-from benchmarks.quality.statistics import auc, estimate, larger_share
+from benchmarks.quality.statistics import auc, beyond_chance, estimate, larger_share
 from benchmarks.quality.studio import Studio
 from benchmarks.quality.summary import jump_ratio, pace, reports, verdict
 from benchmarks.settings import QUALITY_MODES, QualitySettings
@@ -158,13 +158,16 @@ class TestWork:
 
     def test_the_tables(self, tmp_path: Path) -> None:
         sheet = tmp_path / "sheet.png"
-        seams, drifts, world, power = work.run(self.settings(tmp_path, sheet=str(sheet)))
+        seams, drifts, world, beside, power = work.run(self.settings(tmp_path, sheet=str(sheet)))
         assert seams.title == "Seams, 50 frames, 2 prompts"
         independent, dual = seams.rows
         assert float(str(independent["pixels"]).split()[0]) > 2 * float(str(dual["pixels"]).split()[0])
         assert float(str(independent["p pixels"])) < 0.01 < float(str(dual["p pixels"]))
         assert str(drifts.rows[1]["from dual"]).startswith("0.00")
         assert str(world.rows[1]["colour"]).startswith("1.00")
+        assert [row["mode"] for row in beside.rows] == ["independent"]
+        assert beside.rows[0]["seam: pixels"] == 1.0
+        assert "no share of so few" in beside.notes[0]
         figures = {str(row["figure"]): row for row in power.rows}
         assert figures["seam: pixels"]["independent"] == 1.0
         assert figures["seam: pixels"]["independent, in words"] == "tells"
@@ -250,6 +253,10 @@ def test_statistics() -> None:
     assert auc([1, None], [2]) == 0.0
     assert auc([], [1]) is None
     assert larger_share([2, 1, 3, None], [1, 1, 4, 5]) == pytest.approx(0.5)
+    assert beyond_chance(5) is None
+    assert beyond_chance(6) == 0.0
+    assert beyond_chance(12) == pytest.approx(2 / 12)  # 2 (1 + 12 + 66) / 4096 = 0.039
+    assert beyond_chance(32) == pytest.approx(9 / 32)
     assert [verdict(value) for value in (0.95, 0.75, 0.5, 0.1)] == ["tells", "often tells", "cannot tell", "misleads"]
 
 
