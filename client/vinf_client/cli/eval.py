@@ -36,8 +36,8 @@ def build_parser() -> Parser:
     parser = Parser(
         "eval",
         "Judge videos by what can be seen in them: seams where clips meet, drift, flicker, motion, repetition. No "
-        "network is needed for it. Of a generation the clip boundaries are known; of a file they are found in what "
-        "vinf batch writes beside it, or told here. Several videos are judged one by one and together.",
+        "trained model is needed for it. Of a generation the clip boundaries are known; of a file they are found in "
+        "what vinf batch writes beside it, or told here. Several videos are judged one by one and together.",
         examples=_EXAMPLES,
     )
     add = parser.add_argument
@@ -98,11 +98,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         entry["vbench"] = score
     if arguments.json is not None:
         _write_json(arguments.json, told)
+    if arguments.plot is not None:
+        draw(Path(arguments.plot), arguments.videos, found)
     if arguments.json != "-":
         for table in tables(arguments.videos, found, scores):
             print(table)
-    if arguments.plot is not None:
-        draw(Path(arguments.plot), arguments.videos, found)
 
 
 def _judge(source: _Source, arguments: argparse.Namespace) -> Assessment:

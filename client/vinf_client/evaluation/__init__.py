@@ -1,4 +1,4 @@
-"""Judging long videos without any network: seams between clips, drift, flicker, motion, repetition.
+"""Judging long videos without any trained model: seams between clips, drift, flicker, motion, repetition.
 
 >>> from vinf_client.evaluation import assess, observe
 >>> import numpy as np
