@@ -16,7 +16,10 @@ from pathlib import Path
 from vinf_client._errors import InvalidRequestError
 
 WEIGHTS: Mapping[str, tuple[str, ...]] = {
-    "subject_consistency": ("dino_model/dino_vitbase16_pretrain.pth",),
+    "subject_consistency": (
+        "dino_model/dino_vitbase16_pretrain.pth",
+        "dino_model/facebookresearch_dino_main/hubconf.py",
+    ),
     "background_consistency": ("clip_model/ViT-B-32.pt",),
     "motion_smoothness": ("amt_model/amt-s.pth",),
     "dynamic_degree": ("raft_model/models/raft-things.pth",),
