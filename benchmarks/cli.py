@@ -16,6 +16,7 @@ from benchmarks.settings import (
     DEVICES,
     DTYPES,
     EMBEDDED,
+    QUALITY_MODES,
     RANDOM,
     TOY,
     AnySettings,
@@ -24,6 +25,7 @@ from benchmarks.settings import (
     DeliverySettings,
     FullSizeSettings,
     MetricsSettings,
+    QualitySettings,
     Settings,
     SettingsError,
 )
@@ -70,12 +72,16 @@ CAPACITY_HELP = "how long a video the memory of a GPU allows, counted without on
 FULL_SIZE = "full-size"
 FULL_SIZE_HELP = "a published model with random weights through a real server: first frame, wall time, peak memory"
 
-SERVING: dict[type, str] = {
+QUALITY = "quality"
+QUALITY_HELP = "ways to make a long video beside each other, by seams, drift and motion; from a source tree only"
+
+MODULES: dict[type, str] = {
     DeliverySettings: f"serving.{DELIVERY}",
     ClientsSettings: f"serving.{CLIENTS}",
     MetricsSettings: f"serving.{METRICS}",
     FullSizeSettings: "serving.full_size",
     CapacitySettings: CAPACITY,
+    QualitySettings: "quality.work",
 }
 """Modules with a function ``run(settings)``, by their settings."""
 
@@ -89,6 +95,7 @@ EXAMPLES = """examples:
   vinf bench clients --cpp build/vinf_pull_bench
   vinf bench capacity --ranks 1,8 --gigabytes 24
   vinf bench full-size --model videocrafter2 --frames 96
+  vinf bench quality --folder /tmp/quality --frames 64 --prompts 8 --steps 8
   vinf bench memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
 
 exit codes: 0 measured · 1 a measurement failed · 2 a mistake in the arguments · 130 interrupted"""
@@ -166,6 +173,11 @@ def build_parser() -> argparse.ArgumentParser:
             FULL_SIZE, help=FULL_SIZE_HELP, description=FULL_SIZE_HELP, formatter_class=_Formatter, allow_abbrev=False
         )
     )
+    _add_quality(
+        commands.add_parser(
+            QUALITY, help=QUALITY_HELP, description=QUALITY_HELP, formatter_class=_Formatter, allow_abbrev=False
+        )
+    )
     return parser
 
 
@@ -192,6 +204,19 @@ def _add_full_size(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("cpu", "cuda"), default=defaults.device, help="what it computes on")
     add("--seed", type=int, default=defaults.seed, metavar="N", help="of the video")
     add("--no-stock", action="store_false", dest="stock", help="leave out the clip that stock diffusers makes")
+
+
+def _add_quality(parser: argparse.ArgumentParser) -> None:
+    modes, frames = ",".join(QUALITY_MODES), ",".join(map(str, QualitySettings(folder="").frames))
+    defaults, add = QualitySettings(folder=""), parser.add_argument
+    add("--folder", required=True, metavar="DIR", help="videos and figures are kept there; called again, it goes on")
+    add("--modes", type=_names, default=modes, metavar="MODE[,MODE...]", help="what is compared")
+    add("--frames", type=_lengths, default=frames, metavar="N[,N...]", help="lengths of the videos")
+    add("--prompts", type=int, default=defaults.prompts, metavar="N", help="held-out prompts, each with its own seed")
+    add("--steps", type=int, default=defaults.steps, metavar="N", help="denoising steps")
+    add("--time-limit", type=float, default=0.0, metavar="S", help="begin no further video after so many seconds")
+    add("--report-only", action="store_true", help="make nothing, put together what is there")
+    add("--sheet", default="", metavar="FILE", help="draw one prompt in every mode, a .png or .webp file")
     add("--json", action="store_true", help="print one line of JSON instead of tables")
 
 
@@ -258,6 +283,8 @@ def parse_settings(argv: list[str]) -> tuple[str, AnySettings, bool]:
         return command, CapacitySettings(**arguments), wants_json
     if command == FULL_SIZE:
         return command, FullSizeSettings(**arguments), wants_json
+    if command == QUALITY:
+        return command, QualitySettings(**arguments), wants_json
     random_weights = arguments.pop("random_weights")
     if random_weights:
         arguments["model"] = random_weights
@@ -297,7 +324,7 @@ def _measure(command: str, settings: AnySettings, json_for: list[str] | None) ->
     try:
         if not isinstance(settings, Settings):
             device = torch.device(getattr(settings, "device", "cpu"))
-            reports = import_module(f"benchmarks.{SERVING[type(settings)]}").run(settings)
+            reports = import_module(f"benchmarks.{MODULES[type(settings)]}").run(settings)
         else:
             device = prepare_device(settings)
             reports = import_module(f"benchmarks.{command}").run(settings, device)
@@ -305,6 +332,10 @@ def _measure(command: str, settings: AnySettings, json_for: list[str] | None) ->
         return _fail(str(error), EXIT_USAGE)
     except torch.OutOfMemoryError as error:
         return _fail(f"out of GPU memory, try fewer --frames: {str(error).partition('.')[0]}", EXIT_FAILED)
+    except ModuleNotFoundError as error:
+        if error.name not in ("training", "training.sprites"):
+            raise
+        return _fail("quality needs the world that the model was trained on: run it in a source tree", EXIT_USAGE)
     except RankFailedError as error:
         return _fail(str(error), EXIT_FAILED)
     if json_for is not None:

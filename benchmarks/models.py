@@ -26,6 +26,14 @@ SEED = 0
 FILES = locate(ModelSource(model="sprites"))
 
 
+def twin(model: VideoModel) -> VideoModel:
+    """A copy of a model's modules over the very same parameters, for whoever replaces modules."""
+    networks = [part for part in vars(model).values() if isinstance(part, nn.Module)]
+    tensors = [tensor for part in networks for tensor in (*part.parameters(), *part.buffers())]
+    shared = {id(tensor): tensor for tensor in tensors}
+    return copy.deepcopy(model, shared)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """What the benchmarks run."""
@@ -45,10 +53,7 @@ class Measured:
 
     def twin(self) -> VideoModel:
         """A copy of the model's modules over the very same parameters, for whoever replaces modules."""
-        networks = [part for part in vars(self.model).values() if isinstance(part, nn.Module)]
-        tensors = [tensor for part in networks for tensor in (*part.parameters(), *part.buffers())]
-        shared = {id(tensor): tensor for tensor in tensors}
-        return copy.deepcopy(self.model, shared)
+        return twin(self.model)
 
     def inputs(self, frames: int, texts: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Random latents ``[1, C, frames, h, w]`` and texts ``[texts, tokens, dim]``, the same on every rank."""

@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 import torch
 
-from benchmarks.settings import AnySettings, Settings
+from benchmarks.settings import AnySettings, QualitySettings, Settings
 from benchmarks.timing import Spread
 
 Value = str | int | float | Spread | None
@@ -67,6 +67,8 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def describe(facts: Mapping[str, Any], settings: AnySettings) -> str:
     """The machine and the settings in one line."""
+    if isinstance(settings, QualitySettings):
+        return f"{settings.steps} denoising steps on {facts['cpu']}, one thread; torch {facts['torch']}"
     if not isinstance(settings, Settings):
         place = f"{facts['cpu']}, {facts['cores']} cores" + (f", {facts['gpu']}" if facts["gpu"] else "")
         return f"server, clients and the measurement on {place}"

@@ -178,4 +178,56 @@ class FullSizeSettings:
             raise SettingsError(f"--device: {self.device!r} is not one of cpu, cuda")
 
 
-AnySettings = Settings | DeliverySettings | ClientsSettings | MetricsSettings | CapacitySettings | FullSizeSettings
+QUALITY_MODES = ("rendered", "independent", "freenoise", "local", "global", "dual", "key-frames", "unsynchronised")
+"""What `vinf bench quality` compares; see `benchmarks.quality.modes`."""
+
+QUALITY_SHORTEST = 32
+"""Frames; shorter videos have hardly more than one clip."""
+
+QUALITY_PROMPTS = 32
+"""Prompts of the full comparison."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QualitySettings:
+    """What `vinf bench quality` is asked to compare."""
+
+    folder: str
+    """Where videos and figures are kept; the work goes on from what is there."""
+    modes: tuple[str, ...] = QUALITY_MODES
+    frames: tuple[int, ...] = (64, 192, 384)
+    """Lengths of the videos."""
+    prompts: int = QUALITY_PROMPTS
+    steps: int = 25
+    """Denoising steps."""
+    time_limit: float = 0.0
+    """Seconds after which no further video is begun; 0: none."""
+    report_only: bool = False
+    sheet: str = ""
+    """Picture to draw of one prompt in every mode; empty: none."""
+
+    def __post_init__(self) -> None:
+        unknown = [mode for mode in self.modes if mode not in QUALITY_MODES]
+        if unknown or not self.modes:
+            raise SettingsError(f"--modes: {', '.join(unknown) or 'none'}: allowed: {', '.join(QUALITY_MODES)}")
+        if not self.frames or min(self.frames) < QUALITY_SHORTEST:
+            raise SettingsError(f"--frames: wants whole numbers of {QUALITY_SHORTEST} or more, separated by commas")
+        if not 1 <= self.prompts <= QUALITY_PROMPTS:
+            raise SettingsError(f"--prompts: {self.prompts} is not in [1, {QUALITY_PROMPTS}]")
+        if self.steps < 1:
+            raise SettingsError(f"--steps: {self.steps} is less than 1")
+        if not self.time_limit >= 0:
+            raise SettingsError(f"--time-limit: {self.time_limit:g} is less than 0")
+        if self.sheet and not self.sheet.endswith((".png", ".webp")):
+            raise SettingsError(f"--sheet: {self.sheet!r} is not a name that ends in .png or .webp")
+
+
+AnySettings = (
+    Settings
+    | DeliverySettings
+    | ClientsSettings
+    | MetricsSettings
+    | CapacitySettings
+    | FullSizeSettings
+    | QualitySettings
+)

@@ -34,12 +34,6 @@ def parse_scope(text: str) -> Scope | None:
     return int(window), int(global_frames), int(timestep), float(bias)
 
 
-def identity_drift(video: Frames) -> float:
-    """How far the sprite's tone wanders over a video: the RMS distance of its mean RGB from the video's own mean."""
-    tones = tracker.track(video).tones
-    return float(np.sqrt(np.nanmean(np.square(tones - np.nanmean(tones, axis=0)))))
-
-
 def measure(videos: list[Frames], boundaries: list[list[int]], prompts: int) -> dict[str, Any]:
     """Score videos of the first held-out prompts; shares of frames, of videos for the motion."""
     wanted = held_out_prompts(prompts)
@@ -48,7 +42,8 @@ def measure(videos: list[Frames], boundaries: list[list[int]], prompts: int) -> 
         name: round(float(np.mean([getattr(score, name) for score in scores])), 4)
         for name in ("visible", "colour", "background", "motion")
     }
-    figures["identity_drift"] = round(float(np.mean([identity_drift(video) for video in videos])), 2)
+    drifts = [tracker.identity_drift(tracker.track(video)) for video in videos]
+    figures["identity_drift"] = round(float(np.mean(drifts)), 2)
     if any(boundaries):
         tracks = [tracker.track(video).centres for video in videos]
         seams = tracker.pooled_seam_report(list(zip(tracks, boundaries, strict=True)))

@@ -132,6 +132,13 @@ def score(frames: Frames, spec: Spec) -> Score:
     )
 
 
+def identity_drift(seen: Track) -> float:
+    """How far the sprite's tone wanders over a video: the RMS distance of its mean RGB from the video's own mean."""
+    if not seen.visible.any():
+        return float("nan")
+    return float(np.sqrt(np.nanmean(np.square(seen.tones - np.nanmean(seen.tones, axis=0)))))
+
+
 def seam_report(centres: Floats, boundaries: list[int]) -> SeamReport:
     """Compare jumps across boundaries with jumps inside clips.
 

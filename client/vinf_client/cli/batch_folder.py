@@ -101,6 +101,7 @@ class Folder:
             "options": item.options,
             "labels": item.labels,
             "resolved_spec": generation.spec,
+            "clips": generation.clips,
             "frames": frames,
             "seconds": seconds,
         }

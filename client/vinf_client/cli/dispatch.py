@@ -27,6 +27,7 @@ _GROUPS = {
         "watch": ("vinf_client.cli.watch", "follow a generation to its end"),
         "download": ("vinf_client.cli.download", "write the frames of a generation to a file"),
         "trace": ("vinf_client.cli.trace", "write what happened when while a generation was made, for Perfetto"),
+        "eval": ("vinf_client.cli.eval", "judge videos: seams between clips, drift, flicker, motion, repetition"),
         "cancel": ("vinf_client.cli.cancel", "cancel generations"),
         "delete": ("vinf_client.cli.delete", "delete generations that have ended, and their frames"),
     },
@@ -50,7 +51,6 @@ _OTHERS = {
     "worker": ("add this host's devices to a server", "server"),
     "models": ("list the models there are, and which are here", "server"),
     "bench": ("measure the engine beside stock diffusers", "server"),
-    "eval": ("judge videos", "server"),
 }
 _OUR_PACKAGES = ("vinf", "vinf_core", "vinf_server", "vinf_client")
 

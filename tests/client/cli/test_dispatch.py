@@ -27,7 +27,7 @@ def test_help_lists_all_commands(capsys):
     codes = commands.pop("exit codes:")
     assert commands == {
         "make videos:": ["generate", "batch"],
-        "follow and fetch them:": ["list", "watch", "download", "trace", "cancel", "delete"],
+        "follow and fetch them:": ["list", "watch", "download", "trace", "eval", "cancel", "delete"],
         "look at a server:": ["info", "top", "health", "doctor"],
         "set up:": ["token", "completion"],
         "run a server:": ["serve", "worker", "models", "bench"],
