@@ -215,7 +215,7 @@ def _add_quality(parser: argparse.ArgumentParser) -> None:
     add("--prompts", type=int, default=defaults.prompts, metavar="N", help="held-out prompts, each with its own seed")
     add("--steps", type=int, default=defaults.steps, metavar="N", help="denoising steps")
     add("--time-limit", type=float, default=0.0, metavar="S", help="begin no further video after so many seconds")
-    add("--report-only", action="store_true", help="make nothing, put together what is there")
+    add("--report-only", action="store_true", help="make no videos, put together those that are there")
     add("--sheet", default="", metavar="FILE", help="draw one prompt in every mode, a .png or .webp file")
     add("--json", action="store_true", help="print one line of JSON instead of tables")
 

@@ -27,12 +27,13 @@ LINES = "lines.jsonl"
 
 
 def run(settings: QualitySettings) -> list[Report]:
-    """Make and score what is missing, unless only a report is wanted; then put everything that is there together."""
+    """Make what is missing, unless only a report is wanted; score it, and put everything that is there together."""
     folder = Path(settings.folder)
     folder.mkdir(parents=True, exist_ok=True)
     wanted = list(cells(settings.modes, settings.frames, settings.prompts, settings.steps))
-    if not settings.report_only:
-        _work(folder, wanted, settings.time_limit)
+    if settings.report_only:
+        wanted = [cell for cell in wanted if (folder / cell.file).exists()]
+    _work(folder, wanted, settings.time_limit)
     found = read_lines(folder)
     lines = [found[key] for cell in wanted if (key := _key(cell)) in found]
     _compare(folder, lines)

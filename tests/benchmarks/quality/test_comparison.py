@@ -152,6 +152,13 @@ class TestWork:
         work.run(self.settings(tmp_path))
         assert len(rendered) == 4
 
+    def test_a_report_makes_no_videos_but_scores_them(self, tmp_path: Path, rendered: list[str]) -> None:
+        work.run(self.settings(tmp_path, prompts=1))
+        (tmp_path / work.LINES).unlink()
+        found = work.run(self.settings(tmp_path, report_only=True))
+        assert rendered == ["independent", "dual"]
+        assert found[0].title == "Seams, 50 frames, 1 prompts"
+
     def test_stops_when_the_time_is_up(self, tmp_path: Path, rendered: list[str]) -> None:
         assert work.run(self.settings(tmp_path, time_limit=1e-9)) == []
         assert rendered == []
