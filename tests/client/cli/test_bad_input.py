@@ -17,6 +17,7 @@ NEEDED = {
     "cancel": ["gen-1"],
     "delete": ["gen-1"],
     "trace": ["gen-1", "-o", "a.json"],
+    "eval": ["gen-1"],
     "token": ["alice"],
     "completion": ["bash"],
 }
