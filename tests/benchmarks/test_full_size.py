@@ -49,7 +49,8 @@ def test_a_toy_through_the_real_server(capsys: pytest.CaptureFixture[str]) -> No
     served, stock = (report["rows"][0] for report in json.loads(capsys.readouterr().out)["reports"])
     assert (served["size"], served["frames"], served["steps"], served["ranks"]) == ("64 x 64", 20, 3, 1)
     assert 0 < served["first frame after, s"] <= served["last frame after, s"]
-    assert served["peak memory of a rank, GB"] > 0.1
+    assert served["peak memory of a rank, tensors, GB"] > 0.1
+    assert served["reserved for it, GB"] > 0.1
     assert served["longest video admitted at native size, frames"] > 20
     assert stock["frames"] == 16
     assert stock["frames/s"] > 0
