@@ -95,7 +95,7 @@ def _with_base(card: ModelCard, root: Path, source: ModelSource) -> ModelFiles:
     elif (root / "vae").is_dir() or not card.base_hub_id:
         base = root
     else:
-        base = _from_hub(card.base_hub_id, source, leave=_DENOISER, flag="--model-base")
+        base = _from_hub(card.base_hub_id, source, leave=_DENOISER)
     return ModelFiles(card=card, denoiser=_denoiser_folder(root, card), base=base)
 
 
@@ -107,7 +107,7 @@ def _asked_base(source: ModelSource) -> Path:
         return base
     if not _HUB_ID.fullmatch(source.base):
         raise ModelNotFoundError(f"base: {source.base!r} is neither a folder nor OWNER/NAME on the hub")
-    return _from_hub(source.base, source, leave=_DENOISER, field="base", flag="--model-base")
+    return _from_hub(source.base, source, leave=_DENOISER, field="base")
 
 
 def _denoiser_folder(root: Path, card: ModelCard) -> Path:
@@ -159,7 +159,6 @@ def _from_hub(
     leave: str = "",
     base_hub_id: str = "",
     field: str = "model",
-    flag: str = "--model",
 ) -> Path:
     """The folder of something published, in the hub's cache.
 
@@ -170,7 +169,6 @@ def _from_hub(
         leave: pattern of files that are not needed.
         base_hub_id: what else is needed with it; empty: nothing.
         field: of the source, which an error names.
-        flag: that names a folder with the same files.
     """
     # Late: it takes a third of a second.
     from huggingface_hub import snapshot_download
@@ -198,5 +196,5 @@ def _from_hub(
     raise ModelNotFoundError(
         f"{field}: the files of {hub_id} are not on this machine ({why}). Where there is a network: "
         f"{' && '.join(commands)}; they go to the hub's cache (HF_HOME), which can be copied here. Or give a folder "
-        f"that holds them: {flag} FOLDER"
+        f"that holds them: {'--model-base' if leave else '--model'} FOLDER"
     ) from cause
