@@ -11,7 +11,8 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,14 +21,23 @@ from benchmarks.allocations import count_peak
 from benchmarks.full_size import FULL_SIZE
 from benchmarks.report import Report, Value, say
 from benchmarks.settings import CapacitySettings
+from vinf_core.context.clip_context import ClipContext
+from vinf_core.context.layout import Layout
+from vinf_core.context.partition import clips_of
+from vinf_core.diffusion.denoise import denoise
 from vinf_core.distributed.exchange import Exchange, FramePlan, UnderWay
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.generator import Generator
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.engine.probe import PROBE_FRAMES, USABLE_SHARE
-from vinf_core.events import StageClock
+from vinf_core.events import Agreement, StageClock, Verdict
 from vinf_core.models.adapter import VideoModel
-from vinf_core.types import ModelLimits
+from vinf_core.types import GenerationSpec, ModelLimits
+
+_SOLVER_STEPS = 4
+"""As many as fill the history of every solver."""
+
+_SOLVER_FRAMES = (8, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,53 @@ def count(model: VideoModel, ranks: int, *, lengths: tuple[int, int] = (PROBE_FR
     return Counted(weights, memory)
 
 
+def count_solver(model: VideoModel) -> float:
+    """Count what the denoising loop holds besides the denoiser, in bytes a frame.
+
+    These are latents, predictions and the solver's history, which the ranks' measurement leaves out.
+    """
+    limits, device = model.limits, model.device
+    idle = SimpleNamespace(
+        device=device,
+        dtype=model.dtype,
+        scheduler_config=model.scheduler_config,
+        latent_scale=None,
+        latent_shape=model.latent_shape,
+        predict=lambda latents, timestep, text: torch.empty_like(latents),
+    )
+    clock = StageClock(torch.device("cpu"))
+    context = ClipContext(Exchange(Topology.single(device), None, clock))
+
+    def peak(frame_count: int) -> int:
+        spec = GenerationSpec(
+            prompt="",
+            frame_count=frame_count,
+            width=limits.default_width,
+            height=limits.default_height,
+            seed=0,
+            step_count=_SOLVER_STEPS,
+            guidance_scale=limits.default_guidance_scale,
+            solver=limits.default_solver,
+            scope=limits.default_scope,
+        )
+        context.begin_generation(Layout.build(clips_of([frame_count]), 0, spec.scope, dtype=model.dtype, device=device))
+        text = torch.empty(2, 1, 1, 1, device=device)
+        work = partial(
+            denoise,
+            cast(VideoModel, idle),
+            context,
+            spec,
+            text,
+            clock=clock,
+            agree=cast(Agreement, lambda **_: Verdict.GO),
+            on_step=lambda step, seconds: None,
+        )
+        return count_peak(work)
+
+    few, many = _SOLVER_FRAMES
+    return (peak(many) - peak(few)) / (many - few)
+
+
 def longest_video(memory: MemoryModel, limits: ModelLimits, budget_bytes: int) -> int:
     """The most frames that a server with equal ranks admits at the model's size and scope; 0: not even one."""
     pixels, scope = _pixels(limits), limits.default_scope
@@ -103,6 +160,7 @@ def run(settings: CapacitySettings) -> list[Report]:
     dtype = getattr(torch, settings.dtype)
     report = Report(title=f"longest video at native size, in frames, {settings.dtype}, by the memory of each GPU")
     for name in settings.models:
+        solver = count_solver(FULL_SIZE[name].outline(dtype))
         for ranks in settings.ranks:
             say(f"{name} on {ranks} ranks")
             model = FULL_SIZE[name].outline(dtype)
@@ -115,6 +173,7 @@ def run(settings: CapacitySettings) -> list[Report]:
                 "weights GB": counted.weights_bytes / 1e9,
                 "fixed GB": counted.memory.fixed_bytes / 1e9,
                 "MB a frame": counted.memory.bytes_per_frame_pixel * pixels / 1e6,
+                "of the solver": solver / 1e6,
                 "decoding GB": counted.memory.decode_bytes(pixels) / 1e9,
             }
             for size in settings.gigabytes:

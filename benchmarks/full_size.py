@@ -25,6 +25,7 @@ from vinf_core.models.catalogue import catalogue
 from vinf_core.models.locate import ASSETS, ModelFiles
 from vinf_core.models.text_to_video import TextToVideoModel
 from vinf_core.models.videocrafter2 import PUBLISHED_CLASS, VideoCrafterUNet
+from vinf_core.types import ModelLimits
 
 TOKENIZER = ASSETS / "sprites" / "tokenizer"
 """The embedded model's: its words are fewer, a text is as many tokens long."""
@@ -67,20 +68,24 @@ class FullSize:
         """UNet, VAE and text encoder with the weights they begin with, on the device of the context."""
         return self.unet_class(**self.unet), AutoencoderKL(**self.vae), CLIPTextModel(CLIPTextConfig(**self.text))
 
+    def limits(self) -> ModelLimits:
+        """What its adapter says that it takes."""
+        card = catalogue()[self.name]
+        limits: ModelLimits = import_module(card.adapter).limits(ModelFiles(card=card, denoiser=Path(), base=Path()))
+        return limits
+
     def outline(self, dtype: torch.dtype) -> VideoModel:
         """The model as ranks have it, on the meta device: every shape and no numbers."""
         device = torch.device("meta")
         with device:
             unet, vae, text_encoder = self.parts()
-        card = catalogue()[self.name]
-        limits = import_module(card.adapter).limits(ModelFiles(card=card, denoiser=Path(), base=Path()))
         return TextToVideoModel(
             unet=unet,
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True),
             scheduler_config=_SCHEDULE,
-            limits=limits,
+            limits=self.limits(),
             device=device,
             dtype=dtype,
         )

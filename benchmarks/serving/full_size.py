@@ -19,10 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, TextToVideoSDPipeline
 from diffusers.utils import logging as diffusers_logging
+from prometheus_client.parser import text_string_to_metric_families
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -46,6 +48,7 @@ _START_S = 480.0
 _STOP_S = 60.0
 _LOG_LINES = 15
 _POLL_S = 0.1
+_SCRAPE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ class Served:
     """From the request until the last frame was here."""
     generation: Generation
     model: Model
+    reserved_bytes: int
+    """Most that a rank's allocator had of its device, or its process of the host."""
+    device_bytes: int
+    """In use on the fullest GPU when the video was there, by all processes; 0: no GPU, or NVML is not installed."""
 
 
 def run(settings: FullSizeSettings) -> list[Report]:
@@ -94,7 +101,7 @@ def serve(model: Path, folder: Path, settings: FullSizeSettings) -> Served:
     """Start a server for a model's folder, have it make one video, and stop it."""
     started = time.perf_counter()
     say(f"starting vinf serve with {settings.ranks} ranks")
-    with _server(model, folder, settings) as address, Client(address, tls=False, token="") as client:
+    with _server(model, folder, settings) as ready, Client(ready["listen"], tls=False, token="") as client:
         ready_s = time.perf_counter() - started
         served_model = client.info().model()
         assert served_model is not None, "a server that is ready knows its model"
@@ -108,7 +115,20 @@ def serve(model: Path, folder: Path, settings: FullSizeSettings) -> Served:
         for _ in handle.frames():
             first_frame_s = first_frame_s or time.perf_counter() - began
         wall_s = time.perf_counter() - began
-        return Served(ready_s, first_frame_s, wall_s, handle.wait(), served_model)
+        generation, metrics = handle.wait(), f"http://{ready['metrics']}/metrics"
+        # An allocator keeps what it once had, so that a look afterwards is early enough.
+        reserved = largest_sample(metrics, "vinf_worker_memory_peak_bytes")
+        on_device = largest_sample(metrics, "vinf_gpu_memory_used_bytes")
+        return Served(ready_s, first_frame_s, wall_s, generation, served_model, reserved, on_device)
+
+
+def largest_sample(url: str, name: str) -> int:
+    """The largest value of a metric over its labels; 0: there is none."""
+    with urlopen(url, timeout=_SCRAPE_S) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    return round(
+        max((sample.value for family in families for sample in family.samples if sample.name == name), default=0)
+    )
 
 
 def stock_clip(
@@ -168,8 +188,8 @@ def _check_devices(settings: FullSizeSettings) -> None:
 
 
 @contextmanager
-def _server(model: Path, folder: Path, settings: FullSizeSettings) -> Iterator[str]:
-    """`vinf serve` in a process of its own; yields its address."""
+def _server(model: Path, folder: Path, settings: FullSizeSettings) -> Iterator[dict[str, str]]:
+    """`vinf serve` in a process of its own; yields the addresses of its ready file."""
     ready_file, log_file = folder / "ready.json", folder / "serve.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
@@ -177,7 +197,7 @@ def _server(model: Path, folder: Path, settings: FullSizeSettings) -> Iterator[s
                 *(sys.executable, "-m", "vinf_client.cli", "serve"),
                 *("--model", str(model), "--offline", "--ranks", str(settings.ranks)),
                 *("--device", settings.device, "--dtype", settings.dtype),
-                *("--listen", "127.0.0.1:0", "--metrics", "off"),
+                *("--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
                 *("--data-dir", str(folder / "data"), "--ready-file", str(ready_file)),
             ],
             stdout=log,
@@ -191,7 +211,7 @@ def _server(model: Path, folder: Path, settings: FullSizeSettings) -> Iterator[s
                 raise RankFailedError(f"the server did not become ready:\n{_end_of(log_file)}")
             time.sleep(_POLL_S)
         try:
-            yield json.loads(ready_file.read_text())["listen"]
+            yield json.loads(ready_file.read_text())
         except Exception as error:
             raise RankFailedError(f"{error}\n{_end_of(log_file)}") from error
     finally:
@@ -218,7 +238,9 @@ def _row(settings: FullSizeSettings, served: Served) -> dict[str, Value]:
         "first frame after, s": served.first_frame_s,
         "last frame after, s": served.wall_s,
         "frames/s": settings.frames / served.wall_s,
-        "peak memory of a rank, GB": max(served.generation.peak_rank_memory_bytes, default=0) / 1e9,
+        "peak memory of a rank, tensors, GB": max(served.generation.peak_rank_memory_bytes, default=0) / 1e9,
+        "reserved for it, GB": served.reserved_bytes / 1e9,
+        "in use on the device, GB": served.device_bytes / 1e9 if served.device_bytes else None,
         "longest video admitted at native size, frames": served.model.max_frame_count_at_default_size,
     }
 

@@ -1,0 +1,184 @@
+"""Memory that is counted: the same as allocators hand out, and the table of the docs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import capacity
+from benchmarks.allocations import count_peak
+from benchmarks.capacity import count, count_solver, longest_video
+from benchmarks.full_size import FULL_SIZE, TOY
+from benchmarks.settings import CapacitySettings
+from tests.support.tiny import tiny_model
+from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
+from vinf_core.distributed.exchange import Exchange
+from vinf_core.distributed.topology import Topology
+from vinf_core.engine.generator import Generator
+from vinf_core.engine.memory import MemoryModel
+from vinf_core.engine.probe import USABLE_SHARE, can_measure, peak_of
+from vinf_core.events import StageClock
+from vinf_core.models.catalogue import catalogue
+from vinf_server.front.rpc.memory import largest_frame_count
+from vinf_server.rank.convert import limits_to_proto
+
+pytestmark = pytest.mark.fast
+
+CPU = torch.device("cpu")
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+GIGABYTES = (24, 48, 80)
+
+
+def generator(device: torch.device = CPU) -> Generator:
+    model = tiny_model(torch.float32) if device == CPU else FULL_SIZE["videocrafter2"].outline(torch.float16)
+    topology, clock = Topology.single(device), StageClock(CPU)
+    return Generator(model, topology, Exchange(topology, None, clock), clock)
+
+
+def allocator_peak(work: Callable[[], object]) -> int:
+    """What torch's own allocator hands out at most, as it tells the profiler."""
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        work()
+    assert profile.kineto_results is not None
+    held = peak = 0
+    events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def test_tensors_are_counted_while_they_live() -> None:
+    kept = torch.empty(1000, dtype=torch.uint8)
+
+    def work() -> None:
+        first = torch.empty(512, dtype=torch.uint8)
+        view = first[:10]
+        del first
+        second = torch.empty(1, dtype=torch.uint8)
+        del second, view
+        torch.empty(600, dtype=torch.uint8)
+
+    assert count_peak(work) == 1024
+    assert count_peak(work, [kept, kept[:5]]) == 2048
+
+
+def test_a_convolution_may_take_copies_of_what_it_reads_and_writes() -> None:
+    image, weight = torch.empty(1, 1, 16, 16), torch.empty(2, 1, 1, 1)
+    convolve = partial(torch.nn.functional.conv2d, image, weight)
+    assert count_peak(convolve, workspaces=False) == 2 * 16 * 16 * 4
+    assert count_peak(convolve) == 2 * 16 * 16 * 4 + 3 * 16 * 16 * 4
+
+
+def test_what_is_counted_is_what_the_allocator_hands_out() -> None:
+    engine = generator()
+    engine.probe(16)  # what is kept from the first pass on is no part of a pass
+    for frames in (128, 256):
+        work = partial(engine.probe, frames)
+        assert count_peak(work, workspaces=False) == pytest.approx(allocator_peak(work), rel=0.03)
+    assert count_peak(engine.probe_decode, workspaces=False) == pytest.approx(
+        allocator_peak(engine.probe_decode), rel=0.03
+    )
+
+
+@pytest.mark.skipif(not can_measure(CPU), reason="this system does not tell the peak of a process")
+def test_what_is_counted_is_near_what_a_rank_measures() -> None:
+    """A process holds more than its tensors: libraries keep buffers, and the allocator holes."""
+    engine = generator()
+
+    def slope(peak: Callable[[Callable[[], object]], int]) -> int:
+        return peak(partial(engine.probe, 1024)) - peak(partial(engine.probe, 256))
+
+    counted = slope(partial(count_peak, workspaces=False))
+    measured = min(slope(partial(peak_of, device=CPU)) for _ in range(3))
+    assert 0.6 < counted / measured < 1.3
+
+
+def test_a_group_counts_the_frames_of_others() -> None:
+    alone, group = (count(tiny_model(torch.float32), ranks, lengths=(8, 16)) for ranks in (1, 3))
+    assert alone.weights_bytes == group.weights_bytes
+    assert alone.memory.largest_clip_share == 3 * group.memory.largest_clip_share
+    pixels = 32 * 32
+    assert group.memory.denoise_bytes(16, pixels) > alone.memory.denoise_bytes(16, pixels)
+    assert group.memory.decode_bytes(pixels) == alone.memory.decode_bytes(pixels)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_the_longest_video_is_the_one_that_a_server_admits(ranks: int) -> None:
+    model = tiny_model(torch.float32)
+    limits = model.limits
+    memory = count(model, ranks, lengths=(8, 16)).memory
+    scope = limits.default_scope
+    context = scope.local_window_frames + scope.global_frames
+    for budget in (memory.decode_bytes(1024), 4_000_000, 9_000_000, 10**9):
+        message = link_pb2.MemoryModel(
+            budget_bytes=budget,
+            fixed_bytes=memory.fixed_bytes,
+            bytes_per_frame_pixel=memory.bytes_per_frame_pixel,
+            decode_fixed_bytes=memory.decode_fixed_bytes,
+            decode_bytes_per_pixel=memory.decode_bytes_per_pixel,
+            largest_clip_share=memory.largest_clip_share,
+        )
+        admitted = largest_frame_count(message, limits_to_proto(limits), 32, 32, context)
+        assert longest_video(memory, limits, budget) == admitted
+    assert admitted == limits.max_frame_count
+
+
+def test_the_command_has_a_row_for_each_number_of_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(capacity.FULL_SIZE, "videocrafter2", TOY)
+    (report,) = capacity.run(CapacitySettings(models=("videocrafter2",), ranks=(1, 2), gigabytes=(1, 80)))
+    assert [row["ranks"] for row in report.rows] == [1, 2]
+    for row in report.rows:
+        assert 0 < row["1 GB"] < row["80 GB"] <= 65_536
+    assert report.rows[0]["1 GB"] < report.rows[1]["1 GB"]
+
+
+def rows() -> list[list[str]]:
+    """The table between its markers, without its head."""
+    table = re.search(r"<!-- vinf bench capacity -->\n(.*?)<!-- end -->", PAGE.read_text(), re.DOTALL)
+    assert table is not None
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].strip().splitlines()[2:]]
+
+
+def test_the_table_holds_every_model() -> None:
+    assert {name for name, *_ in rows()} == set(FULL_SIZE)
+    for name, size, *_ in rows():
+        card = catalogue()[name]
+        assert size == f"{card.width} × {card.height}"
+
+
+def test_the_table_follows_from_its_own_lines() -> None:
+    for name, _, ranks, weights, fixed, slope, _, decoding, *longest in rows():
+        limits = FULL_SIZE[name].limits()
+        pixels = limits.default_width * limits.default_height
+        memory = MemoryModel(
+            budget_bytes=0,
+            fixed_bytes=int(float(fixed) * 1e9),
+            bytes_per_frame_pixel=float(slope) * 1e6 / pixels,
+            decode_fixed_bytes=int(float(weights) * 1e9),
+            decode_bytes_per_pixel=(float(decoding) - float(weights)) * 1e9 / pixels,
+            largest_clip_share=1 / int(ranks),
+        )
+        for size, said in zip(GIGABYTES, longest, strict=True):
+            found = longest_video(memory, limits, int(USABLE_SHARE * size * 1e9))
+            assert int(said.replace(",", "")) == pytest.approx(found, rel=0.01)
+
+
+def test_a_line_of_the_table_is_what_is_counted() -> None:
+    """One pass at full size, 128 frames of VideoCrafter2, without a number in it."""
+    line = next(row for row in rows() if row[0] == "videocrafter2" and row[2] == "1")
+    _, _, _, weights, fixed, slope, solver, decoding = map(str, line[:8])
+    engine = generator(torch.device("meta"))
+    model = engine.model
+    held = [t for part in (model.unet, model._vae, model._text_encoder) for t in (*part.parameters(), *part.buffers())]
+    assert sum(tensor.nbytes for tensor in held) / 1e9 == pytest.approx(float(weights), rel=0.01)
+    assert count_peak(partial(engine.probe, 128), held) / 1e9 == pytest.approx(
+        float(fixed) + 0.128 * float(slope), rel=0.01
+    )
+    assert count_peak(engine.probe_decode, held) / 1e9 == pytest.approx(float(decoding), rel=0.01)
+    assert count_solver(model) / 1e6 == pytest.approx(float(solver), rel=0.02)
