@@ -106,6 +106,7 @@ def count_solver(model: VideoModel) -> float:
         device=device,
         dtype=model.dtype,
         scheduler_config=model.scheduler_config,
+        limits=limits,
         latent_scale=None,
         latent_shape=model.latent_shape,
         predict=lambda latents, timestep, text: torch.empty_like(latents),

@@ -1,7 +1,7 @@
 """The published models at full size, with random weights: as outlines for counting, and as folders that can be served.
 
 Configurations are those of the files on the hub (adamdad/videocrafterv2_diffusers, ali-vilab/text-to-video-ms-1.7b,
-cerspense/zeroscope_v2_576w). Nothing is downloaded.
+cerspense/zeroscope_v2_576w, guoyww/animatediff-motion-adapter-v1-5-2 in stable-diffusion-v1-5). Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel, UNetMotionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -42,6 +42,25 @@ _TEXT = {
     "hidden_act": "gelu",
     "bos_token_id": 0,
     "eos_token_id": 1,
+}
+_MOTION_UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "num_attention_heads": 8,
+    "motion_max_seq_length": 32,
+    "use_motion_mid_block": True,
+}
+_SMALLER_TEXT = _TEXT | {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+    "hidden_act": "quick_gelu",
 }
 _SCHEDULE = {
     "beta_start": 0.00085,
@@ -123,6 +142,7 @@ FULL_SIZE = {
         FullSize(name="videocrafter2", unet_class=VideoCrafterUNet, unet=_UNET, vae=_VAE, text=_TEXT),
         FullSize(name="zeroscope-v2", unet_class=UNet3DConditionModel, unet=_UNET, vae=_VAE, text=_TEXT),
         FullSize(name="modelscope", unet_class=UNet3DConditionModel, unet=_UNET, vae=_VAE, text=_TEXT),
+        FullSize(name="animatediff-v2", unet_class=UNetMotionModel, unet=_MOTION_UNET, vae=_VAE, text=_SMALLER_TEXT),
     )
 }
 """By name in the catalogue; another line makes another row of `vinf bench capacity`."""

@@ -12,6 +12,7 @@ RANDOM = ("mid", "videocrafter2")
 """Architectures that are built with random weights: cost and memory do not depend on their values."""
 
 FULL_SIZE = ("videocrafter2", "zeroscope-v2", "modelscope")
+COUNTED = (*FULL_SIZE, "animatediff-v2")
 """Published models at full size, whose parts are known here without their weights."""
 
 TOY = "toy"
@@ -136,7 +137,7 @@ class MetricsSettings:
 class CapacitySettings:
     """What `vinf bench capacity` is asked to count."""
 
-    models: tuple[str, ...] = FULL_SIZE
+    models: tuple[str, ...] = COUNTED
     ranks: tuple[int, ...] = (1, 2, 4, 8)
     gigabytes: tuple[int, ...] = (24, 48, 80)
     """Memory of a GPU, in 10⁹ bytes."""
@@ -144,8 +145,8 @@ class CapacitySettings:
 
     def __post_init__(self) -> None:
         for name in self.models:
-            if name not in FULL_SIZE:
-                raise SettingsError(f"--models: {name!r} is not one of {', '.join(FULL_SIZE)}")
+            if name not in COUNTED:
+                raise SettingsError(f"--models: {name!r} is not one of {', '.join(COUNTED)}")
         for name in ("ranks", "gigabytes"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise SettingsError(f"--{name}: wants whole numbers of 1 or more, separated by commas")

@@ -68,8 +68,8 @@ def denoise(
     exact = torch.promote_types(model.dtype, torch.float32)
     latents: torch.Tensor
     if resume is None:
-        noise = initial_noise(spec, frames, shape, model.limits.trained_frame_count)
-        latents = noise.to(model.device, exact) * scheduler.init_noise_sigma
+        latents = initial_noise(spec, frames, shape, model.limits.trained_frame_count).to(model.device, exact)
+        latents = latents * scheduler.init_noise_sigma
     else:
         _check_resume(resume, frames, shape, exact)
         latents = restore(scheduler, resume, model.device)
