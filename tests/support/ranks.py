@@ -20,7 +20,9 @@ class RankPool:
     """Processes that stay in one group and run ``function(topology, groups, ...)`` together."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        # Copies of one process that has imported what they need: four imports would take most of a minute.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["vinf_core.engine.generator", "vinf_core.models.text_to_video"])
         self._folder = tempfile.TemporaryDirectory(prefix="vinf-ranks-")
         rendezvous = Path(self._folder.name) / "rendezvous"
         self._pipes: list[Connection] = []
