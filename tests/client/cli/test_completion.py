@@ -58,7 +58,7 @@ def test_commands(complete):
 
 def test_options_of_commands(complete):
     assert complete("vinf", "generate", "--pre") == {"--preview", "--preview-every"}
-    assert complete("vinf", "batch", "--in") == {"--in-flight", "--insecure"}
+    assert complete("vinf", "batch", "--in") == {"--in-flight", "--initial-noise", "--insecure"}
     assert "--ranks" in complete("vinf", "serve", "--ran"), "commands of other packages, too"
 
 
