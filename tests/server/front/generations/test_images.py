@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import sqlite3
+import threading
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from tests.server.fakes import normalised_spec
+from tests.server.fakes import normalised_spec, until
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.dispatcher import Dispatcher
@@ -174,16 +176,90 @@ def test_a_disk_that_takes_no_image_takes_no_generation(generations, monkeypatch
     run(scenario())
 
 
-def test_a_client_that_goes_away_stops_no_write(generations, monkeypatch):
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_server_killed_before_they_are_on_disk_leaves_nothing_to_the_next_one(
+    generations, store, tmp_path, monkeypatch, is_idle
+):
+    begun, may_go, write = threading.Event(), threading.Event(), module._write
+
+    def held(path, images):
+        begun.set()
+        assert may_go.wait(10)
+        write(path, images)
+
+    def rows():
+        with closing(sqlite3.connect(tmp_path / "vinf.db")) as connection:
+            return connection.execute(
+                "SELECT generation_id, count(*) FROM generations JOIN events USING (generation_id) GROUP BY 1"
+            ).fetchall()
+
+    monkeypatch.setattr(module, "_write", held)
+
+    async def scenario():
+        generation = create(generations)
+        if is_idle:
+            assert generations.start_next() is generation
+        settling = asyncio.create_task(generations.settle(generation))
+        await asyncio.to_thread(begun.wait, 10)
+        await store.flush()
+        assert rows() == []
+        may_go.set()
+        await settling
+        assert rows() == [(generation.generation_id, 1 + is_idle)]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("does_fit", [True, False])
+def test_a_client_that_goes_away_stops_no_write(
+    generations, store, spool, checkpoints, metrics, tmp_path, monkeypatch, does_fit
+):
+    begun, may_go, write = threading.Event(), threading.Event(), module._write
+
+    def held(path, images):
+        begun.set()
+        assert may_go.wait(10)
+        if not does_fit:
+            raise OSError(28, "No space left on device")
+        write(path, images)
+
+    monkeypatch.setattr(module, "_write", held)
+
     async def scenario():
         generation = create(generations)
         settling = asyncio.create_task(generations.settle(generation))
-        await asyncio.sleep(0)  # it has begun to write
+        await asyncio.to_thread(begun.wait, 10)
         settling.cancel()
         await asyncio.gather(settling, return_exceptions=True)
-        await generations.settle(generation)
-        assert file_of(generation).exists()
-        assert not generation.images._held
+        may_go.set()
+        await until(lambda: generation.generation_id not in generations._unsettled)
+        assert file_of(generation).exists() == does_fit
+        assert generations.waiting_count == does_fit
+        async with reopened(generations, store, spool, checkpoints, metrics, tmp_path) as others:
+            assert len(others._store.all()) == does_fit
+
+    run(scenario())
+
+
+def test_one_that_is_deleted_while_they_are_written_stays_away(generations, store, tmp_path, monkeypatch):
+    begun, may_go = threading.Event(), threading.Event()
+
+    def held(path, images):
+        begun.set()
+        assert may_go.wait(10)
+
+    monkeypatch.setattr(module, "_write", held)
+
+    async def scenario():
+        generation = create(generations)
+        settling = asyncio.create_task(generations.settle(generation))
+        await asyncio.to_thread(begun.wait, 10)
+        generations.cancel(generation.generation_id)
+        await generations.delete(generation.generation_id)
+        may_go.set()
+        await settling
+        with closing(SqliteStore(tmp_path / "vinf.db")) as another:
+            assert not another.saved
 
     run(scenario())
 
