@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import stat
 import threading
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,7 @@ from vinf_server.front.engine.group import Group
 from vinf_server.front.engine.image_supply import ImageSupply
 from vinf_server.front.errors import DiskFullError, RequestIdReusedError
 from vinf_server.front.generations import images as module
+from vinf_server.front.generations.generation import CANCELLING
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.retention import Retention, missing_bytes, stored_bytes
@@ -174,6 +178,52 @@ def test_a_disk_that_takes_no_image_takes_no_generation(generations, monkeypatch
         assert generations.waiting_count == 0
 
     run(scenario())
+
+
+@pytest.mark.parametrize("refused", ["file", "folder"])
+def test_a_disk_that_takes_half_of_them_keeps_nothing(generations, monkeypatch, refused):
+    fsync = os.fsync
+
+    def full(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == (refused == "folder"):
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(module.os, "fsync", full)
+
+    async def scenario():
+        running, waiting = create(generations), create(generations)
+        assert generations.start_next() is running
+        for generation in (waiting, running):
+            with pytest.raises(DiskFullError, match="No space left"):
+                await generations.settle(generation)
+            assert not generation.images._held
+        assert running.state == CANCELLING
+        generations.cancelled(running)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        for generation in (waiting, running):
+            assert not file_of(generation).parent.exists()
+
+    run(scenario())
+
+
+def test_their_names_outlive_the_machine(generations, monkeypatch):
+    flushed, fsync = [], os.fsync
+
+    def noted(descriptor):
+        is_named = file_of(generation).exists()
+        flushed.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")), is_named))
+        fsync(descriptor)
+
+    monkeypatch.setattr(module.os, "fsync", noted)
+    generation = create(generations)
+    run(generations.settle(generation))
+    path = file_of(generation)
+    assert flushed == [
+        (path.with_suffix(".unfinished"), False),
+        (path.parent, True),
+        (path.parent.parent, True),
+    ]
 
 
 @pytest.mark.parametrize("is_idle", [True, False])
