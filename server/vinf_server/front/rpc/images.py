@@ -97,9 +97,9 @@ class ImageTaker:
                 waitingImageRequestCount=str(_MAX_WAITING),
             )
         work = self._thread.submit(_take, conditions, _video_size(spec, limits), limits.max_image_count)
-        # Not when the call ends: a client that goes away does not stop a decoder.
+        # Not when the call ends: until its turn has come, what a client that goes away has sent stays in memory.
         work.add_done_callback(lambda _: self._room.release())
-        return await asyncio.wrap_future(work)
+        return await asyncio.shield(asyncio.wrap_future(work))
 
 
 def check_header(data: bytes) -> Image.Image:
