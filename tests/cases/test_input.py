@@ -128,6 +128,12 @@ def test_case_11_seeds(api: Api) -> None:
 
 def test_case_12_unknown_enum_numbers(api: Api) -> None:
     assert "got 99" in refused_field(api, "spec.solver", spec={"solver": 99})
+    assert "got 99" in refused_field(
+        api, "spec.temporal_scope.mode", spec={"temporal_scope": generation_pb2.TemporalScope(mode=99)}
+    )
+    for field in ("initial_noise", "global_choice"):
+        scope = generation_pb2.TemporalScope(mode=generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM, **{field: 99})
+        assert "got 99" in refused_field(api, f"spec.temporal_scope.{field}", spec={"temporal_scope": scope})
     assert "got 99" in refused_field(api, "overflow_policy", overflow_policy=99)
 
 
