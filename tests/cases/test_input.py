@@ -14,7 +14,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from tests.cases.conftest import PROMPT, TIMEOUT_S, Api, pull, refusal
-from tests.support.pictures import refused_files
 from vinf.v1 import frame_pb2, generation_pb2
 from vinf.v1 import video_generation_service_pb2 as v1
 
@@ -129,6 +128,12 @@ def test_case_11_seeds(api: Api) -> None:
 def test_case_12_unknown_enum_numbers(api: Api) -> None:
     assert "got 99" in refused_field(api, "spec.solver", spec={"solver": 99})
     assert "got 99" in refused_field(api, "overflow_policy", overflow_policy=99)
+    assert "got 99" in refused_field(
+        api, "spec.temporal_scope.mode", spec={"temporal_scope": generation_pb2.TemporalScope(mode=99)}
+    )
+    for field in ("initial_noise", "global_choice"):
+        scope = generation_pb2.TemporalScope(mode=generation_pb2.TEMPORAL_SCOPE_MODE_CUSTOM, **{field: 99})
+        assert "got 99" in refused_field(api, f"spec.temporal_scope.{field}", spec={"temporal_scope": scope})
 
 
 def test_case_13_a_pixel_format_that_contradicts_the_encoding(api: Api, finished: tuple[str, list[bytes]]) -> None:
@@ -157,11 +162,9 @@ def test_case_15_images_for_a_model_that_takes_none(api: Api) -> None:
     """Refused before anything of them is read; what is wrong with each is told where a model takes some."""
     model = api.info.GetServerInfo(v1_info()).server_info.models[0]
     assert (model.image_frames, model.max_image_count) == (0, 0)
-    for data, _ in refused_files().values():
-        words = refused_field(
-            api, "spec.image_conditions", spec={"image_conditions": [generation_pb2.ImageCondition(image=data)] * 2}
-        )
-        assert words == f"model '{model.name}' takes no images, got 2"
+    conditions = [generation_pb2.ImageCondition(image=b"no picture")] * 2
+    words = refused_field(api, "spec.image_conditions", spec={"image_conditions": conditions})
+    assert words == f"model '{model.name}' takes no images, got 2"
     with pytest.raises(grpc.RpcError) as caught:
         api.create(spec={"image_conditions": [generation_pb2.ImageCondition(image=bytes(17 << 20))]})
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -313,9 +313,11 @@ class TemporalScope(_message.Message):
     Default: none, CUSTOM takes it literally.
     """
     initial_noise: Global___InitialNoise.ValueType
-    """Default: INDEPENDENT. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
+    """Read with CUSTOM only. Default: INDEPENDENT. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
     global_choice: Global___GlobalChoice.ValueType
-    """Default: EVEN. An unknown number, or KEY_FRAMES with 0 global_frames: INVALID_ARGUMENT / INVALID_FIELD."""
+    """Read with CUSTOM only. Default: EVEN. An unknown number, or KEY_FRAMES with 0 global_frames: INVALID_ARGUMENT /
+    INVALID_FIELD.
+    """
     def __init__(
         self,
         *,

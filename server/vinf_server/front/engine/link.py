@@ -54,9 +54,9 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
         self._image_supply = image_supply
         self._worker_metrics = worker_metrics
 
-    async def Attach(  # noqa: N802
+    async def Attach(  # type: ignore[override]  # noqa: N802
         self, request_iterator: AsyncIterator[link_pb2.AttachRequest], context: Context
-    ) -> AsyncIterator[link_pb2.AttachResponse]:
+    ) -> None:
         """Orders out, reports in, for as long as the group lives."""
         group = await self._check_epoch(context)
         if group.is_attached:
@@ -67,9 +67,11 @@ class EngineLink(link_grpc.EngineLinkServiceServicer):
             while (order := await group.next_order()) is not None:
                 failed = await self._image_supply.fill(order)
                 if failed is None:
-                    yield order
+                    # Not yielded: gRPC would keep it, and the pixels in it, until the next one comes.
+                    await context.write(order)
                 else:
                     self._take_report(group, failed)
+                del order
         finally:
             reports.cancel()
             group.lose_stream(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -76,7 +77,9 @@ class Generations(Work):
         self.leases = Leases(self.end_early)
         self._maker = GenerationMaker(spool, checkpoints)
         self._restoring = Restoring(store, spool, checkpoints, self._maker, finish=self._end)
-        self._unsettled: set[str] = set()
+        self._unsettled: dict[str, asyncio.Task[None] | None] = {}
+        """Generations that do not outlive the server yet, and what is done about it once somebody waits for it."""
+
         self.is_accepting = True
         """False once a stop has begun: nothing new is admitted, what is there goes on."""
 
@@ -161,7 +164,7 @@ class Generations(Work):
         self._store.add(generation)
         self.keeper.promised(generation)
         self.leases.add(generation)
-        self._unsettled.add(generation.generation_id)
+        self._unsettled[generation.generation_id] = None
         self._observe.queue_changed(normalised_spec.model, self._queue.count_by_priority)
         _log.info(
             "generation %s is queued, %d frames",
@@ -182,20 +185,14 @@ class Generations(Work):
         Raises:
             DiskFullError: the database did not take it, or the disk not its images.
         """
-        if generation.generation_id not in self._unsettled:
+        generation_id = generation.generation_id
+        if generation_id not in self._unsettled:
             return
-        try:
-            await generation.images.store()
-            await self._store.flush()
-            self._unsettled.discard(generation.generation_id)
-            for listener in self.life_listeners:
-                listener.created(generation)
-        except (StoreError, OSError) as error:
-            self._unsettled.discard(generation.generation_id)
-            self._withdraw(generation)
-            raise DiskFullError(
-                f"the server could not store the generation: {error}", retry_s=DISK_RETRY_S, cause=str(error)
-            ) from error
+        settling = self._unsettled[generation_id]
+        if settling is None:
+            settling = self._unsettled[generation_id] = asyncio.create_task(self._settle(generation))
+        # A client that goes away ends its call, neither the write nor what follows from it.
+        await asyncio.shield(settling)
 
     async def until_saved(self) -> None:
         """Wait until what has changed so far outlives the server; where the database refuses it, it happened anyway."""
@@ -291,6 +288,24 @@ class Generations(Work):
                 self._resume(generation, "there is room on the disk again")
 
     # ---- inside ----
+
+    async def _settle(self, generation: Generation) -> None:
+        """Put what is held of it on disk: images first, because a row says that they are there."""
+        try:
+            if generation.images.missing_bytes:
+                await generation.images.store()
+                if not generation.is_forgotten:
+                    self._store.save(generation)
+            await self._store.flush()
+        except (StoreError, OSError) as error:
+            self._withdraw(generation)
+            raise DiskFullError(
+                f"the server could not store the generation: {error}", retry_s=DISK_RETRY_S, cause=str(error)
+            ) from error
+        finally:
+            del self._unsettled[generation.generation_id]
+        for listener in self.life_listeners:
+            listener.created(generation)
 
     def _withdraw(self, generation: Generation) -> None:
         """Take back what no client was told about."""

@@ -33,7 +33,7 @@ class ImageFile:
         self._count = count
         self._image_size = image_size
         self._held: tuple[bytes, ...] = ()
-        self._storing: asyncio.Future[None] | None = None
+        self._is_storing = False
         self._is_removed = False
 
     @property
@@ -52,17 +52,18 @@ class ImageFile:
         self._held = tuple(images)
 
     async def store(self) -> None:
-        """Put what is held on disk; who comes while that is under way waits for the same.
+        """Put what is held on disk; it is held no longer, also if the disk refuses.
 
         Raises:
             OSError: the disk refuses.
         """
-        if not self._held:
-            return
-        if self._storing is None:
-            self._storing = asyncio.ensure_future(self._store())
-        # A client that goes away ends its call, not the write.
-        await asyncio.shield(self._storing)
+        self._is_storing = True
+        try:
+            await asyncio.to_thread(_write, self._path, self._held)
+        finally:
+            self._held, self._is_storing = (), False
+            if self._is_removed:
+                self.remove()
 
     async def read(self) -> tuple[bytes, ...]:
         """Return the pixels of every picture.
@@ -75,30 +76,47 @@ class ImageFile:
         return await asyncio.to_thread(_read, self._path, self._count, self._image_size)
 
     def remove(self) -> None:
-        """Keep them no longer."""
-        if self._count:
-            self._is_removed = True
+        """Keep them no longer; where they are being stored, once that is done."""
+        if not self._count:
+            return
+        self._held, self._is_removed = (), True
+        if not self._is_storing:
             asyncio.get_running_loop().run_in_executor(None, _remove, self._path)
-
-    async def _store(self) -> None:
-        await asyncio.to_thread(_write, self._path, self._held)
-        self._held = ()
-        if self._is_removed:
-            self.remove()
 
 
 def _write(path: Path, images: Sequence[bytes]) -> None:
-    """Write all of it or nothing: under another name that nobody reads, then under its own."""
+    """Write all of it or nothing: under another name that nobody reads, then under its own.
+
+    Frames and checkpoints can be made again, these cannot: their names are to outlive the machine, too.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        for image in images:
-            file.write(image)
-            file.write(_CHECK.pack(crc32c(image)))
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
+    unfinished = _unfinished(path)
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            for image in images:
+                file.write(image)
+                file.write(_CHECK.pack(crc32c(image)))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    for folder in (path.parent, path.parent.parent):
+        _flush_folder(folder)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_suffix(".unfinished")
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path, count: int, image_size: int) -> tuple[bytes, ...]:
@@ -113,6 +131,7 @@ def _read(path: Path, count: int, image_size: int) -> tuple[bytes, ...]:
 
 
 def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    for file in (path, _unfinished(path)):
+        file.unlink(missing_ok=True)
     with suppress(OSError):  # there are frames beside it
         path.parent.rmdir()

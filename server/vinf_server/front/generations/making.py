@@ -45,13 +45,13 @@ class GenerationMaker:
 
     def revived(self, saved: SavedGeneration) -> Generation:
         """Make one again as it was saved; later ids sort after its own."""
-        spec = saved.resolved_spec
+        spec = _completed(saved.resolved_spec)
         generation_id = saved.generation_id
         self._ids.not_before(generation_id)
         return Generation(
             generation_id=generation_id,
             request_id=saved.request_id,
-            normalised_spec=saved.normalised_spec,
+            normalised_spec=_completed(saved.normalised_spec),
             resolved_spec=spec,
             frames=self._spool.file(generation_id, frame_count=spec.frame_count, frame_size=frame_size_bytes(spec)),
             checkpoints=self._checkpoints.folder(generation_id, frame_count=spec.frame_count),
@@ -74,3 +74,11 @@ class GenerationMaker:
             first_frame_time_ns=saved.first_frame_time_ns,
             end_time_ns=saved.end_time_ns,
         )
+
+
+def _completed(spec: generation_pb2.GenerationSpec) -> generation_pb2.GenerationSpec:
+    """Fill in what an earlier version did not know, as that one made it: the same request becomes the same today."""
+    scope = spec.temporal_scope
+    scope.initial_noise = scope.initial_noise or generation_pb2.INITIAL_NOISE_INDEPENDENT
+    scope.global_choice = scope.global_choice or generation_pb2.GLOBAL_CHOICE_EVEN
+    return spec

@@ -42,7 +42,7 @@ class GenerationStore(Protocol):
         """Keep a generation whose id sorts after all earlier ones; `is_saved`: it is as it was saved."""
 
     def save(self, generation: Generation) -> None:
-        """Note that a generation has changed."""
+        """Note that a generation has changed; of one whose images are not on disk yet nothing is written."""
 
     def forget(self, generation: Generation) -> None:
         """Keep a generation no longer."""
@@ -110,6 +110,8 @@ class SqliteStore:
 
     def save(self, generation: Generation) -> None:
         """Note that a generation has changed."""
+        if generation.images.missing_bytes:
+            return  # the next server could not make it
         known = self._saved_events.get(generation.generation_id, 0)
         self._submit(schema.save_statements(generation, after_event=known))
         self._saved_events[generation.generation_id] = len(generation.events)

@@ -59,7 +59,7 @@ class LifeListener(Protocol):
     """Whoever follows generations from their creation to their end."""
 
     def created(self, generation: Generation) -> None:
-        """Called once a new generation outlives the server, by the task that creates it."""
+        """Called once a new generation outlives the server, in the context of the call that creates it."""
 
     def ended(self, generation: Generation) -> None:
         """Called after a generation became terminal."""

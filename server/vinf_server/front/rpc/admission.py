@@ -47,7 +47,7 @@ class Admission:
         """Return the generation, which is on disk unless it was only to be checked, and whether it was there before.
 
         Args:
-            request: as it came; of its images nothing but their digests is left in it afterwards.
+            request: as it came; of images that are looked at nothing but their digests is left in it afterwards.
             owner: who asks; empty where clients are not told apart.
             host: where the request comes from: whose requests are counted together where there is no owner.
 

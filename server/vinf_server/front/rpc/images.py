@@ -82,13 +82,13 @@ class ImageTaker:
     async def take(self, spec: generation_pb2.GenerationSpec, limits: link_pb2.ModelLimits) -> TakenImages:
         """Take every picture out of a specification, which keeps their digests.
 
-        A specification with more pictures than the model takes is left to the validator: nothing is decoded.
+        One with more pictures than the model takes is left to the validator as it is: nothing is looked at.
 
         Raises:
             QueueFullError: too many requests have pictures to be decoded.
         """
         conditions = spec.image_conditions
-        if not conditions:
+        if not 0 < len(conditions) <= limits.max_image_count:
             return TakenImages()
         if not self._room.acquire(blocking=False):
             raise QueueFullError(
@@ -96,10 +96,10 @@ class ImageTaker:
                 retry_s=_RETRY_S,
                 waitingImageRequestCount=str(_MAX_WAITING),
             )
-        work = self._thread.submit(_take, conditions, _video_size(spec, limits), limits.max_image_count)
-        # Not when the call ends: a client that goes away does not stop a decoder.
+        work = self._thread.submit(_take, conditions, _video_size(spec, limits))
+        # Not when the call ends: until its turn has come, what a client that goes away has sent stays in memory.
         work.add_done_callback(lambda _: self._room.release())
-        return await asyncio.wrap_future(work)
+        return await asyncio.shield(asyncio.wrap_future(work))
 
 
 def check_header(data: bytes) -> Image.Image:
@@ -154,13 +154,11 @@ def decode(data: bytes, width: int, height: int) -> bytes:
     return fitted.tobytes()
 
 
-def _take(conditions: Sequence[generation_pb2.ImageCondition], size: tuple[int, int], max_count: int) -> TakenImages:
+def _take(conditions: Sequence[generation_pb2.ImageCondition], size: tuple[int, int]) -> TakenImages:
     files = [condition.image for condition in conditions]
     for condition, file in zip(conditions, files, strict=True):
         condition.image_sha256 = hashlib.sha256(file).hexdigest() if file else ""
         condition.image = b""
-    if len(files) > max_count:
-        return TakenImages()
     total = sum(map(len, files))
     if total > MAX_IMAGE_BYTES:
         problem = f"must have at most {MAX_IMAGE_BYTES} bytes in all files together, got {total}"

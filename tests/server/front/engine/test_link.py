@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import sys
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -185,6 +186,28 @@ def test_order_out_frames_in(linked, generations):
             while not generation.is_terminal:
                 await generation.changed.wait()
             assert generation.failure is None
+            attach.cancel()
+
+    run(scenario())
+
+
+def test_an_order_that_has_left_is_kept_no_longer(linked, monkeypatch):
+    """It may carry the pixels of many images."""
+
+    async def scenario():
+        async with linked() as link:
+            left = []
+            next_order = link.group.next_order
+
+            async def noted():
+                left.append(await next_order())
+                return left[-1]
+
+            monkeypatch.setattr(link.group, "next_order", noted)
+            attach = link.stub.Attach(metadata=EPOCH)
+            link.group.send(pb.AttachResponse(cancel=pb.CancelOrder(generation_id="x")))
+            assert (await attach.read()).cancel.generation_id == "x"
+            await until(lambda: sys.getrefcount(left[0]) == 2)  # the list's and its own
             attach.cancel()
 
     run(scenario())

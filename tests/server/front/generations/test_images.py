@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import os
+import sqlite3
+import stat
+import threading
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import pytest
 
-from tests.server.fakes import normalised_spec
+from tests.server.fakes import normalised_spec, until
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.v1 import generation_pb2
 from vinf_server.front.engine.dispatcher import Dispatcher
@@ -15,6 +20,7 @@ from vinf_server.front.engine.group import Group
 from vinf_server.front.engine.image_supply import ImageSupply
 from vinf_server.front.errors import DiskFullError, RequestIdReusedError
 from vinf_server.front.generations import images as module
+from vinf_server.front.generations.generation import CANCELLING
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.queue import GenerationQueue
 from vinf_server.front.generations.retention import Retention, missing_bytes, stored_bytes
@@ -174,16 +180,136 @@ def test_a_disk_that_takes_no_image_takes_no_generation(generations, monkeypatch
     run(scenario())
 
 
-def test_a_client_that_goes_away_stops_no_write(generations, monkeypatch):
+@pytest.mark.parametrize("refused", ["file", "folder"])
+def test_a_disk_that_takes_half_of_them_keeps_nothing(generations, monkeypatch, refused):
+    fsync = os.fsync
+
+    def full(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == (refused == "folder"):
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(module.os, "fsync", full)
+
+    async def scenario():
+        running, waiting = create(generations), create(generations)
+        assert generations.start_next() is running
+        for generation in (waiting, running):
+            with pytest.raises(DiskFullError, match="No space left"):
+                await generations.settle(generation)
+            assert not generation.images._held
+        assert running.state == CANCELLING
+        generations.cancelled(running)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        for generation in (waiting, running):
+            assert not file_of(generation).parent.exists()
+
+    run(scenario())
+
+
+def test_their_names_outlive_the_machine(generations, monkeypatch):
+    flushed, fsync = [], os.fsync
+
+    def noted(descriptor):
+        is_named = file_of(generation).exists()
+        flushed.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")), is_named))
+        fsync(descriptor)
+
+    monkeypatch.setattr(module.os, "fsync", noted)
+    generation = create(generations)
+    run(generations.settle(generation))
+    path = file_of(generation)
+    assert flushed == [
+        (path.with_suffix(".unfinished"), False),
+        (path.parent, True),
+        (path.parent.parent, True),
+    ]
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_server_killed_before_they_are_on_disk_leaves_nothing_to_the_next_one(
+    generations, store, tmp_path, monkeypatch, is_idle
+):
+    begun, may_go, write = threading.Event(), threading.Event(), module._write
+
+    def held(path, images):
+        begun.set()
+        assert may_go.wait(10)
+        write(path, images)
+
+    def rows():
+        with closing(sqlite3.connect(tmp_path / "vinf.db")) as connection:
+            return connection.execute(
+                "SELECT generation_id, count(*) FROM generations JOIN events USING (generation_id) GROUP BY 1"
+            ).fetchall()
+
+    monkeypatch.setattr(module, "_write", held)
+
+    async def scenario():
+        generation = create(generations)
+        if is_idle:
+            assert generations.start_next() is generation
+        settling = asyncio.create_task(generations.settle(generation))
+        await asyncio.to_thread(begun.wait, 10)
+        await store.flush()
+        assert rows() == []
+        may_go.set()
+        await settling
+        assert rows() == [(generation.generation_id, 1 + is_idle)]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("does_fit", [True, False])
+def test_a_client_that_goes_away_stops_no_write(
+    generations, store, spool, checkpoints, metrics, tmp_path, monkeypatch, does_fit
+):
+    begun, may_go, write = threading.Event(), threading.Event(), module._write
+
+    def held(path, images):
+        begun.set()
+        assert may_go.wait(10)
+        if not does_fit:
+            raise OSError(28, "No space left on device")
+        write(path, images)
+
+    monkeypatch.setattr(module, "_write", held)
+
     async def scenario():
         generation = create(generations)
         settling = asyncio.create_task(generations.settle(generation))
-        await asyncio.sleep(0)  # it has begun to write
+        await asyncio.to_thread(begun.wait, 10)
         settling.cancel()
         await asyncio.gather(settling, return_exceptions=True)
-        await generations.settle(generation)
-        assert file_of(generation).exists()
-        assert not generation.images._held
+        may_go.set()
+        await until(lambda: generation.generation_id not in generations._unsettled)
+        assert file_of(generation).exists() == does_fit
+        assert generations.waiting_count == does_fit
+        async with reopened(generations, store, spool, checkpoints, metrics, tmp_path) as others:
+            assert len(others._store.all()) == does_fit
+
+    run(scenario())
+
+
+def test_one_that_is_deleted_while_they_are_written_stays_away(generations, store, tmp_path, monkeypatch):
+    begun, may_go = threading.Event(), threading.Event()
+
+    def held(path, images):
+        begun.set()
+        assert may_go.wait(10)
+
+    monkeypatch.setattr(module, "_write", held)
+
+    async def scenario():
+        generation = create(generations)
+        settling = asyncio.create_task(generations.settle(generation))
+        await asyncio.to_thread(begun.wait, 10)
+        generations.cancel(generation.generation_id)
+        await generations.delete(generation.generation_id)
+        may_go.set()
+        await settling
+        with closing(SqliteStore(tmp_path / "vinf.db")) as another:
+            assert not another.saved
 
     run(scenario())
 

@@ -245,6 +245,25 @@ def test_terms_of_before_there_were_previews_ask_for_none(tmp_path, store, gener
     run(scenario())
 
 
+def test_a_request_of_before_scopes_had_a_noise_and_a_choice_is_known_again(tmp_path, store, generations, reopen):
+    async def scenario():
+        generation = create(generations, request_id=REQUEST_ID, seed=7)
+        await store.flush()
+        old = normalised_spec(seed=7)
+        old.temporal_scope.ClearField("initial_noise")
+        old.temporal_scope.ClearField("global_choice")
+        with closing(sqlite3.connect(tmp_path / "vinf.db")) as connection:
+            data = old.SerializeToString()
+            connection.execute("UPDATE generations SET normalised_spec = ?, resolved_spec = ?", (data, data))
+            connection.commit()
+        others = await reopen()
+        again, deduplicated = others.create(normalised_spec(seed=7), request_id=REQUEST_ID, validate_only=False)
+        assert (again.generation_id, deduplicated) == (generation.generation_id, True)
+        assert again.resolved_spec == normalised_spec(seed=7)
+
+    run(scenario())
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     path = tmp_path / "vinf.txt"
     path.write_bytes(b"no database" * 100)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from tests.server.fakes import memory_model, model_limits
+from tests.server.fakes import memory_model, model_limits, until
 from tests.support.pictures import bomb, encoded, halves, noise, refused_files
 from vinf.v1 import generation_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError, QueueFullError
@@ -261,10 +261,9 @@ def test_everything_wrong_comes_at_once():
 
 @pytest.mark.parametrize("limits", [{"image_frames": "none", "max_image_count": 0}, {}])
 def test_images_beyond_what_the_model_takes_are_not_looked_at(limits, monkeypatch):
-    monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("decoded"))
-    wanted = spec(*(condition(PNG, frame) for frame in range(3)))
+    monkeypatch.setattr(images, "_take", lambda *_: pytest.fail("looked at"))
+    wanted = spec(*(condition(b"", frame) for frame in range(3)))
     assert list(violated(wanted, **limits)) == ["spec.image_conditions"]
-    assert not any(kept.image for kept in wanted.image_conditions)
 
 
 def test_all_files_together_are_bounded_below_the_message(monkeypatch):
@@ -275,7 +274,7 @@ def test_all_files_together_are_bounded_below_the_message(monkeypatch):
     assert violated(spec(condition(PNG), condition(PNG, 15))) == {"spec.image_conditions": text}
 
 
-def test_calls_that_are_given_up_keep_their_place_until_the_decoder_is_done(monkeypatch):
+def test_calls_that_are_given_up_keep_their_places_until_their_turn_has_come(monkeypatch):
     begun, may_go = threading.Event(), threading.Event()
     decoded = []
 
@@ -292,15 +291,15 @@ def test_calls_that_are_given_up_keep_their_place_until_the_decoder_is_done(monk
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        # Fifteen never began and are forgotten; the one that is decoded keeps the others waiting.
-        later = [asyncio.create_task(taker.take(spec(condition(PNG)), model_limits())) for _ in range(16)]
-        done = await asyncio.wait(later, return_when=asyncio.FIRST_COMPLETED)
-        (refused,) = done[0]
-        assert isinstance(refused.exception(), QueueFullError)
+        # What they have sent is still there, so nobody gets a place.
+        for _ in range(2):
+            with pytest.raises(QueueFullError):
+                await taker.take(spec(condition(PNG)), model_limits())
         assert not decoded
         may_go.set()
-        await asyncio.gather(*later, return_exceptions=True)
+        await until(lambda: taker._room._value == 16)
         assert len(decoded) == 16
+        assert list((await taker.take(spec(condition(PNG)), model_limits())).pixels) == [0]
 
     monkeypatch.setattr(images, "decode", held)
     asyncio.run(asyncio.wait_for(scenario(), 20))

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.server.fakes import frame_bytes, model_limits, room_for, until
-from tests.support.pictures import encoded, noise
+from tests.support.pictures import encoded, noise, refused_files
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import (
     generation_pb2,
@@ -670,5 +670,21 @@ def test_images_are_decoded_beside_the_loop_and_told_as_digests(serving, monkeyp
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await server.video.CreateGeneration(v1.CreateGenerationRequest(spec=made.resolved_spec))
             assert caught.value.details() == "spec.image_conditions[0].image: must not be empty"
+
+    run(scenario())
+
+
+def test_case_15_a_server_refuses_hostile_images_one_by_one_and_lives(serving):
+    async def scenario():
+        async with serving() as server:
+            for data, words in refused_files().values():
+                request = create_request(image_conditions=[generation_pb2.ImageCondition(image=data)])
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await server.video.CreateGeneration(request)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert error_info(caught.value).reason == "INVALID_FIELD"
+                assert caught.value.details() == f"spec.image_conditions[0].image: {words}"
+            good = create_request(image_conditions=[generation_pb2.ImageCondition(image=encoded(noise()))])
+            assert (await server.video.CreateGeneration(good)).generation.resolved_spec.image_conditions
 
     run(scenario())
