@@ -108,6 +108,18 @@ def test_frames_that_are_alike_stay_evenly_spaced(frame_count: int) -> None:
     assert choose_key_frames(values, scenes, scope(8)) == even_global_frames(scenes, scope(8))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "chosen"),
+    [(torch.float64, (2, 9)), (torch.float32, (2, 9)), (torch.bfloat16, (3, 9)), (torch.float16, (3, 9))],
+)
+def test_half_precision_takes_more_scores_for_equal(dtype: torch.dtype, chosen: tuple[int, ...]) -> None:
+    context = alone(12, scope(2))
+    clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5)).repeat(12, 1, 1, 1)
+    clean[2:] += 0.002  # what rounding amounts to on other clips in half precision
+    KeyFrames(context, dtype).step_ended(1, clean)
+    assert context.layout.global_frames == (chosen,)
+
+
 def test_values_that_are_not_finite_are_left_to_those_who_check_them() -> None:
     values = torch.full((2, 12), math.nan, dtype=torch.float64)
     assert choose_key_frames(values, (range(12),), scope(3)) == even_global_frames((range(12),), scope(3))
@@ -115,7 +127,7 @@ def test_values_that_are_not_finite_are_left_to_those_who_check_them() -> None:
 
 def test_frames_are_chosen_after_steps_one_two_four_and_so_on() -> None:
     context = alone(12, scope(2))
-    key_frames = KeyFrames(context)
+    key_frames = KeyFrames(context, torch.float32)
     even = context.layout.global_frames
     chosen = []
     for step in range(1, 10):
@@ -136,13 +148,13 @@ def test_what_was_chosen_can_be_resumed() -> None:
     scenes = (range(5), range(5, 12))
     context = alone(12, scope(2), scenes)
     context.choose_global_frames(((0, 4), (7, 11)))
-    flags = KeyFrames(context).of_clip()
+    flags = KeyFrames(context, torch.float32).of_clip()
     assert [frame for frame, flag in enumerate(flags) if flag] == [0, 4, 7, 11]
     other = alone(12, scope(2), scenes)
-    KeyFrames(other).resume(flags)
+    KeyFrames(other, torch.float32).resume(flags)
     assert other.layout.global_frames == ((0, 4), (7, 11))
     with pytest.raises(CheckpointError, match="is_key_frame"):
-        KeyFrames(other).resume(None)
+        KeyFrames(other, torch.float32).resume(None)
 
 
 def test_key_frames_need_global_frames() -> None:

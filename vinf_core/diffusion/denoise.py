@@ -60,7 +60,7 @@ def denoise(
         OutputInvalidError: what was to be saved is not finite; on every rank alike.
     """
     clip = context.layout.clip
-    key_frames = KeyFrames(context) if spec.scope.global_choice is GlobalChoice.KEY_FRAMES else None
+    key_frames = KeyFrames(context, model.dtype) if spec.scope.global_choice is GlobalChoice.KEY_FRAMES else None
     scheduler = make_scheduler(spec.solver, model.scheduler_config, spec.step_count, model.latent_scale)
     # A rank with an empty clip walks along with one idle frame: every rank joins every reduction of every call.
     frames = clip.frames or range(1)
