@@ -102,7 +102,8 @@ def denoise(
                 key_frames.step_ended(index + 1, clean_estimate(scheduler, step))
             if previewer is not None:
                 previewer.step_ended(index + 1, clean_estimate(scheduler, step))
-        # The only wait for a GPU: between steps, so that cancelling takes effect within one.
+        # The only wait for a GPU but for that of a choice of key frames: between steps, so that cancelling takes effect
+        # within one.
         clock.settle()
         on_step(index + 1, time.perf_counter() - started)
     if checkpointer is not None:
