@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from vinf_core.context import key_frames
 from vinf_core.context.clip_context import ClipContext
 from vinf_core.context.key_frames import KeyFrames, choose_key_frames, frame_features
 from vinf_core.context.layout import Layout
@@ -92,6 +94,15 @@ def test_segments_are_those_of_a_scene_or_of_the_video(across: bool, expected: t
     assert choose_key_frames(features(scores), scenes, scope(2, across=across)) == expected
 
 
+@pytest.mark.parametrize(("across", "stretches"), [(False, 3), (True, 1)])
+def test_each_stretch_is_looked_at_once(monkeypatch: pytest.MonkeyPatch, across: bool, stretches: int) -> None:
+    looked_at = Mock(wraps=key_frames._best_frames)
+    monkeypatch.setattr(key_frames, "_best_frames", looked_at)
+    scenes = (range(3), range(3, 7), range(7, 12))
+    assert len(choose_key_frames(features([0.0] * 12), scenes, scope(2, across=across))) == len(scenes)
+    assert looked_at.call_count == stretches
+
+
 def test_the_first_frame_of_a_scene_differs_from_its_next_one() -> None:
     difference = [0.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 3.0]
     values = torch.tensor([[0.1, 0, 0, 0, 0.1, 0, 0.1, 0], difference], dtype=torch.float64)
@@ -127,13 +138,13 @@ def test_values_that_are_not_finite_are_left_to_those_who_check_them() -> None:
 
 def test_frames_are_chosen_after_steps_one_two_four_and_so_on() -> None:
     context = alone(12, scope(2))
-    key_frames = KeyFrames(context, torch.float32)
+    chooser = KeyFrames(context, torch.float32)
     even = context.layout.global_frames
     chosen = []
     for step in range(1, 10):
         clean = torch.zeros(12, 4, 8, 8)
         clean[step, :, :4] = 1.0  # the frame that stands out, and the one behind it
-        key_frames.step_ended(step, clean)
+        chooser.step_ended(step, clean)
         chosen.append(context.layout.global_frames)
     assert even == ((3, 9),)
     assert chosen[0] == ((1, 9),)

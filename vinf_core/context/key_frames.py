@@ -147,7 +147,9 @@ def choose_key_frames(
         if len(scene) > 1:
             difference[scene.start] = difference[scene.start + 1]
     scores = ((entropy + difference) * score_grid).round().tolist()
-    return tuple(_best_frames(scores, stretch, scope.global_frames) for stretch in sampled_stretches(scenes, scope))
+    stretches = sampled_stretches(scenes, scope)  # all the same one, where they are the whole video
+    best = {stretch: _best_frames(scores, stretch, scope.global_frames) for stretch in set(stretches)}
+    return tuple(best[stretch] for stretch in stretches)
 
 
 def _best_frames(scores: Sequence[float], stretch: range, count: int) -> tuple[int, ...]:
