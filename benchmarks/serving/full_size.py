@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -272,20 +272,21 @@ def _memory_report(what: FullSize, settings: FullSizeSettings, served: Served) -
     pixels, scope = limits.default_width * limits.default_height, limits.default_scope
     clip = -(-settings.frames // settings.ranks)
     context = min(settings.frames - clip, scope.local_window_frames + scope.global_frames)
-    texts = 2 if served.generation.spec.guidance_scale > 1 else 1
-    expected = max(
-        counted.memory.denoise_bytes(clip, pixels, texts, context_frames=context), counted.memory.decode_bytes(pixels)
-    )
+    # With the numbers that were counted; the server decided by those that it had measured, and tells nobody.
+    memory = replace(counted.memory, budget_bytes=default_budget(torch.device(settings.device), settings.ranks))
+    wanted = 2 if served.generation.spec.guidance_scale > 1 else 1
+    texts = memory.texts_at_once(clip, pixels, wanted, context_frames=context)
+    expected = max(memory.denoise_bytes(clip, pixels, texts, context_frames=context), memory.decode_bytes(pixels))
     peak = max(served.generation.peak_rank_memory_bytes, default=0)
     row: dict[str, Value] = {
+        "texts of a step at once, counted": texts,
         "peak of this video, counted, GB": expected / 1e9,
         "the same, measured, GB": peak / 1e9,
         "counted/measured": expected / peak if peak else None,
     }
-    device = torch.device(settings.device)
-    if device.type == "cuda":
-        row["longest video, counted, frames"] = longest_video(counted.memory, limits, default_budget(device, 1))
+    if settings.device == "cuda":
+        row["longest video, counted, frames"] = longest_video(memory, limits, memory.budget_bytes)
         row["the same, admitted by the server, frames"] = served.model.max_frame_count_at_default_size
     report = Report(title="memory as `vinf bench capacity` counts it, beside what the ranks measured", rows=[row])
-    report.notes.append(f"both guided halves together; a rank may use {USABLE_SHARE:.0%} of its GPU")
+    report.notes.append(f"one text at a time where two do not fit; a rank may use {USABLE_SHARE:.0%} of its GPU")
     return report

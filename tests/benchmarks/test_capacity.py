@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from vinf_core.engine.generator import Generator
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.engine.probe import USABLE_SHARE, can_measure, peak_of
 from vinf_core.events import StageClock
+from vinf_core.models.adapter import VideoModel
 from vinf_core.models.catalogue import catalogue
 from vinf_server.front.rpc.memory import largest_frame_count
 from vinf_server.rank.convert import limits_to_proto
@@ -34,9 +36,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 GIGABYTES = (24, 48, 80)
 
 
-def generator(device: torch.device = CPU) -> Generator:
-    model = tiny_model(torch.float32) if device == CPU else FULL_SIZE["videocrafter2"].outline(torch.float16)
-    topology, clock = Topology.single(device), StageClock(CPU)
+def generator(model: VideoModel | None = None) -> Generator:
+    model = model or tiny_model(torch.float32)
+    topology, clock = Topology.single(model.device), StageClock(CPU)
     return Generator(model, topology, Exchange(topology, None, clock), clock)
 
 
@@ -169,12 +171,13 @@ def test_the_table_follows_from_its_own_lines() -> None:
             assert int(said.replace(",", "")) == pytest.approx(found, rel=0.01)
 
 
-def test_a_line_of_the_table_is_what_is_counted() -> None:
-    """One pass at full size, 128 frames of VideoCrafter2, without a number in it."""
-    line = next(row for row in rows() if row[0] == "videocrafter2" and row[2] == "1")
+@pytest.mark.parametrize("name", ["videocrafter2", "animatediff-v2"])
+def test_a_line_of_the_table_is_what_is_counted(name: str) -> None:
+    """One pass at full size, 128 frames, without a number in it."""
+    line = next(row for row in rows() if row[0] == name and row[2] == "1")
     _, _, _, weights, fixed, slope, solver, decoding = map(str, line[:8])
-    engine = generator(torch.device("meta"))
-    model = engine.model
+    engine = generator(FULL_SIZE[name].outline(torch.float16))
+    model: Any = engine.model
     held = [t for part in (model.unet, model._vae, model._text_encoder) for t in (*part.parameters(), *part.buffers())]
     assert sum(tensor.nbytes for tensor in held) / 1e9 == pytest.approx(float(weights), rel=0.01)
     assert count_peak(partial(engine.probe, 128), held) / 1e9 == pytest.approx(

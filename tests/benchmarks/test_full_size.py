@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks.cli import main
 from benchmarks.full_size import FULL_SIZE, TOY
-from benchmarks.settings import COUNTED
+from benchmarks.serving import full_size as serving
+from benchmarks.serving.full_size import Served
+from benchmarks.settings import COUNTED, FullSizeSettings
 from vinf_core.models.catalogue import catalogue
 from vinf_core.models.locate import ModelSource
 from vinf_core.models.registry import load_model
@@ -40,6 +43,20 @@ def test_without_a_cuda_device_it_says_so(capsys: pytest.CaptureFixture[str]) ->
     (line,) = capsys.readouterr().err.splitlines()
     assert "there is no CUDA device on this machine" in line
     assert "--model toy --device cpu" in line
+
+
+@pytest.mark.fast
+def test_memory_is_counted_with_as_many_texts_at_once_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = FullSizeSettings(model="toy", device="cpu", frames=96)
+    generation = SimpleNamespace(spec=SimpleNamespace(guidance_scale=7.5), peak_rank_memory_bytes=(10**9,))
+    served = Served(0, 0, 0, generation, None, 0, 0)  # type: ignore[arg-type]
+    found = {}
+    for budget in (0, 10**12):
+        monkeypatch.setattr(serving, "default_budget", lambda device, ranks, budget=budget: budget)
+        row = serving._memory_report(TOY, settings, served).rows[0]
+        found[row["texts of a step at once, counted"]] = row["peak of this video, counted, GB"]
+    assert list(found) == [1, 2]
+    assert found[1] < found[2]
 
 
 @pytest.mark.process

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.support.engine import spec
 from tests.support.tiny import tiny_limits
+from vinf_core.engine.limits import check_spec
 from vinf_core.errors import InvalidSpecError
 from vinf_core.models.images import pixels_of
 from vinf_core.types import ImageCondition, ImageFrames, ModelLimits
@@ -38,6 +41,43 @@ def test_pixels_become_a_tensor_of_the_models_own() -> None:
 def test_images_out_of_order_or_size(images: list[tuple[int, int]], words: str) -> None:
     with pytest.raises(InvalidSpecError, match=words):
         spec(images=tuple(ImageCondition(frame, bytes(size)) for frame, size in images))
+
+
+def taking(frames: ImageFrames, most: int) -> ModelLimits:
+    return replace(tiny_limits(), image_frames=frames, max_images=most)
+
+
+@pytest.mark.parametrize(
+    ("frames", "most", "wanted", "words"),
+    [
+        (ImageFrames.NONE, 0, [0], r"images: a count of 1 is not in \[0, 0\]"),
+        (ImageFrames.ANY, 1, [0, 4], r"images: a count of 2 is not in \[0, 1\]"),
+        (ImageFrames.FIRST, 1, [3], r"images\[0\]: frame 3 is not in \[0\]"),
+        (ImageFrames.FIRST_AND_LAST, 2, [0, 9], r"images\[1\]: frame 9 is not in \[0, 10\]"),
+        (
+            ImageFrames.FIRST,
+            1,
+            [0, 3],
+            r"images: a count of 2 is not in \[0, 1\]; images\[1\]: frame 3 is not in \[0\]",
+        ),
+    ],
+)
+def test_images_that_a_model_does_not_take(frames: ImageFrames, most: int, wanted: list[int], words: str) -> None:
+    with pytest.raises(InvalidSpecError, match=words):
+        check_spec(spec(images=tuple(ImageCondition(frame, bytes(SIZE)) for frame in wanted)), taking(frames, most))
+
+
+@pytest.mark.parametrize(
+    ("frames", "most", "wanted"),
+    [
+        (ImageFrames.NONE, 0, []),
+        (ImageFrames.FIRST, 1, [0]),
+        (ImageFrames.FIRST_AND_LAST, 2, [0, 10]),
+        (ImageFrames.ANY, 3, [1, 5, 10]),
+    ],
+)
+def test_images_that_a_model_takes(frames: ImageFrames, most: int, wanted: list[int]) -> None:
+    check_spec(spec(images=tuple(ImageCondition(frame, bytes(SIZE)) for frame in wanted)), taking(frames, most))
 
 
 @pytest.mark.parametrize(("frames", "most"), [(ImageFrames.NONE, 1), (ImageFrames.FIRST, 0)])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 
 import pytest
 import torch
 
+from vinf_core.context import key_frames
 from vinf_core.context.clip_context import ClipContext
 from vinf_core.context.key_frames import KeyFrames, choose_key_frames, frame_features
 from vinf_core.context.layout import Layout
@@ -92,6 +94,15 @@ def test_segments_are_those_of_a_scene_or_of_the_video(across: bool, expected: t
     assert choose_key_frames(features(scores), scenes, scope(2, across=across)) == expected
 
 
+@pytest.mark.parametrize(("across", "stretches"), [(False, 3), (True, 1)])
+def test_each_stretch_is_looked_at_once(monkeypatch: pytest.MonkeyPatch, across: bool, stretches: int) -> None:
+    looked_at = Mock(wraps=key_frames._best_frames)
+    monkeypatch.setattr(key_frames, "_best_frames", looked_at)
+    scenes = (range(3), range(3, 7), range(7, 12))
+    assert len(choose_key_frames(features([0.0] * 12), scenes, scope(2, across=across))) == len(scenes)
+    assert looked_at.call_count == stretches
+
+
 def test_the_first_frame_of_a_scene_differs_from_its_next_one() -> None:
     difference = [0.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 3.0]
     values = torch.tensor([[0.1, 0, 0, 0, 0.1, 0, 0.1, 0], difference], dtype=torch.float64)
@@ -108,6 +119,18 @@ def test_frames_that_are_alike_stay_evenly_spaced(frame_count: int) -> None:
     assert choose_key_frames(values, scenes, scope(8)) == even_global_frames(scenes, scope(8))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "chosen"),
+    [(torch.float64, (2, 9)), (torch.float32, (2, 9)), (torch.bfloat16, (3, 9)), (torch.float16, (3, 9))],
+)
+def test_half_precision_takes_more_scores_for_equal(dtype: torch.dtype, chosen: tuple[int, ...]) -> None:
+    context = alone(12, scope(2))
+    clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5)).repeat(12, 1, 1, 1)
+    clean[2:] += 0.002  # what rounding amounts to on other clips in half precision
+    KeyFrames(context, dtype).step_ended(1, clean)
+    assert context.layout.global_frames == (chosen,)
+
+
 def test_values_that_are_not_finite_are_left_to_those_who_check_them() -> None:
     values = torch.full((2, 12), math.nan, dtype=torch.float64)
     assert choose_key_frames(values, (range(12),), scope(3)) == even_global_frames((range(12),), scope(3))
@@ -115,13 +138,13 @@ def test_values_that_are_not_finite_are_left_to_those_who_check_them() -> None:
 
 def test_frames_are_chosen_after_steps_one_two_four_and_so_on() -> None:
     context = alone(12, scope(2))
-    key_frames = KeyFrames(context)
+    chooser = KeyFrames(context, torch.float32)
     even = context.layout.global_frames
     chosen = []
     for step in range(1, 10):
         clean = torch.zeros(12, 4, 8, 8)
         clean[step, :, :4] = 1.0  # the frame that stands out, and the one behind it
-        key_frames.step_ended(step, clean)
+        chooser.step_ended(step, clean)
         chosen.append(context.layout.global_frames)
     assert even == ((3, 9),)
     assert chosen[0] == ((1, 9),)
@@ -136,13 +159,13 @@ def test_what_was_chosen_can_be_resumed() -> None:
     scenes = (range(5), range(5, 12))
     context = alone(12, scope(2), scenes)
     context.choose_global_frames(((0, 4), (7, 11)))
-    flags = KeyFrames(context).of_clip()
+    flags = KeyFrames(context, torch.float32).of_clip()
     assert [frame for frame, flag in enumerate(flags) if flag] == [0, 4, 7, 11]
     other = alone(12, scope(2), scenes)
-    KeyFrames(other).resume(flags)
+    KeyFrames(other, torch.float32).resume(flags)
     assert other.layout.global_frames == ((0, 4), (7, 11))
     with pytest.raises(CheckpointError, match="is_key_frame"):
-        KeyFrames(other).resume(None)
+        KeyFrames(other, torch.float32).resume(None)
 
 
 def test_key_frames_need_global_frames() -> None:

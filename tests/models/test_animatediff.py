@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import MotionAdapter, SparseControlNetModel, UNet2DConditionModel, UNetMotionModel
+from diffusers import (
+    DEISMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    MotionAdapter,
+    PNDMScheduler,
+    SparseControlNetModel,
+    UNet2DConditionModel,
+    UNetMotionModel,
+    UniPCMultistepScheduler,
+)
 from safetensors.torch import load_file, save_file
 
 from tests.models.test_published import FRAMES, latents_of, load, whole_window
@@ -17,6 +27,7 @@ from vinf_core.diffusion.noise import frame_noise
 from vinf_core.errors import ModelFilesError, ModelNotFoundError
 from vinf_core.models.catalogue import catalogue
 from vinf_core.models.locate import ModelSource, locate
+from vinf_core.types import Solver
 
 pytestmark = pytest.mark.fast
 
@@ -123,9 +134,9 @@ def test_what_is_not_here_is_named_with_both_downloads(v2: Path) -> None:
         locate(ModelSource(model="animatediff-v2", offline=True))
 
 
-def change(folder: Path, **values: object) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | values))
+def change(folder: Path, name: str = "config.json", /, **values: object) -> None:
+    config = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(config | values))
 
 
 @pytest.mark.parametrize(
@@ -148,12 +159,42 @@ def test_adapters_that_are_refused(values: dict[str, object], words: str, v2: Pa
     assert str(folder) in str(caught.value)
 
 
+def test_what_is_off_may_be_null(v2: Path, base: Path, tmp_path: Path) -> None:
+    """As diffusers' converter of single files writes it."""
+    folder = Path(shutil.copytree(base, tmp_path / "base"))
+    change(folder / "unet", upcast_attention=None, dual_cross_attention=None)
+    wanted = whole_window(step_count=1)
+    assert torch.equal(latents_of(load(v2, folder), wanted), latents_of(load(v2, base), wanted))
+
+
+@pytest.mark.parametrize("kind", [DEISMultistepScheduler, EulerAncestralDiscreteScheduler, UniPCMultistepScheduler])
+def test_bases_with_another_scheduler(kind: Any, v2: Path, base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "base"))
+    schedule = PNDMScheduler.load_config(base / "scheduler")
+    kind(
+        **{name: schedule[name] for name in ("beta_start", "beta_end", "beta_schedule", "timestep_spacing")}
+    ).save_pretrained(folder / "scheduler")
+    wanted = whole_window(step_count=2, solver=Solver.DPM_SOLVER_PP_2M)
+    assert torch.equal(latents_of(load(v2, folder), wanted), latents_of(load(v2, base), wanted))
+
+
+def test_bases_whose_scheduler_only_names_its_class(v2: Path, base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "base"))
+    change(folder / "scheduler", "scheduler_config.json", _class_name="LMSDiscreteScheduler")
+    assert load(v2, folder).scheduler_config["beta_end"] == 0.012
+    for name in ("EDMEulerScheduler", "LCMScheduler"):
+        change(folder / "scheduler", "scheduler_config.json", _class_name=name)
+        with pytest.raises(ModelFilesError, match=f"scheduler_config.json is of class {name}, wanted DDIM"):
+            load(v2, folder)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         ({"addition_embed_type": "text_time"}, "that is Stable Diffusion XL, which is not supported"),
         ({"encoder_hid_dim_type": "ip_image_proj"}, "pictures as prompts are not supported"),
         ({"in_channels": 9}, "denoisers that take more than noise are not supported"),
+        ({"flip_sin_to_cos": False}, "flip_sin_to_cos: False; motion modules go with True only"),
         ({"upcast_attention": True}, "upcast_attention: True; motion modules go with False only"),
         ({"_class_name": "UNet3DConditionModel"}, "is of class UNet3DConditionModel, wanted UNet2DConditionModel"),
     ],

@@ -9,9 +9,10 @@ selections, whatever the number of steps.
 
 Every rank measures its own frames; what it finds is summed with the zeros of the other ranks, so that all ranks choose
 from the same numbers. Scores are rounded to a grid, and of equal ones the frame nearest to the evenly spaced one wins:
-frames that only rounding tells apart stay where they are. When clips are cut differently, a score that lies on a line
-of the grid may still fall to either side; another frame of nearly the same score is chosen then. In float64 that is out
-of reach, in float32 rare; in half precision it can happen.
+most frames that only rounding tells apart stay where they are. When clips are cut differently, a score that lies near a
+line of the grid may still fall to either side; another frame of nearly the same score is chosen then, and the video
+differs by more than rounding. In float64 that is out of reach, in float32 rare. In half precision it happens: rounding
+moves scores by some thousandths there, so that a coarser grid makes it less frequent, and no grid rules it out.
 """
 
 from __future__ import annotations
@@ -36,12 +37,22 @@ LARGEST_LEVEL = 3.0
 SCORE_GRID = 1024
 """Scores are rounded to 1 / this."""
 
+HALF_SCORE_GRID = 64
+"""The same where a model computes in half precision."""
+
 
 class KeyFrames:
     """Chooses one generation's global frames, on every rank alike."""
 
-    def __init__(self, context: ClipContext) -> None:
+    def __init__(self, context: ClipContext, dtype: torch.dtype) -> None:
+        """Make one.
+
+        Args:
+            context: has taken up the generation's layout.
+            dtype: that the model computes in.
+        """
         self._context = context
+        self._score_grid = SCORE_GRID if dtype.itemsize >= 4 else HALF_SCORE_GRID
 
     def step_ended(self, completed_steps: int, clean: torch.Tensor) -> None:
         """Choose anew when it is time; every rank calls it after every step that another one follows.
@@ -55,7 +66,9 @@ class KeyFrames:
             return
         layout, exchange = self._context.layout, self._context.exchange
         features = frame_features(clean[: layout.clip.count], layout, exchange)
-        self._context.choose_global_frames(choose_key_frames(features, layout.scenes, layout.scope))
+        self._context.choose_global_frames(
+            choose_key_frames(features, layout.scenes, layout.scope, score_grid=self._score_grid)
+        )
 
     def of_clip(self) -> tuple[bool, ...]:
         """Say of each frame of the clip whether it is a global one."""
@@ -115,7 +128,9 @@ def frame_features(clean: torch.Tensor, layout: Layout, exchange: Exchange) -> t
     return exchange.sum(features).cpu()
 
 
-def choose_key_frames(features: torch.Tensor, scenes: Sequence[range], scope: TemporalScope) -> GlobalFrames:
+def choose_key_frames(
+    features: torch.Tensor, scenes: Sequence[range], scope: TemporalScope, *, score_grid: int = SCORE_GRID
+) -> GlobalFrames:
     """Choose of each segment the frame with the largest sum of entropy and difference.
 
     Segment j of G of a stretch of F frames begins ``floor(j F / G)`` after its start; one without frames has none.
@@ -124,14 +139,17 @@ def choose_key_frames(features: torch.Tensor, scenes: Sequence[range], scope: Te
         features: as `frame_features` returns them.
         scenes: of the video.
         scope: how many there are, and what they sample.
+        score_grid: scores are rounded to 1 / this.
     """
     entropy, difference = features.nan_to_num().clone()
     for scene in scenes:
         # A scene's first frame must neither be favoured nor ruled out: it differs from its one neighbour.
         if len(scene) > 1:
             difference[scene.start] = difference[scene.start + 1]
-    scores = ((entropy + difference) * SCORE_GRID).round().tolist()
-    return tuple(_best_frames(scores, stretch, scope.global_frames) for stretch in sampled_stretches(scenes, scope))
+    scores = ((entropy + difference) * score_grid).round().tolist()
+    stretches = sampled_stretches(scenes, scope)  # all the same one, where they are the whole video
+    best = {stretch: _best_frames(scores, stretch, scope.global_frames) for stretch in set(stretches)}
+    return tuple(best[stretch] for stretch in stretches)
 
 
 def _best_frames(scores: Sequence[float], stretch: range, count: int) -> tuple[int, ...]:

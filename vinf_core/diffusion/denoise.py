@@ -60,7 +60,7 @@ def denoise(
         OutputInvalidError: what was to be saved is not finite; on every rank alike.
     """
     clip = context.layout.clip
-    key_frames = KeyFrames(context) if spec.scope.global_choice is GlobalChoice.KEY_FRAMES else None
+    key_frames = KeyFrames(context, model.dtype) if spec.scope.global_choice is GlobalChoice.KEY_FRAMES else None
     scheduler = make_scheduler(spec.solver, model.scheduler_config, spec.step_count, model.latent_scale)
     # A rank with an empty clip walks along with one idle frame: every rank joins every reduction of every call.
     frames = clip.frames or range(1)
@@ -102,7 +102,8 @@ def denoise(
                 key_frames.step_ended(index + 1, clean_estimate(scheduler, step))
             if previewer is not None:
                 previewer.step_ended(index + 1, clean_estimate(scheduler, step))
-        # The only wait for a GPU: between steps, so that cancelling takes effect within one.
+        # The only wait for a GPU but for that of a choice of key frames: between steps, so that cancelling takes effect
+        # within one.
         clock.settle()
         on_step(index + 1, time.perf_counter() - started)
     if checkpointer is not None:

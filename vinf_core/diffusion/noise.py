@@ -56,9 +56,9 @@ def initial_noise(
     if spec.scope.initial_noise is InitialNoise.INDEPENDENT:
         return frame_noise(spec.seed, frames, shape)
     bases = freenoise_bases(spec.seed, frames, spec.scenes, trained_frame_count)
-    distinct = sorted(set(bases))
-    drawn = frame_noise(spec.seed, distinct, shape)
-    return drawn[[distinct.index(base) for base in bases]]
+    places = {base: place for place, base in enumerate(sorted(set(bases)))}
+    drawn = frame_noise(spec.seed, places, shape)
+    return drawn[[places[base] for base in bases]]
 
 
 def freenoise_bases(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vinf_core.errors import InvalidSpecError
-from vinf_core.types import GenerationSpec, ModelLimits
+from vinf_core.types import GenerationSpec, ImageFrames, ModelLimits
 
 
 def check_spec(spec: GenerationSpec, limits: ModelLimits) -> None:
@@ -28,5 +28,15 @@ def check_spec(spec: GenerationSpec, limits: ModelLimits) -> None:
         for name in ("width", "height")
         if getattr(spec, name) % limits.size_multiple
     ]
+    most = limits.max_images
+    if len(spec.images) > most:
+        wrong.append(f"images: a count of {len(spec.images)} is not in [0, {most}]")
+    edges = {ImageFrames.FIRST: (0,), ImageFrames.FIRST_AND_LAST: (0, spec.frame_count - 1)}.get(limits.image_frames)
+    if edges is not None:
+        wrong += [
+            f"images[{index}]: frame {image.frame_index} is not in {sorted(set(edges))}"
+            for index, image in enumerate(spec.images)
+            if image.frame_index not in edges
+        ]
     if wrong:
         raise InvalidSpecError("; ".join(wrong))

@@ -79,7 +79,9 @@ def _combine(adapter_folder: Path, unet_folder: Path, card: ModelCard) -> Any:
     _check_unet(config, unet_folder)
     known = inspect.signature(UNetMotionModel.__init__).parameters
     for name, default in _defaults(UNet2DConditionModel).items():
-        if name not in known and name != "attention_head_dim" and config[name] != default:
+        # diffusers' converter writes null for what is off.
+        is_default = config[name] == default or not (config[name] or default)
+        if name not in known and name != "attention_head_dim" and not is_default:
             raise _refusal(unet_folder, config, name, f"motion modules go with {default} only")
     for name, wanted in (
         ("block_out_channels", config["block_out_channels"]),

@@ -10,6 +10,7 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D, TemporalConvLay
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from diffusers.schedulers import KarrasDiffusionSchedulers
 from torch import nn
 
 from vinf_core.models.adapter import TemporalSites
@@ -19,8 +20,9 @@ from vinf_core.models.locate import ModelFiles
 from vinf_core.models.preview_map import PreviewMap
 from vinf_core.types import GenerationSpec, ModelLimits, Solver, TemporalScope
 
-SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "PNDMScheduler", "EulerDiscreteScheduler")
-"""Classes whose configuration describes the noise schedule in the same words."""
+SCHEDULERS = tuple(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "EDMEulerScheduler")
+"""Classes whose configuration describes the noise schedule in the same words: those that diffusers takes for
+one another, but for one that has no betas."""
 
 SCOPE = TemporalScope(local_window_frames=16, global_frames=16, phase_timestep=800, phase_bias=10.0)
 """For VideoCrafter2 and the others with its denoiser (Video-Infinity, section 5.1)."""
