@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
@@ -74,7 +75,14 @@ class Pause:
     seconds: float
 
 
-Effect: TypeAlias = Connect | Call | Gather | Pause
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Do what needs the disk or the processor, and bring its result."""
+
+    work: Callable[[], Any]
+
+
+Effect: TypeAlias = Connect | Call | Gather | Pause | Work
 Flow: TypeAlias = Generator[Effect, Any, Result]
 
 
@@ -134,7 +142,8 @@ def submit(submission: Submission) -> Flow[tuple[Generation, bool]]:
         if arguments.customises_scope or arguments.needs_frame_count:
             model = yield from patience.until(lambda: _model(arguments.model))
         # One id for all tries: a reply that got lost does not start a second generation.
-        request = service_pb.CreateGenerationRequest(request_id=submission.request_id, spec=_build(arguments, model))
+        spec = yield from _build(arguments, model)
+        request = service_pb.CreateGenerationRequest(request_id=submission.request_id, spec=spec)
         write_job(request, job, now=(yield from _now(job)))
         reply = yield from patience.until(lambda: unary("CreateGeneration", request))
     except VinfError as error:
@@ -148,7 +157,8 @@ def check_only(arguments: SpecArguments, job: JobArguments) -> Flow[None]:
     yield from _refuse(arguments, job)
     needs_model = arguments.customises_scope or arguments.needs_frame_count
     model = (yield from _model(arguments.model)) if needs_model else None
-    request = service_pb.CreateGenerationRequest(spec=_build(arguments, model), validate_only=True)
+    spec = yield from _build(arguments, model)
+    request = service_pb.CreateGenerationRequest(spec=spec, validate_only=True)
     write_job(request, job, now=(yield from _now(job)))
     yield from unary("CreateGeneration", request)
 
@@ -256,11 +266,24 @@ class _Patience:
             yield Pause(delay)
 
 
-def _build(arguments: SpecArguments, model: Model | None, *, without: Collection[str] = ()) -> pb.GenerationSpec:
+def _build(arguments: SpecArguments, model: Model | None, *, without: Collection[str] = ()) -> Flow[pb.GenerationSpec]:
     """Write the specification; what it leaves to the model is the model's, where there is one."""
-    if model is None:
-        return build(arguments, without=without)
-    return build(arguments, scope=model.default_temporal_scope, frame_count=model.default_frame_count, without=without)
+    scope = None if model is None else model.default_temporal_scope
+    frames = 1 if model is None else model.default_frame_count
+    work = partial(build, arguments, scope=scope, frame_count=frames, without=without)
+    return (yield from _aside(arguments, work))
+
+
+def _check(arguments: SpecArguments, found: ServerInfo | None = None) -> Flow[list[Violation]]:
+    return (yield from _aside(arguments, lambda: check(arguments, found)))
+
+
+def _aside(arguments: SpecArguments, work: Callable[[], Result]) -> Flow[Result]:
+    """Do what takes no time unless there are pictures to read."""
+    if arguments.image_conditions is None:
+        return work()
+    result: Result = yield Work(work)
+    return result
 
 
 def _model(name: str | None) -> Flow[Model | None]:
@@ -279,7 +302,7 @@ def _now(job: JobArguments) -> Flow[datetime]:
 
 
 def _refuse(arguments: SpecArguments, job: JobArguments) -> Flow[None]:
-    violations = [*check(arguments), *check_job(job)]
+    violations = [*(yield from _check(arguments)), *check_job(job)]
     if violations:
         violations = yield from _with_server_violations(arguments, job, violations)
         raise InvalidRequestError.of(violations)
@@ -292,9 +315,9 @@ def _with_server_violations(
     violations = list(violations)
     try:
         found = yield from info()
-        violations = [*check(arguments, found), *check_job(job)]
+        violations = [*(yield from _check(arguments, found)), *check_job(job)]
         refused = {violation.field for violation in violations}
-        spec = _build(arguments, found.model(arguments.model), without=refused)
+        spec = yield from _build(arguments, found.model(arguments.model), without=refused)
         request = service_pb.CreateGenerationRequest(spec=spec, validate_only=True)
         write_job(request, job, now=found.server_time or datetime.now(UTC), without=refused)
         yield from unary("CreateGeneration", request)

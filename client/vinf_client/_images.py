@@ -80,7 +80,7 @@ def write_images(spec: pb.GenerationSpec, conditions: Sequence[ImageCondition] |
         frame = operator.index(condition.frame_index)
         try:
             data = encoded(condition.image)
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:  # what Pillow makes of odd pictures is written nowhere
             problem = (error.strerror if isinstance(error, OSError) else "") or str(error)
             violation = Violation(f"{_PATH}[{index}].image", f"cannot be read: {problem}")
             raise InvalidRequestError.of([violation]) from error
@@ -93,9 +93,11 @@ def write_images(spec: pb.GenerationSpec, conditions: Sequence[ImageCondition] |
 def encoded(image: ImageLike) -> bytes:
     """Return the bytes of a file: the caller's own where it is one already, else of a new PNG.
 
+    A PIL image is turned as its EXIF orientation says: the new file does not say it.
+
     Raises:
         OSError: a file cannot be read.
-        ValueError, TypeError: the pixels make no picture.
+        Exception: the pixels make no picture; whatever Pillow raises then.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
@@ -103,9 +105,12 @@ def encoded(image: ImageLike) -> bytes:
         with open(image, "rb") as file:
             return file.read(_MOST_BYTES + 1)
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
+    if isinstance(image, Image.Image):
+        picture = ImageOps.exif_transpose(image)
+    else:
+        picture = Image.fromarray(np.ascontiguousarray(image))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()

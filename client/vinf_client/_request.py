@@ -308,7 +308,7 @@ def _check_rate(value: float | Fraction | str | None) -> list[Violation]:
 
 
 def _check_name(path: str, value: str | None, names: Iterable[str]) -> list[Violation]:
-    if value is None or value in names:
+    if value is None or (isinstance(value, str) and value in names):
         return []
     return [Violation(path, f"{value!r} is not allowed; allowed: {', '.join(names)}")]
 

@@ -15,7 +15,7 @@ from vinf_client._access import Access
 from vinf_client._channel import call_metadata, channel_options, check_target, trace_metadata
 from vinf_client._config import DEFAULT_SERVER as DEFAULT_SERVER  # whom the command asks by default
 from vinf_client._errors import ClientClosedError, InvalidRequestError, TransportError
-from vinf_client._flows import Call, Connect, Effect, Flow, Gather, Pause, first_contact
+from vinf_client._flows import Call, Connect, Effect, Flow, Gather, Pause, Work, first_contact
 from vinf_client._reading import stalled
 from vinf_client._stall import Silence, StallWatch
 from vinf_client._translate import translated
@@ -193,6 +193,8 @@ class Transport:
                 self.connect()
             case Pause(seconds):
                 self.pause(seconds)
+            case Work(work):
+                return work()
             case Call(method, request, timeout):
                 with self.guarded():
                     return self._rpc(method)(request, timeout=timeout or self.rpc_timeout, metadata=self._metadata())

@@ -116,6 +116,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.clips = ()
         self.segments = ()
         self.image_conditions = ()
+        self.scope = None
         self.hold_after = None
         self.holding = threading.Event()
         self.released = threading.Event()
@@ -147,6 +148,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             solver=pb.SOLVER_DDIM,
             prompt_segments=self.segments,
             image_conditions=self.image_conditions,
+            temporal_scope=self.scope,
         )
         progress = pb.GenerationProgress(
             stage=pb.GENERATION_STAGE_DECODE,

@@ -147,6 +147,8 @@ def test_explicit_zeros_and_negatives_are_refused(client, server, name, value):
         ("fps", float("inf")),
         ("fps", 241),
         ("solver", "euler"),
+        ("solver", ["ddim"]),
+        ("initial_noise", {}),
         ("initial_noise", "unknown"),
         ("initial_noise", ""),
         ("global_choice", "key_frames"),

@@ -1,6 +1,8 @@
 """Image conditions through the SDK: what may be given, what is sent, what is refused, what comes back."""
 
+import asyncio
 import io
+import threading
 
 import grpc
 import numpy as np
@@ -8,10 +10,11 @@ import pytest
 from PIL import Image
 
 from tests.client.fakes import Failure
-from tests.support.pictures import encoded, noise
+from tests.support.pictures import encoded, halves, noise
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import server_info_service_pb2 as info_pb
-from vinf_client import ImageCondition, ImageDigest, ImageFrames, InvalidRequestError, Violation, _images
+from vinf_client import AsyncClient, ImageCondition, ImageDigest, ImageFrames, InvalidRequestError, Violation, _images
+from vinf_server.front.rpc.images import decode
 
 pytestmark = pytest.mark.fast
 
@@ -42,6 +45,17 @@ def test_pixels_are_sent_as_png(client, server, form):
     assert data.startswith(b"\x89PNG")
     with Image.open(io.BytesIO(data)) as picture:
         assert (np.asarray(picture) == array).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_its_file_would_be(client, server, orientation):
+    file = io.BytesIO(
+        encoded(halves(16, 8, orientation=orientation), exif=halves(16, 8, orientation=orientation).info["exif"])
+    )
+    with Image.open(file) as picture:
+        client.submit("a red ball", image_conditions=[ImageCondition(0, picture), ImageCondition(1, file.getvalue())])
+    turned, as_it_is = (decode(data, 16, 16) for _, data in sent(server))
+    assert turned == as_it_is
 
 
 def test_a_frame_of_another_video_is_an_image(client, server):
@@ -133,6 +147,35 @@ def test_a_file_that_goes_away_is_told(client, tmp_path, monkeypatch):
     monkeypatch.setattr(_images, "_size_of", lambda image: path.unlink(missing_ok=True) or 1)
     with pytest.raises(InvalidRequestError, match=r"image_conditions\[0\]\.image: cannot be read: No such file"):
         client.submit("a red ball", image_conditions=[ImageCondition(0, path)])
+
+
+def test_a_picture_with_a_broken_orientation_is_told(client):
+    picture = noise(12, 8)
+    picture.info["exif"] = b"nonsense"
+    with pytest.raises(InvalidRequestError, match=r"image_conditions\[0\]\.image: cannot be read: not a TIFF file"):
+        client.submit("a red ball", image_conditions=[ImageCondition(0, picture)])
+
+
+def test_the_event_loop_reads_no_file(server, tmp_path):
+    threads = set()
+
+    class Watched:
+        def __fspath__(self):
+            threads.add(threading.current_thread())
+            return str(tmp_path / "first.png")
+
+    async def main():
+        (tmp_path / "first.png").write_bytes(PNG)
+        async with AsyncClient(server.address) as client:
+            await client.submit("a red ball", image_conditions=[ImageCondition(0, Watched())])
+            await client.check("a red ball", image_conditions=[ImageCondition(0, Watched())])
+            with pytest.raises(InvalidRequestError):
+                await client.submit("a red ball", steps=-1, image_conditions=[ImageCondition(0, Watched())])
+
+    asyncio.run(main())
+    assert [request.spec.image_conditions[0].image for request in server.creates] == [PNG] * 3
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 def test_the_servers_violations_come_beside_ours(client, server):

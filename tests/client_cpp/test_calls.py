@@ -10,9 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.client.fakes import ID, FakeServer
 from tests.client_cpp.conftest import BUILD_TIMEOUT_S
 from tests.support.certificates import Authority
 from tests.support.pictures import encoded, noise
+from vinf.v1 import generation_pb2 as pb
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(BUILD_TIMEOUT_S)]
 
@@ -61,6 +63,17 @@ def test_what_a_frame_sees(front, drive_once):
     }
 
 
+@pytest.mark.parametrize("number", [-1, 3, 99])
+def test_kinds_of_a_newer_server_are_unknown(drive_once, number):
+    fake = FakeServer()
+    fake.scope = pb.TemporalScope(initial_noise=number, global_choice=number)
+    try:
+        told = drive_once("get", server=fake.address, generation=ID)
+    finally:
+        fake.stop()
+    assert told.one("scope") == "globals=0 noise=0 choice=0"
+
+
 def test_the_servers_models(front, drive_once):
     told = drive_once("info", server=front.address)
     assert told.one("model") == "scripted 64"
@@ -77,6 +90,15 @@ def test_an_image_goes_along_and_its_digest_comes_back(front, drive_once, tmp_pa
     refused = drive_once("create", "--detached", **wish, image_frame=3)
     assert refused.status == "INVALID_ARGUMENT reason=INVALID_FIELD"
     assert refused.one("violation").startswith("spec.image_conditions[0].frame_index: must be 0 or 15")
+
+
+def test_images_that_fit_no_request_are_refused_here(drive_once, tmp_path):
+    picture = tmp_path / "large.png"
+    picture.write_bytes(bytes((15 << 20) + 1))
+    refused = drive_once("create", server="127.0.0.1:1", prompt="a red circle", image=picture)
+    assert refused.status == "INVALID_ARGUMENT reason=INVALID_FIELD"
+    words = "the files have 15728641 bytes; allowed: at most 15728640 together"
+    assert refused.one("violation") == f"spec.image_conditions: {words}"
 
 
 def test_a_watch_is_resumed_without_losing_an_event(start_front, drive):

@@ -12,6 +12,9 @@ namespace {
 
 namespace pb = google::protobuf;
 
+/// Of all image files together: more would not fit a request, whatever the server takes.
+constexpr std::size_t kMaxImageBytes = 15 << 20;
+
 Time read_time(const pb::Timestamp& message) {
     const auto since_epoch = std::chrono::seconds(message.seconds()) + std::chrono::nanoseconds(message.nanos());
     return Time(std::chrono::duration_cast<Time::duration>(since_epoch));
@@ -31,11 +34,13 @@ TemporalScope read(const v1::TemporalScope& message) {
     scope.phase_bias = message.phase_bias();
     scope.global_across_cuts = message.global_across_cuts();
     // An older server leaves them out, and knows the first kind only.
-    if (message.initial_noise() != v1::INITIAL_NOISE_UNSPECIFIED) {
-        scope.initial_noise = static_cast<InitialNoise>(message.initial_noise());
+    if (const int noise = message.initial_noise(); noise != v1::INITIAL_NOISE_UNSPECIFIED) {
+        const bool is_known = noise >= v1::INITIAL_NOISE_INDEPENDENT && noise <= v1::INITIAL_NOISE_FREENOISE;
+        scope.initial_noise = is_known ? static_cast<InitialNoise>(noise) : InitialNoise::kUnknown;
     }
-    if (message.global_choice() != v1::GLOBAL_CHOICE_UNSPECIFIED) {
-        scope.global_choice = static_cast<GlobalChoice>(message.global_choice());
+    if (const int choice = message.global_choice(); choice != v1::GLOBAL_CHOICE_UNSPECIFIED) {
+        const bool is_known = choice >= v1::GLOBAL_CHOICE_EVEN && choice <= v1::GLOBAL_CHOICE_KEY_FRAMES;
+        scope.global_choice = is_known ? static_cast<GlobalChoice>(choice) : GlobalChoice::kUnknown;
     }
     return scope;
 }
@@ -162,6 +167,13 @@ public:
         }
     }
 
+    void size(const std::string& field, std::size_t bytes) {
+        if (bytes > kMaxImageBytes) {
+            violations_.push_back({field, "the files have " + std::to_string(bytes) + " bytes; allowed: at most " +
+                                              std::to_string(kMaxImageBytes) + " together"});
+        }
+    }
+
     Status status() { return violations_.empty() ? Status() : Status::invalid(std::move(violations_)); }
 
 private:
@@ -225,11 +237,14 @@ Status write(const GenerationRequest& request, v1::CreateGenerationRequest& mess
         entry.set_transition_frame_count(segment.transition_frames);
         entry.set_cut(segment.cut);
     }
+    std::size_t image_bytes = 0;
     for (const ImageCondition& condition : request.image_conditions) {
+        image_bytes += condition.image.size();
         v1::ImageCondition& entry = *spec.add_image_conditions();
         entry.set_frame_index(condition.frame_index);
         entry.set_image(condition.image);
     }
+    rules.size("spec.image_conditions", image_bytes);
 
     message.set_request_id(request.request_id.empty() ? new_uuid() : request.request_id);
     message.set_detached(request.detached);

@@ -15,7 +15,7 @@ from vinf.v1.video_generation_service_pb2_grpc import VideoGenerationServiceStub
 from vinf_client._access import Access
 from vinf_client._channel import call_metadata, channel_options, check_target, trace_metadata
 from vinf_client._errors import ClientClosedError, TransportError
-from vinf_client._flows import Call, Connect, Effect, Flow, Gather, Pause, first_contact
+from vinf_client._flows import Call, Connect, Effect, Flow, Gather, Pause, Work, first_contact
 from vinf_client._reading import stalled
 from vinf_client._translate import translated
 
@@ -165,6 +165,8 @@ class AsyncTransport:
                 await self.connect()
             case Pause(seconds):
                 await self.pause(seconds)
+            case Work(work):
+                return await asyncio.to_thread(work)
             case Call(method, request, timeout):
                 return await self.call(method, request, timeout or self.rpc_timeout)
             case Gather(method, request):

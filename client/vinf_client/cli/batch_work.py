@@ -105,7 +105,7 @@ class Batch:
         """Make them; what went wrong is in `failures` and `fatal` afterwards."""
         waiting = iter(items)
         threads = [
-            threading.Thread(target=self._work, args=(waiting,), name=f"vinf-batch-{index}", daemon=True)
+            threading.Thread(target=self._work_safely, args=(waiting,), name=f"vinf-batch-{index}", daemon=True)
             for index in range(min(self._in_flight, len(items)))
         ]
         for thread in threads:
@@ -126,6 +126,15 @@ class Batch:
         for handle in handles:
             with suppress(VinfError):
                 handle.cancel(timeout=_CANCEL_TIMEOUT)
+
+    def _work_safely(self, waiting: Iterator[Item]) -> None:
+        try:
+            self._work(waiting)
+        except Exception as error:  # a thread that ended without a word would look as if all were done
+            unexpected = VinfError(f"unexpected {type(error).__name__}: {error}")
+            unexpected.__cause__ = error
+            with self._lock:
+                self.fatal = self.fatal or unexpected
 
     def _work(self, waiting: Iterator[Item]) -> None:
         while True:

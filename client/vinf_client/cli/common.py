@@ -252,6 +252,8 @@ def as_json(value: Any) -> Any:
     match value:
         case datetime():
             return value.isoformat()
+        case os.PathLike():
+            return os.fspath(value)
         case Fraction():
             return value.numerator if value.denominator == 1 else str(value)
         case float():

@@ -19,6 +19,7 @@ from tests.server.fakes import frame_bytes
 from vinf.v1 import generation_pb2 as pb
 from vinf.v1 import video_generation_service_pb2 as service_pb
 from vinf_client import ImageCondition, InvalidRequestError, PromptSegment
+from vinf_client.cli.batch_folder import Folder
 from vinf_client.cli.batch_items import read_items
 
 
@@ -178,6 +179,33 @@ class TestFolder:
         assert (video["kind"], video["name"], video["seed"], video["frames"]) == ("video", "ball", 77, 7)
         assert summary == {"kind": "summary", "saved": 1, "skipped": 0, "failed": 0, "left": 0}
         assert err.splitlines()[-1].endswith("out: 1 saved of 1 videos")
+
+    def test_images_are_named_beside_the_video(self, batch, server, write, tmp_path):
+        for name in ("a.png", "b.png"):
+            (tmp_path / name).write_bytes(name.encode())
+        path = write("a.jsonl", {"prompt": "a ball", "name": "ball", "image": "a.png", "end_image": "b.png"})
+        assert batch(path, "--frames", "7") == 0
+        (request,) = server.creates
+        sent = [(image.frame_index, image.image) for image in request.spec.image_conditions]
+        assert sent == [(0, b"a.png"), (6, b"b.png")]
+        told = json.loads((tmp_path / "out" / "ball.json").read_text())["options"]["image_conditions"]
+        assert told == [
+            {"frame_index": 0, "image": str(tmp_path / "a.png")},
+            {"frame_index": -1, "image": str(tmp_path / "b.png")},
+        ]
+        assert batch(path, "--frames", "7") == 0
+        assert len(server.creates) == 1
+
+    def test_an_unexpected_error_is_told(self, batch, server, write, monkeypatch, capsys):
+        def finish(*_, **__):
+            raise RuntimeError("what nobody thought of")
+
+        monkeypatch.setattr(Folder, "finish", finish)
+        assert batch(write("a.txt", "a", "b"), "--in-flight", "1") == 1
+        *_, summary, last = capsys.readouterr().err.splitlines()
+        assert summary.endswith("0 saved, 2 left of 2 videos; the same command again goes on")
+        assert last == "vinf batch: unexpected RuntimeError: what nobody thought of"
+        assert len(server.creates) == 1
 
     def test_what_is_done_is_left_out(self, batch, server, write, tmp_path, capsys):
         assert batch(write("a.txt", "a star"), "--quiet") == 0

@@ -43,12 +43,14 @@ enum class OverflowPolicy {
 
 /// What the frames of a video start from.
 enum class InitialNoise {
+    kUnknown = 0,  ///< A kind that is newer than this library; asked for, the server's default.
     kIndependent = 1,
     kFreeNoise = 2,  ///< Later frames start from the noise of earlier ones: more alike, less motion.
 };
 
 /// Which frames all frames see.
 enum class GlobalChoice {
+    kUnknown = 0,  ///< A choice that is newer than this library; asked for, the server's default.
     kEven = 1,
     kKeyFrames = 2,  ///< Of each segment of the video the one that says most; needs global_frames.
 };
@@ -75,7 +77,7 @@ struct PromptSegment {
 /// A picture that a frame of the video shall look like, for models that take images (ModelInfo::image_frames).
 struct ImageCondition {
     std::int64_t frame_index = 0;
-    std::string image;  ///< The bytes of a PNG or JPEG file.
+    std::string image;  ///< The bytes of a PNG or JPEG file; of all files together at most ServerInfo::max_image_bytes.
 };
 
 /// What a server tells of an image condition.
