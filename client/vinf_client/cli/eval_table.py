@@ -98,8 +98,7 @@ def _vbench(names: Sequence[str], scores: Sequence[Mapping[str, float]]) -> Tabl
 def _seam(seam: Seam | None) -> str:
     if seam is None or seam.ratio is None:
         return "—"
-    ratio = "∞" if math.isinf(seam.ratio) else f"{seam.ratio:.2f}"
-    return ratio if seam.p is None else f"{ratio} p {seam.p:.3f}"
+    return f"{seam.ratio:.2f}" if seam.p is None else f"{seam.ratio:.2f} p {seam.p:.3f}"
 
 
 def _repetition(video: Assessment | Pooled) -> str:

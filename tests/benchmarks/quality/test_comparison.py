@@ -16,6 +16,7 @@ from benchmarks.quality.cells import Cell, cells, load_video, save_video
 from benchmarks.quality.modes import MODES, boundaries, specification
 from benchmarks.quality.page import BEGIN, END, put_in, tables
 from benchmarks.quality.ranks import SUMS, Room
+from benchmarks.quality.scores import score
 from benchmarks.quality.sheet import chosen_frames
 from benchmarks.quality.statistics import auc, beyond_chance, estimate, larger_share
 from benchmarks.quality.studio import Studio
@@ -25,6 +26,7 @@ from tests.support.engine import spec
 from tests.support.sprites import load_sprites
 from tests.support.tiny import tiny_model
 from training.sprites.world import held_out_prompts, render
+from vinf_client.evaluation.seams import MOST
 from vinf_core.types import TemporalScope
 
 pytestmark = pytest.mark.fast
@@ -236,6 +238,15 @@ def test_videos_are_kept_whole(tmp_path: Path) -> None:
     assert kept is not None
     assert np.array_equal(kept, video)
     assert [path.name for path in (tmp_path / cell.file).parent.iterdir()] == ["03-dual.npz"]
+
+
+def test_the_worst_seams_stay_in_the_medians() -> None:
+    """Of a video that stands still inside its clips: nothing usual to divide by is not nothing to tell."""
+    prompt = held_out_prompts(32)[0]
+    clips = [render(prompt.spec, seed, frames=1).repeat(24, axis=0) for seed in (1, 2)]
+    clips[1] = np.roll(clips[1], 9, axis=2)
+    found = score(np.concatenate(clips), prompt)
+    assert {found["seams"][name]["ratio"] for name in ("pixels", "structure", "acceleration")} == {MOST}
 
 
 def test_the_tracker_measures_steps_at_boundaries() -> None:
