@@ -46,6 +46,7 @@ def tables(names: Sequence[str], found: Sequence[Assessment], scores: Sequence[M
     yield (
         "Flicker as VBench counts it, 1: nothing changes. Motion in pixels a frame by block matching, mean and 95th\n"
         "percentile. Drift: change in 100 frames. Repetition: the period at which frames come back, and how alike.\n"
+        "What changes at a cut counts in none of them but the repetition, where a scene that comes back is one.\n"
     )
     if scores:
         yield _text(_vbench(names, scores))

@@ -76,7 +76,8 @@ def _look(axis: Any, video: Assessment, look: str, unit: str) -> None:
     line = video.drift[look]
     frames = np.arange(len(values))
     axis.plot(frames, values, color=_STEP, linewidth=1)
-    axis.plot(frames, line.start + line.slope / 100 * frames, color=_DRIFT, linewidth=1.5)
+    for scene in np.split(frames, list(video.cuts)):
+        axis.plot(scene, values[scene].mean() + line.slope / 100 * (scene - scene.mean()), color=_DRIFT, linewidth=1.5)
     _mark(axis, video)
     change = "" if line.change is None else f" ({line.change:+.0%} over the video)"
     axis.set_title(f"{look}: {line.slope:+.3g} in 100 frames{change}", fontsize=9)
