@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vinf_client.evaluation.assessment import Assessment, Pooled, pool
+from vinf_client.evaluation.assessment import Assessment, Pooled
 from vinf_client.evaluation.drift import LOOKS
 from vinf_client.evaluation.observation import DISTANCES
 from vinf_client.evaluation.seams import Seam
@@ -28,9 +28,13 @@ def as_dict(found: Assessment | Pooled) -> dict[str, Any]:
     return told
 
 
-def tables(names: Sequence[str], found: Sequence[Assessment], scores: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    """Seams, then the rest, then VBench's scores; a row a video, and one for all together."""
-    together = pool(found) if len(found) > 1 else None
+def tables(
+    names: Sequence[str],
+    found: Sequence[Assessment],
+    together: Pooled | None,
+    scores: Sequence[Mapping[str, float]],
+) -> Iterator[str]:
+    """Seams, then the rest, then VBench's scores; a row a video, and one for all together where there are several."""
     judged: list[tuple[str, Assessment | Pooled]] = [*zip(names, found, strict=True)]
     if together is not None:
         judged.append((_POOLED, together))
