@@ -18,9 +18,6 @@ from vinf_core.models.locate import ModelSource, locate
 
 MODEL = ModelSource(model="sprites")
 
-MEASURES = (*vinf_client.evaluation.__path__, tracker.__file__, scores.__file__)
-"""Files and folders whose code says what is measured."""
-
 ORIGIN = "origin.txt"
 """The file of a folder that says what its videos were made from."""
 
@@ -41,11 +38,6 @@ def check_origin(folder: Path) -> None:
         raise SettingsError(f"--folder: the videos in {folder} were made with other weights or prompts; take another")
 
 
-def measures() -> str:
-    """Changes with the code of the measures."""
-    return digest(map(Path, MEASURES), ".py")
-
-
 def digest(places: Iterable[Path], ending: str) -> str:
     """What is in files, and in those below folders whose names end so; wherever they are."""
     paths = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob(f"*{ending}")))]
@@ -54,3 +46,7 @@ def digest(places: Iterable[Path], ending: str) -> str:
 
 def _digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+MEASURES = digest(map(Path, (*vinf_client.evaluation.__path__, tracker.__file__, scores.__file__)), ".py")
+"""Changes with the code of the measures; that which was loaded, whatever becomes of the files."""

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.quality.cells import Cell, cells, load_video, save_video
 from benchmarks.quality.modes import CLIP_FRAMES, MODES
-from benchmarks.quality.provenance import MODEL, check_origin, measures
+from benchmarks.quality.provenance import MEASURES, MODEL, check_origin
 from benchmarks.quality.scores import score
 from benchmarks.quality.sheet import contact_sheet
 from benchmarks.quality.studio import CPU, Studio
@@ -112,4 +112,4 @@ def _append(folder: Path, line: dict[str, Any]) -> None:
 
 def _key(cell: Cell) -> str:
     """All that decides about a line, in a folder that holds videos of one origin; see `provenance`."""
-    return f"{cell.mode}/{cell.frames}/{cell.prompt}/{cell.steps}/{CLIP_FRAMES}/{measures()}"
+    return f"{cell.mode}/{cell.frames}/{cell.prompt}/{cell.steps}/{CLIP_FRAMES}/{MEASURES}"

@@ -150,7 +150,7 @@ class TestWork:
         assert rendered == ["independent", "dual"] * 2, "a video that is there is scored again, not made again"
         keys = list(work.read_lines(tmp_path))
         assert sorted(keys) == sorted(
-            f"{mode}/50/{prompt}/1/24/{provenance.measures()}" for mode in ("independent", "dual") for prompt in (0, 13)
+            f"{mode}/50/{prompt}/1/24/{provenance.MEASURES}" for mode in ("independent", "dual") for prompt in (0, 13)
         )
         work.run(self.settings(tmp_path))
         assert len(rendered) == 4
@@ -166,14 +166,13 @@ class TestWork:
         self, tmp_path: Path, rendered: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         work.run(self.settings(tmp_path, prompts=1))
-        code = tmp_path / "evaluation" / "seams.py"
-        code.parent.mkdir()
-        code.write_text("one")
-        monkeypatch.setattr(provenance, "MEASURES", (*provenance.MEASURES[1:], str(code.parent)))
         monkeypatch.setattr(work, "score", lambda *_: {"measured": "again"})
         monkeypatch.setattr(work, "reports", list)
+        code = tmp_path / "evaluation" / "seams.py"
+        code.parent.mkdir()
         for text in ("one", "another"):
             code.write_text(text)
+            monkeypatch.setattr(work, "MEASURES", provenance.digest([code.parent], ".py"))
             known = set(work.read_lines(tmp_path))
             found: list[Any] = work.run(self.settings(tmp_path, prompts=1))
             assert [line["measured"] for line in found] == ["again"] * 2
