@@ -25,7 +25,7 @@ def score(video: NDArray[np.uint8], prompt: Prompt) -> dict[str, Any]:
     return {
         "steps_by_distance": {name: _rounded(values) for name, values in found.observation.distances.items()},
         "seams": {
-            name: {"ratio": _finite(seam.ratio), "p": seam.p, "across": seam.across, "inside": seam.inside}
+            name: {"ratio": seam.ratio, "p": seam.p, "across": seam.across, "inside": seam.inside}
             for name, seam in found.seams.items()
         },
         "flicker": found.flicker,

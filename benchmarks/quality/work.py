@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.quality.cells import Cell, cells, load_video, save_video
 from benchmarks.quality.modes import CLIP_FRAMES, MODES
+from benchmarks.quality.provenance import MEASURES, MODEL, check_origin
 from benchmarks.quality.scores import score
 from benchmarks.quality.sheet import contact_sheet
 from benchmarks.quality.studio import CPU, Studio
@@ -20,16 +21,20 @@ from benchmarks.quality.summary import GOOD, Line, reports
 from benchmarks.report import Report, say
 from benchmarks.settings import QUALITY_PROMPTS, QualitySettings
 from training.sprites.world import held_out_prompts, render
-from vinf_core.models.locate import ModelSource
 from vinf_core.models.registry import load_model
 
 LINES = "lines.jsonl"
 
 
 def run(settings: QualitySettings) -> list[Report]:
-    """Make what is missing, unless only a report is wanted; score it, and put everything that is there together."""
+    """Make what is missing, unless only a report is wanted; score it, and put everything that is there together.
+
+    Raises:
+        SettingsError: the folder holds videos of another model, or the sheet cannot be drawn.
+    """
     folder = Path(settings.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    check_origin(folder)
     wanted = list(cells(settings.modes, settings.frames, settings.prompts, settings.steps))
     if settings.report_only:
         wanted = [cell for cell in wanted if (folder / cell.file).exists()]
@@ -87,7 +92,7 @@ def _work(folder: Path, wanted: list[Cell], time_limit: float) -> None:
             save_video(folder, cell, video)
         if video is None:
             if studio is None:
-                studio = Studio(load_model(ModelSource(model="sprites"), device=CPU, dtype=torch.float32))
+                studio = Studio(load_model(MODEL, device=CPU, dtype=torch.float32))
             began = time.process_time()
             video = studio.film(mode, prompt=prompt.text, seed=prompt.seed, frames=cell.frames, steps=cell.steps)
             seconds = round(time.process_time() - began, 2)
@@ -106,5 +111,5 @@ def _append(folder: Path, line: dict[str, Any]) -> None:
 
 
 def _key(cell: Cell) -> str:
-    """All that decides about a video."""
-    return f"{cell.mode}/{cell.frames}/{cell.prompt}/{cell.steps}/{CLIP_FRAMES}"
+    """All that decides about a line, in a folder that holds videos of one origin; see `provenance`."""
+    return f"{cell.mode}/{cell.frames}/{cell.prompt}/{cell.steps}/{CLIP_FRAMES}/{MEASURES}"

@@ -17,7 +17,7 @@ from vinf_client.cli.eval_table import as_dict, tables
 from vinf_client.evaluation.arrays import Frame
 from vinf_client.evaluation.assessment import Assessment, assess, pool
 from vinf_client.evaluation.observation import observe
-from vinf_client.evaluation.plot import check_matplotlib, draw
+from vinf_client.evaluation.plot import MOST, check_matplotlib, draw
 from vinf_client.evaluation.reading import ALLOWED, read_video, starts_of
 from vinf_client.evaluation.seams import WINDOW
 from vinf_client.evaluation.vbench import vbench_scores
@@ -90,9 +90,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         prepare_folder(Path(arguments.json))
     scores = vbench_scores([_file(name) for name in arguments.videos]) if arguments.vbench else []
     found = [_judge(source, arguments) for source in _sources(arguments)]
+    together = pool(found) if len(found) > 1 else None
     told: dict[str, Any] = {
         "videos": [as_dict(video) | {"name": name} for name, video in zip(arguments.videos, found, strict=True)],
-        "pooled": as_dict(pool(found)) if len(found) > 1 else None,
+        "pooled": None if together is None else as_dict(together),
     }
     for entry, score in zip(told["videos"], scores, strict=False):
         entry["vbench"] = score
@@ -100,8 +101,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         _write_json(arguments.json, told)
     if arguments.plot is not None:
         draw(Path(arguments.plot), arguments.videos, found)
+        if len(found) > MOST:
+            print(f"vinf: {arguments.plot}: it shows the first {MOST} of {len(found)} videos", file=sys.stderr)
     if arguments.json != "-":
-        for table in tables(arguments.videos, found, scores):
+        for table in tables(arguments.videos, found, together, scores):
             print(table)
 
 

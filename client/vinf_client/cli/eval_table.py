@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vinf_client.evaluation.assessment import Assessment, Pooled, pool
+from vinf_client.evaluation.assessment import Assessment, Pooled
 from vinf_client.evaluation.drift import LOOKS
 from vinf_client.evaluation.observation import DISTANCES
 from vinf_client.evaluation.seams import Seam
@@ -28,9 +28,13 @@ def as_dict(found: Assessment | Pooled) -> dict[str, Any]:
     return told
 
 
-def tables(names: Sequence[str], found: Sequence[Assessment], scores: Sequence[Mapping[str, float]]) -> Iterator[str]:
-    """Seams, then the rest, then VBench's scores; a row a video, and one for all together."""
-    together = pool(found) if len(found) > 1 else None
+def tables(
+    names: Sequence[str],
+    found: Sequence[Assessment],
+    together: Pooled | None,
+    scores: Sequence[Mapping[str, float]],
+) -> Iterator[str]:
+    """Seams, then the rest, then VBench's scores; a row a video, and one for all together where there are several."""
     judged: list[tuple[str, Assessment | Pooled]] = [*zip(names, found, strict=True)]
     if together is not None:
         judged.append((_POOLED, together))
@@ -46,6 +50,7 @@ def tables(names: Sequence[str], found: Sequence[Assessment], scores: Sequence[M
     yield (
         "Flicker as VBench counts it, 1: nothing changes. Motion in pixels a frame by block matching, mean and 95th\n"
         "percentile. Drift: change in 100 frames. Repetition: the period at which frames come back, and how alike.\n"
+        "What changes at a cut counts in none of them but the repetition, where a scene that comes back is one.\n"
     )
     if scores:
         yield _text(_vbench(names, scores))
@@ -98,8 +103,7 @@ def _vbench(names: Sequence[str], scores: Sequence[Mapping[str, float]]) -> Tabl
 def _seam(seam: Seam | None) -> str:
     if seam is None or seam.ratio is None:
         return "—"
-    ratio = "∞" if math.isinf(seam.ratio) else f"{seam.ratio:.2f}"
-    return ratio if seam.p is None else f"{ratio} p {seam.p:.3f}"
+    return f"{seam.ratio:.2f}" if seam.p is None else f"{seam.ratio:.2f} p {seam.p:.3f}"
 
 
 def _repetition(video: Assessment | Pooled) -> str:

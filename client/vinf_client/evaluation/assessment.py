@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vinf_client.evaluation.arrays import Floats
 from vinf_client.evaluation.drift import Drift, drifts
 from vinf_client.evaluation.observation import DISTANCES, REACHES, Observation
 from vinf_client.evaluation.repetition import Repetition, repetition
@@ -24,13 +25,15 @@ class Assessment:
     seams: Mapping[str, Seam]
     """By the names of `DISTANCES`; empty where no boundaries are known."""
     flicker: float
-    """VBench's temporal flickering, raw: (255 − mean absolute difference of neighbours) / 255; 1: nothing changes."""
+    """VBench's temporal flickering, raw: (255 − mean absolute difference of neighbours) / 255; 1: nothing changes.
+    Cuts are left out of it, as of motion and drift."""
     motion: float
     """Mean distance that blocks move from frame to frame, pixels; see `motion`."""
     fast_motion: float
     """The same at the 95th percentile of the frames, pixels."""
     drift: Mapping[str, Drift]
     repetition: Repetition
+    """Over the whole video: a scene that comes back counts."""
 
     def steps(self, distance: str) -> Steps:
         """What the seams of a distance were found from."""
@@ -76,19 +79,17 @@ def assess(
         raise ValueError(f"window: {window} is less than 1")
     scenes = tuple(sorted(set(cuts)))
     clips = tuple(sorted(set(boundaries) - set(scenes)))
-    within = np.delete(seen.motion, [cut - 1 for cut in scenes])
-    if not len(within):  # every frame is a scene
-        within = np.zeros(1)
+    motion = _within(seen.motion, scenes)
     return Assessment(
         observation=seen,
         boundaries=clips,
         cuts=scenes,
         window=window,
         seams={name: seam([_steps(seen, name, clips, scenes, window)]) for name in DISTANCES} if clips else {},
-        flicker=float((255.0 - seen.distances["pixels"].mean()) / 255.0),
-        motion=float(within.mean()),
-        fast_motion=float(np.percentile(within, 95)),
-        drift=drifts(seen),
+        flicker=float((255.0 - _within(seen.distances["pixels"], scenes).mean()) / 255.0),
+        motion=float(motion.mean()),
+        fast_motion=float(np.percentile(motion, 95)),
+        drift=drifts(seen, scenes),
         repetition=repetition(seen.thumbnails),
     )
 
@@ -112,6 +113,12 @@ def pool(videos: Sequence[Assessment]) -> Pooled:
         drift={name: float(np.median(values)) for name, values in slopes.items()},
         drift_size={name: float(np.median(np.abs(values))) for name, values in slopes.items()},
     )
+
+
+def _within(values: Floats, scenes: Sequence[int]) -> Floats:
+    """The ``[F − 1]`` values of steps that lead into no other scene; one of 0 where every frame is a scene."""
+    within = np.delete(values, [cut - 1 for cut in scenes])
+    return within if len(within) else np.zeros(1)
 
 
 def _steps(seen: Observation, distance: str, clips: Sequence[int], scenes: Sequence[int], window: int) -> Steps:

@@ -16,7 +16,10 @@ def pixel_distance(before: Frame, after: Frame) -> float:
 
 
 def structure_distance(before: Plane, after: Plane) -> float:
-    """1 − SSIM of brightness (Wang et al. 2004: Gaussian window of 11, averaged down to about 256 pixels)."""
+    """1 − SSIM of brightness (Wang et al. 2004: Gaussian window of 11).
+
+    Pictures are averaged down until the longer side is about 256 pixels; SSIM's authors go by the shorter one.
+    """
     x, y = (shrunk(plane, _SSIM_SIDE)[0].astype(np.float64) for plane in (before, after))
     mean_x, mean_y = _blurred(x), _blurred(y)
     var_x = _blurred(x * x) - mean_x**2

@@ -28,13 +28,14 @@ def check_matplotlib() -> None:
 
 
 def draw(path: Path, names: Sequence[str], found: Sequence[Assessment]) -> None:
-    """Write a PNG file: a column a video, steps above, looks below.
+    """Write a PNG file: a column a video, steps above, looks below; of more than `MOST` the first, and it says so.
 
     Raises:
         OutputError: it cannot be written.
     """
     from matplotlib.figure import Figure
 
+    count = len(found)
     names, found = names[:MOST], found[:MOST]
     rows = len(_SHOWN) + len(LOOKS)
     figure = Figure(figsize=(max(9.0, 6.0 * len(found)), 1.7 * rows), layout="constrained")
@@ -46,6 +47,8 @@ def draw(path: Path, names: Sequence[str], found: Sequence[Assessment]) -> None:
             _look(axes[row, column], video, look, unit)
         axes[0, column].set_title(f"{name}\n{axes[0, column].get_title()}", fontsize=10)
         axes[-1, column].set_xlabel("frame")
+    if count > MOST:
+        figure.suptitle(f"the first {MOST} of {count} videos")
     marks = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if marks:
         figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=len(marks), fontsize=8)
@@ -76,7 +79,8 @@ def _look(axis: Any, video: Assessment, look: str, unit: str) -> None:
     line = video.drift[look]
     frames = np.arange(len(values))
     axis.plot(frames, values, color=_STEP, linewidth=1)
-    axis.plot(frames, line.start + line.slope / 100 * frames, color=_DRIFT, linewidth=1.5)
+    for scene in np.split(frames, list(video.cuts)):
+        axis.plot(scene, values[scene].mean() + line.slope / 100 * (scene - scene.mean()), color=_DRIFT, linewidth=1.5)
     _mark(axis, video)
     change = "" if line.change is None else f" ({line.change:+.0%} over the video)"
     axis.set_title(f"{look}: {line.slope:+.3g} in 100 frames{change}", fontsize=9)

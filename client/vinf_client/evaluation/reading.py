@@ -13,6 +13,7 @@ from vinf_client._errors import InvalidRequestError
 from vinf_client.evaluation.arrays import Frame
 
 ALLOWED = "a video file such as .mp4, .webm or .gif, a .npy file of uint8 [F, H, W, 3], or a folder of PNG files"
+"""In a folder, ``frame_*.png`` are the frames, as `vinf generate` writes them; all PNG files where there are none."""
 
 
 _DRAWN_TEXT = ("tty", "bin", "xbin", "adf", "idf")
@@ -88,7 +89,7 @@ def _array(path: Path) -> Iterator[Frame]:
 def _pictures(folder: Path) -> Iterator[Frame]:
     from PIL import Image
 
-    names = sorted(folder.glob("*.png"))
+    names = sorted(folder.glob("frame_[0-9]*.png")) or sorted(folder.glob("*.png"))
     if not names:
         raise InvalidRequestError(f"{folder}: there are no PNG files in this folder; allowed: {ALLOWED}")
     for earlier, later in pairwise(_numbers(names)):

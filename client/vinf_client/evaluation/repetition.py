@@ -1,7 +1,7 @@
 """Repetition: does the video come back to what it showed? Peaks of the autocorrelation of small pictures of its frames.
 
 A motion that swings has a peak at its period, as it should; a video of many clips that are alike has one at the length
-of a clip; a loop has a peak of 1.
+of a clip; a loop has a peak of 1. Scenes are not told apart: one that comes back is a repetition, too.
 """
 
 from dataclasses import dataclass

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from vinf_client.evaluation.arrays import Floats
 
@@ -21,6 +22,9 @@ WINDOW = 8
 DRAWS = 2000
 """Sets of shifts that the test of several videos draws; they are the same every time."""
 
+MOST = 100.0
+"""The largest ratio of a boundary: any step is endlessly larger than none, and one such must not drown all others."""
+
 _NOTHING = 1e-6
 """Steps smaller than this are none: a picture that stands still."""
 
@@ -30,13 +34,14 @@ class Seam:
     """One distance at the boundaries of one video, or of several."""
 
     ratio: float | None
-    """Mean step across boundaries by the median of those nearby; None where nothing moves on either side."""
+    """Mean over the boundaries of the step across by the median of those nearby, at most `MOST`; None where nothing
+    moves on either side of any."""
     p: float | None
     """Share of the shifts that are at least as bad, the boundaries' own places among them; None: nothing to compare."""
     across: float | None
     """Mean step across boundaries, in the distance's own unit."""
     inside: float | None
-    """Median of the steps nearby; of several videos, the median of theirs."""
+    """Median over the boundaries of the usual step nearby."""
     count: int
     """Boundaries."""
 
@@ -71,34 +76,36 @@ class Steps:
 def seam(videos: Sequence[Steps]) -> Seam:
     """Compare steps across boundaries with those nearby; the boundaries of several videos are pooled.
 
-    Each step across a boundary is divided by the median of its own video's steps nearby, so that a lively video does
-    not drown the others. For one video this is method 8.2's ratio: mean across by median nearby.
+    This is method 8.2's ratio, but each step across a boundary is divided by the median of the steps near that
+    boundary, so that neither a lively video nor a lively stretch of one drowns what is calm. No step counts as more
+    than `MOST` times the usual one.
     """
     tables = [_table(video) for video in videos if len(video.boundaries)]
     own = [table[0] for table in tables]
-    relative = _joined([row.relative for row in own])
     across = _joined([row.across for row in own])
-    inside = np.array([row.inside for row in own if not np.isnan(row.inside)])
-    known = relative[~np.isnan(relative)]
+    usual = _joined([row.usual for row in own])
+    relative = _joined([row.relative for row in own])
     return Seam(
-        ratio=float(known.mean()) if len(known) else None,
+        ratio=float(relative.mean()) if len(relative) else None,
         p=_p(tables),
         across=float(across.mean()) if len(across) else None,
-        inside=float(np.median(inside)) if len(inside) else None,
+        inside=float(np.median(usual)) if len(usual) else None,
         count=len(across),
     )
 
 
 def _joined(parts: Sequence[Floats]) -> Floats:
-    return np.concatenate(parts) if parts else np.empty(0)
+    """One after the other, without those that are unknown."""
+    values = np.concatenate(parts) if parts else np.empty(0)
+    return np.asarray(values[~np.isnan(values)])
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """The boundaries of a video, shifted by some frames."""
+    """The boundaries of a video, shifted by some frames: a value each, not a number where it is unknown."""
 
     across: Floats
-    inside: float
+    usual: Floats
     relative: Floats
 
 
@@ -111,19 +118,26 @@ def _table(video: Steps) -> list[_Row]:
 
 def _row(values: Floats, places: Places, video: Steps) -> _Row:
     across = values[places]
-    across = across[~np.isnan(across)]
-    distance = np.abs(np.arange(len(values))[:, None] - places[None, :]).min(axis=1)
-    nearby = values[(distance > video.reach) & (distance <= video.reach + video.window)]
-    nearby = nearby[~np.isnan(nearby)]
-    inside = float(np.median(nearby)) if len(nearby) else float("nan")
-    relative: Floats
-    if np.isnan(inside):
-        relative = np.full(len(across), np.nan)
-    elif inside < _NOTHING:
-        relative = np.where(across < _NOTHING, np.nan, np.inf)
-    else:
-        relative = across / inside
-    return _Row(across, inside, relative)
+    usual = _usual(values, places, video)
+    still = usual < _NOTHING
+    relative = np.where(still, MOST, across / np.where(still, 1.0, usual))
+    relative[(still & (across < _NOTHING)) | np.isnan(across)] = np.nan
+    return _Row(across, usual, np.minimum(relative, MOST))
+
+
+def _usual(values: Floats, places: Places, video: Steps) -> Floats:
+    """The median of the steps near each place, without those that feel a boundary; not a number where none is left."""
+    calm = np.array(values)
+    for offset in range(-video.reach, video.reach + 1):
+        felt = places + offset
+        calm[felt[(felt >= 0) & (felt < len(calm))]] = np.nan
+    side = min(video.reach + video.window, len(values))
+    nearby = sliding_window_view(np.pad(calm, side, constant_values=np.nan), 2 * side + 1)[places]
+    # np.nanmedian takes ten times as long; the sort puts what is not a number at the end.
+    nearby = np.sort(nearby, axis=1)
+    counts = np.count_nonzero(~np.isnan(nearby), axis=1)
+    rows = np.arange(len(places))
+    return np.asarray((nearby[rows, (counts - 1) // 2] + nearby[rows, counts // 2]) / 2)
 
 
 def _p(tables: Sequence[Sequence[_Row]]) -> float | None:

@@ -11,20 +11,23 @@ import pytest
 import torch
 
 from benchmarks.cli import main
-from benchmarks.quality import work
+from benchmarks.quality import provenance, work
 from benchmarks.quality.cells import Cell, cells, load_video, save_video
 from benchmarks.quality.modes import MODES, boundaries, specification
 from benchmarks.quality.page import BEGIN, END, put_in, tables
 from benchmarks.quality.ranks import SUMS, Room
+from benchmarks.quality.scores import score
 from benchmarks.quality.sheet import chosen_frames
 from benchmarks.quality.statistics import auc, beyond_chance, estimate, larger_share
 from benchmarks.quality.studio import Studio
 from benchmarks.quality.summary import jump_ratio, pace, reports, verdict
-from benchmarks.settings import QUALITY_MODES, QualitySettings
+from benchmarks.settings import QUALITY_MODES, QualitySettings, SettingsError
 from tests.support.engine import spec
 from tests.support.sprites import load_sprites
 from tests.support.tiny import tiny_model
 from training.sprites.world import held_out_prompts, render
+from vinf_client.evaluation.seams import MOST
+from vinf_core.models.locate import ModelFiles, locate
 from vinf_core.types import TemporalScope
 
 pytestmark = pytest.mark.fast
@@ -147,7 +150,7 @@ class TestWork:
         assert rendered == ["independent", "dual"] * 2, "a video that is there is scored again, not made again"
         keys = list(work.read_lines(tmp_path))
         assert sorted(keys) == sorted(
-            f"{mode}/50/{prompt}/1/24" for mode in ("independent", "dual") for prompt in (0, 13)
+            f"{mode}/50/{prompt}/1/24/{provenance.MEASURES}" for mode in ("independent", "dual") for prompt in (0, 13)
         )
         work.run(self.settings(tmp_path))
         assert len(rendered) == 4
@@ -158,6 +161,38 @@ class TestWork:
         found = work.run(self.settings(tmp_path, report_only=True))
         assert rendered == ["independent", "dual"]
         assert found[0].title == "Seams, 50 frames, 1 prompts"
+
+    def test_measures_again_when_the_measures_change(
+        self, tmp_path: Path, rendered: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        work.run(self.settings(tmp_path, prompts=1))
+        monkeypatch.setattr(work, "score", lambda *_: {"measured": "again"})
+        monkeypatch.setattr(work, "reports", list)
+        code = tmp_path / "evaluation" / "seams.py"
+        code.parent.mkdir()
+        for text in ("one", "another"):
+            code.write_text(text)
+            monkeypatch.setattr(work, "MEASURES", provenance.digest([code.parent], ".py"))
+            known = set(work.read_lines(tmp_path))
+            found: list[Any] = work.run(self.settings(tmp_path, prompts=1))
+            assert [line["measured"] for line in found] == ["again"] * 2
+            assert len(set(work.read_lines(tmp_path)) - known) == 2
+        assert rendered == ["independent", "dual"], "the videos are kept"
+
+    def test_other_weights_want_another_folder(
+        self, tmp_path: Path, rendered: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own, others = tmp_path / "own", tmp_path / "others"
+        for folder in (own, others):
+            folder.mkdir()
+            (folder / "model.safetensors").write_bytes(folder.name.encode())
+        for folder in (own, own, others):
+            files = ModelFiles(card=locate(provenance.MODEL).card, denoiser=folder, base=folder)
+            monkeypatch.setattr(provenance, "locate", lambda _, files=files: files)
+            if folder == own:
+                work.run(self.settings(tmp_path, time_limit=1e-9))
+        with pytest.raises(SettingsError, match=r"--folder: the videos in .* were made with other weights"):
+            work.run(self.settings(tmp_path, time_limit=1e-9))
 
     def test_stops_when_the_time_is_up(self, tmp_path: Path, rendered: list[str]) -> None:
         assert work.run(self.settings(tmp_path, time_limit=1e-9)) == []
@@ -236,6 +271,15 @@ def test_videos_are_kept_whole(tmp_path: Path) -> None:
     assert kept is not None
     assert np.array_equal(kept, video)
     assert [path.name for path in (tmp_path / cell.file).parent.iterdir()] == ["03-dual.npz"]
+
+
+def test_the_worst_seams_stay_in_the_medians() -> None:
+    """Of a video that stands still inside its clips: nothing usual to divide by is not nothing to tell."""
+    prompt = held_out_prompts(32)[0]
+    clips = [render(prompt.spec, seed, frames=1).repeat(24, axis=0) for seed in (1, 2)]
+    clips[1] = np.roll(clips[1], 9, axis=2)
+    found = score(np.concatenate(clips), prompt)
+    assert {found["seams"][name]["ratio"] for name in ("pixels", "structure", "acceleration")} == {MOST}
 
 
 def test_the_tracker_measures_steps_at_boundaries() -> None:

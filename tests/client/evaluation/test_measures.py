@@ -6,6 +6,7 @@ import pytest
 from tests.client.evaluation.videos import gradient, walk
 from vinf_client.evaluation import assess, observe
 from vinf_client.evaluation.distances import structure_distance
+from vinf_client.evaluation.drift import drift
 from vinf_client.evaluation.motion import follow
 from vinf_client.evaluation.repetition import repetition
 
@@ -76,6 +77,28 @@ def test_motion_across_a_cut_does_not_count():
     video = np.repeat(rng.integers(0, 255, size=(2, 32, 32, 3), dtype=np.uint8), 10, axis=0)
     assert assess(observe(video)).fast_motion > 0
     assert assess(observe(video), cuts=[10]).fast_motion == 0.0
+
+
+def test_cuts_are_neither_flicker_nor_drift():
+    """A bright scene between darker ones that all fade alike: only the fading counts."""
+    levels = np.concatenate([np.linspace(start, start - 19, 20) for start in (100, 240, 30)]).round()
+    video = np.ones((60, 16, 16, 3), np.uint8) * levels.astype(np.uint8)[:, None, None, None]
+    seen = observe(video)
+    found = assess(seen, cuts=[20, 40])
+    assert found.flicker == pytest.approx(254 / 255)
+    assert found.drift["luminance"].slope == pytest.approx(-100, abs=1e-4)
+    assert found.drift["luminance"].start == pytest.approx(100, abs=1e-4)
+    assert found.drift["luminance"].change == pytest.approx(-0.57, abs=1e-4)
+    untold = assess(seen)
+    assert untold.flicker < 0.99
+    assert untold.drift["luminance"].slope < -150, "the test has power"
+    assert assess(seen, cuts=range(1, 60)).drift["luminance"].slope == 0.0, "every frame is a scene"
+
+
+def test_a_short_scene_hardly_counts_for_the_drift():
+    values = np.concatenate([np.full(50, 10.0), [80.0, 90.0]])
+    assert abs(drift(values, [50]).slope) < 0.1
+    assert drift(values[50:]).slope == pytest.approx(1000)
 
 
 def test_a_loop_has_its_period_found():

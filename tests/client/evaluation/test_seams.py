@@ -5,7 +5,7 @@ import pytest
 
 from tests.client.evaluation.videos import gradient, planted, walk
 from vinf_client.evaluation import DISTANCES, assess, observe, pool
-from vinf_client.evaluation.seams import Steps, seam
+from vinf_client.evaluation.seams import MOST, Steps, seam
 
 pytestmark = pytest.mark.fast
 
@@ -80,7 +80,7 @@ def test_a_linear_fade_cancels_in_the_acceleration():
     jumped = video.copy()
     jumped[32:] += 20
     found = assess(observe(jumped), boundaries=[32]).seams
-    assert found["acceleration"].ratio == float("inf"), "nothing else accelerates"
+    assert found["acceleration"].ratio == MOST, "nothing else accelerates"
     assert found["acceleration"].across == pytest.approx(20.0)
     assert found["pixels"].ratio == pytest.approx(21.0)
 
@@ -139,6 +139,34 @@ def test_a_lively_video_does_not_drown_the_others():
     calm[23] = 5.0
     found = seam([Steps(calm, [24]), Steps(lively, [24])])
     assert found.ratio == pytest.approx(3.0)
+
+
+def test_a_lively_stretch_does_not_drown_a_calm_one():
+    """Of a video whose pace changes: no seam is no seam, and one in either stretch is found."""
+    even = np.concatenate([np.full(48, 1.0), np.full(47, 10.0)])
+    assert seam([Steps(even, [24, 72])]).ratio == pytest.approx(1.0)
+    for place, usual in ((23, 1.0), (71, 10.0)):
+        broken = even.copy()
+        broken[place] = 5.0 * usual
+        found = seam([Steps(broken, [24, 72])])
+        assert found.ratio == pytest.approx(3.0)
+        assert found.p == pytest.approx(1 / 24)
+
+
+def test_a_still_video_that_jumps_does_not_drown_the_others():
+    """It stands still inside its clips, so that its steps are endlessly larger than the usual ones."""
+    still = np.zeros(95)
+    still[[23, 47, 71]] = 5.0
+    alone = seam([Steps(still, BOUNDARIES)])
+    assert (alone.ratio, alone.p) == (MOST, pytest.approx(1 / 24))
+    rng = np.random.default_rng(3)
+    even = [Steps(rng.gamma(4.0, 1.0, size=95), BOUNDARIES) for _ in range(9)]
+    broken = [
+        Steps(np.where(np.isin(np.arange(95), [23, 47, 71]), 3.0, 1.0) * video.values, BOUNDARIES) for video in even
+    ]
+    found = [seam([Steps(still, BOUNDARIES), *videos]) for videos in (even, broken)]
+    assert MOST / 10 < found[0].ratio < found[1].ratio < MOST / 5
+    assert found[1].p < 0.005 < found[0].p, "the others still tell"
 
 
 def test_pooled_assessments(good, broken):
