@@ -34,7 +34,7 @@ def slope(peak: Callable[[Callable[[], object]], int]) -> int:
 
 def measured_slope(*_: object) -> int:
     """As a rank does, in a process of its own: a heap that has grown before would hide what a pass takes."""
-    return round(statistics.median(slope(partial(peak_of, device=CPU)) for _ in range(5)))
+    return round(statistics.median(slope(partial(peak_of, device=CPU)) for _ in range(9)))
 
 
 @pytest.mark.skipif(not can_measure(CPU), reason="this system does not tell the peak of a process")
@@ -42,4 +42,4 @@ def test_what_is_counted_is_near_what_a_rank_measures() -> None:
     """A process holds more than its tensors: libraries keep buffers, and the allocator holes."""
     counted = slope(partial(count_peak, workspaces=False))
     (measured,) = run_ranks(1, Settings(device="cpu"), measured_slope)
-    assert 0.5 < counted / measured < 2, (counted, measured)
+    assert 0.6 < counted / measured < 1.3, (counted, measured)

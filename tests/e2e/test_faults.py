@@ -189,6 +189,13 @@ def test_case_46_first_rank_is_killed_while_denoising(faults: Faults) -> None:
     endure(faults, lambda ranks: ranks[0].kill(), step=3, red_s=MAX_RED_S)
 
 
+def test_the_killed_rank_is_named_though_the_other_fails_with_it(faults: Faults) -> None:
+    """Its next collective fails at once, and the agent would find either."""
+    before = len(re.findall("rank 1 ended with signal 9", faults.server.log.read_text()))
+    endure(faults, lambda ranks: ranks[-1].kill(), step=3, red_s=MAX_RED_S)
+    assert len(re.findall("rank 1 ended with signal 9", faults.server.log.read_text())) == before + 1
+
+
 def test_case_47_49_last_rank_is_killed_while_decoding(faults: Faults) -> None:
     endure(faults, lambda ranks: ranks[-1].kill(), step=WANTED["steps"], red_s=MAX_RED_S)
 
