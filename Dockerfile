@@ -45,7 +45,7 @@ WORKDIR /src
 FROM build AS requirements
 COPY constraints.txt pyproject.toml ./
 COPY scripts/requirements.py scripts/
-RUN python3 scripts/requirements.py server client > requirements.txt \
+RUN python3 scripts/requirements.py server client fp8 > requirements.txt \
     && grep '^torch==' constraints.txt > torch.txt \
     && sed 's/$/+cpu/' torch.txt > torch-cpu.txt
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,42 @@ BLOCK_BYTES = 512
 """What torch's allocator on GPUs rounds a tensor up to (c10/core/AllocatorConfig.h, `kMinBlockSize`)."""
 
 _CONVOLUTION = torch.ops.aten.convolution.default
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOut:
+    """What torch's own allocator did during some work."""
+
+    allocations: int
+    """Calls that asked it for memory."""
+    peak_bytes: int
+    """Most that it had handed out over what was there before."""
+
+
+def handed_out(work: Callable[[], object], device: torch.device) -> HandedOut:
+    """Run ``work`` and see what torch's allocator hands out: told by the profiler on a CPU, by its counters on a GPU.
+
+    On a GPU only the device's memory is in it, on a CPU only that of tensors.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_stats(device)
+        work()
+        torch.cuda.synchronize(device)
+        after = torch.cuda.memory_stats(device)
+        count = after["allocation.all.allocated"] - before["allocation.all.allocated"]
+        return HandedOut(count, after["allocated_bytes.all.peak"] - before["allocated_bytes.all.current"])
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        work()
+    assert profile.kineto_results is not None
+    events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = count = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        count += event.nbytes() > 0
+        peak = max(peak, held)
+    return HandedOut(count, peak)
 
 
 def count_peak(work: Callable[[], object], held: Iterable[torch.Tensor] = (), *, workspaces: bool = True) -> int:

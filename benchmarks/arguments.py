@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from benchmarks.settings import (
+    DATA_PATH_FEATURES,
     DEVICES,
     DTYPES,
     EMBEDDED,
+    FULL_SIZE_3D,
     QUALITY_MODES,
     RANDOM,
     TOY,
+    TOYS_3D,
     AnySettings,
     CapacitySettings,
     ClientsSettings,
     DeliverySettings,
     FullSizeSettings,
+    MemorySettings,
     MetricsSettings,
     QualitySettings,
     Settings,
@@ -42,7 +46,7 @@ class Command:
 COMMANDS = {
     "engine": Command("one rank beside stock diffusers and the published scheme's costs", (16, 96)),
     "scale": Command("two ranks beside one, and what share of a step is communication", (96,), ranks=2),
-    "memory": Command("peak memory at several lengths, and what one more frame costs", (48, 96, 192), repeats=1),
+    "step-memory": Command("peak memory at several lengths, and what one more frame costs", (48, 96, 192), repeats=1),
     "communication": Command(
         "what a rank receives in a step, from shapes and from counters", (192, 768, 2304), ranks=8
     ),
@@ -79,14 +83,33 @@ def _add_capacity(parser: argparse.ArgumentParser) -> None:
 
 def _add_full_size(parser: argparse.ArgumentParser) -> None:
     defaults, add = FullSizeSettings(), parser.add_argument
-    add("--model", choices=(*FULL_SIZE_MODELS, TOY), default=defaults.model, help="whose parts get random weights")
-    add("--frames", type=int, default=defaults.frames, metavar="N", help="of the video")
+    add(
+        "--model",
+        choices=(*FULL_SIZE_MODELS, *FULL_SIZE_3D, TOY, *TOYS_3D),
+        default=defaults.model,
+        help="whose parts get random weights",
+    )
+    add("--frames", type=int, default=defaults.frames, metavar="N", help="of the video; 0: 96, or the trained length")
     add("--steps", type=int, default=defaults.steps, metavar="N", help="of denoising (default: the model's)")
+    add("--weights", default=defaults.weights, metavar="KIND", help="stored, or fp8: with 3-D attention")
+    add("--offload", default=defaults.offload, metavar="KIND", help="none, or blocks: with 3-D attention")
     add("--ranks", type=int, default=defaults.ranks, metavar="N", help="processes, one a GPU")
     add("--dtype", choices=DTYPES, default=defaults.dtype, help="what the model computes in")
     add("--device", choices=("cpu", "cuda"), default=defaults.device, help="what it computes on")
     add("--seed", type=int, default=defaults.seed, metavar="N", help="of the video")
     add("--no-stock", action="store_false", dest="stock", help="leave out the clip that stock diffusers makes")
+
+
+def _add_memory(parser: argparse.ArgumentParser) -> None:
+    defaults, add = MemorySettings(), parser.add_argument
+    features = ",".join(DATA_PATH_FEATURES)
+    add("--features", type=_names, default=features, metavar="NAME[,NAME...]", help="what is switched, one at a time")
+    add("--frames", type=int, default=defaults.frames, metavar="N", help="of the video")
+    add("--size", default=defaults.size, metavar="WxH", help="pixels of a frame")
+    add("--dtype", choices=DTYPES, default=defaults.dtype, help="what the VAE computes in")
+    add("--device", choices=DEVICES, default=defaults.device, help="what it computes on")
+    add("--threads", type=int, default=defaults.threads, metavar="N", help="on a CPU")
+    add("--repeats", type=int, default=defaults.repeats, metavar="N", help="turns that count")
 
 
 def _add_quality(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +211,12 @@ OWN_COMMANDS = {
     "capacity": OwnCommand(
         CapacitySettings, "capacity", "how long a video the memory of a GPU allows, counted without one", _add_capacity
     ),
+    "memory": OwnCommand(
+        MemorySettings,
+        "serving.memory",
+        "the way from latents to frames on their way to the front, with each of its features on and off",
+        _add_memory,
+    ),
     "full-size": OwnCommand(
         FullSizeSettings,
         "serving.full_size",
@@ -213,8 +242,10 @@ EXAMPLES = """examples:
   vinf bench clients --cpp build/vinf_pull_bench
   vinf bench capacity --ranks 1,8 --gigabytes 24
   vinf bench full-size --model videocrafter2 --frames 96
+  vinf bench full-size --model skyreels-v1-t2v --weights fp8
   vinf bench quality --folder /tmp/quality --frames 64 --prompts 8 --steps 8
-  vinf bench memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
+  vinf bench memory --frames 49 --size 1024x1024
+  vinf bench step-memory --random-weights videocrafter2 --device cuda --dtype bfloat16 --frames 24,48,96
 
 exit codes: 0 measured · 1 a measurement failed · 2 a mistake in the arguments · 130 interrupted"""
 

@@ -42,15 +42,17 @@ def _measure(command: str, settings: AnySettings, json_for: list[str] | None) ->
     atexit.register(gc.freeze)
     from benchmarks.report import as_json, describe, machine
     from benchmarks.worlds import RankFailedError, prepare_device
+    from vinf_core.distributed.topology import select_device
     from vinf_core.errors import VinfCoreError
 
     try:
         if not isinstance(settings, Settings):
-            device = torch.device(getattr(settings, "device", "cpu"))
+            wanted = getattr(settings, "device", "cpu")
+            device = select_device(wanted, 0, 1) if wanted == "auto" else torch.device(wanted)
             reports = import_module(f"benchmarks.{OWN_COMMANDS[command].module}").run(settings)
         else:
             device = prepare_device(settings)
-            reports = import_module(f"benchmarks.{command}").run(settings, device)
+            reports = import_module(f"benchmarks.{command.replace('-', '_')}").run(settings, device)
     except (SettingsError, VinfCoreError) as error:
         return _fail(str(error), EXIT_USAGE)
     except torch.OutOfMemoryError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 EMBEDDED = ("sprites",)
@@ -13,7 +14,11 @@ RANDOM = ("mid", "videocrafter2")
 
 FULL_SIZE = ("videocrafter2", "zeroscope-v2", "modelscope")
 COUNTED = (*FULL_SIZE, "animatediff-v2")
+FULL_SIZE_3D = ("skyreels-v1-t2v", "skyreels-v1-i2v", "easyanimate-v5.1-7b", "easyanimate-v5.1-12b")
 """Published models at full size, whose parts are known here without their weights."""
+
+TOYS_3D = ("toy-skyreels", "toy-easyanimate")
+"""The same for models with 3-D attention."""
 
 TOY = "toy"
 """A model of a few thousand parameters in the layout of VideoCrafter2, to try a command on a CPU."""
@@ -145,8 +150,8 @@ class CapacitySettings:
 
     def __post_init__(self) -> None:
         for name in self.models:
-            if name not in COUNTED:
-                raise SettingsError(f"--models: {name!r} is not one of {', '.join(COUNTED)}")
+            if name not in COUNTED + FULL_SIZE_3D:
+                raise SettingsError(f"--models: {name!r} is not one of {', '.join(COUNTED + FULL_SIZE_3D)}")
         for name in ("ranks", "gigabytes"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise SettingsError(f"--{name}: wants whole numbers of 1 or more, separated by commas")
@@ -157,10 +162,15 @@ class FullSizeSettings:
     """What `vinf bench full-size` is asked to make."""
 
     model: str = FULL_SIZE[0]
-    frames: int = 96
+    frames: int = 0
+    """0: 96, or with 3-D attention the length that the model was trained on."""
     steps: int = 0
     """0: the model's default."""
     ranks: int = 1
+    weights: str = "stored"
+    """With 3-D attention: ``fp8`` keeps those of the blocks' linear layers in 8 bits."""
+    offload: str = "none"
+    """With 3-D attention: ``blocks`` keeps them on the host until they are needed."""
     dtype: str = "bfloat16"
     device: str = "cuda"
     seed: int = 1
@@ -168,15 +178,73 @@ class FullSizeSettings:
     """Whether stock diffusers makes one clip of the trained length beside it."""
 
     def __post_init__(self) -> None:
-        if self.model not in (*FULL_SIZE, TOY):
-            raise SettingsError(f"--model: {self.model!r} is not one of {', '.join((*FULL_SIZE, TOY))}")
-        for name in ("frames", "ranks"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"--{name}: {getattr(self, name)} is less than 1")
+        known = (*FULL_SIZE, *FULL_SIZE_3D, TOY, *TOYS_3D)
+        if self.model not in known:
+            raise SettingsError(f"--model: {self.model!r} is not one of {', '.join(known)}")
+        if self.frames < 0:
+            raise SettingsError(f"--frames: {self.frames} is less than 0")
+        if self.ranks < 1:
+            raise SettingsError(f"--ranks: {self.ranks} is less than 1")
+        for name, allowed in (("weights", ("stored", "fp8")), ("offload", ("none", "blocks"))):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise SettingsError(f"--{name}: {value!r} is not one of {', '.join(allowed)}")
+            if value != allowed[0] and not self.is_joint:
+                raise SettingsError(f"--{name}: {value} is for models with 3-D attention, which {self.model} is not")
+        if self.is_joint and (self.ranks > 1 or self.steps):
+            raise SettingsError("--ranks, --steps: of a model with 3-D attention one step on one rank is measured")
         if self.steps < 0:
             raise SettingsError(f"--steps: {self.steps} is less than 0")
         if self.device not in ("cpu", "cuda"):
             raise SettingsError(f"--device: {self.device!r} is not one of cpu, cuda")
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether one attention of the model does space, time and text."""
+        return self.model in FULL_SIZE_3D + TOYS_3D
+
+
+DATA_PATH_FEATURES = ("streaming", "buffers", "conversion", "overlap", "sending", "prompts", "images")
+"""What `vinf bench memory` switches; see `benchmarks.serving.data_path`."""
+
+_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemorySettings:
+    """What `vinf bench memory` is asked to measure."""
+
+    features: tuple[str, ...] = DATA_PATH_FEATURES
+    frames: int = 49
+    size: str = "1024x1024"
+    """Pixels, width and height."""
+    dtype: str = "bfloat16"
+    device: str = "auto"
+    threads: int = 2
+    """On a CPU."""
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.features if name not in DATA_PATH_FEATURES]
+        if unknown:
+            raise SettingsError(f"--features: {unknown[0]!r} is not one of {', '.join(DATA_PATH_FEATURES)}")
+        if self.frames < 1 or self.frames % 4 != 1:
+            raise SettingsError(f"--frames: {self.frames} is not a multiple of 4, plus 1")
+        sides = _SIZE.fullmatch(self.size)
+        if sides is None or any(not 16 <= int(side) <= 8192 or int(side) % 8 for side in sides.groups()):
+            raise SettingsError(f"--size: {self.size!r} is not WIDTHxHEIGHT, multiples of 8 in [16, 8192]")
+        for name in ("threads", "repeats"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name}: {getattr(self, name)} is less than 1")
+        for name, allowed in (("dtype", DTYPES), ("device", DEVICES)):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"--{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        width, height = self.size.split("x")
+        return int(width), int(height)
 
 
 QUALITY_MODES = ("rendered", "independent", "freenoise", "local", "global", "dual", "key-frames", "unsynchronised")
@@ -230,5 +298,6 @@ AnySettings = (
     | MetricsSettings
     | CapacitySettings
     | FullSizeSettings
+    | MemorySettings
     | QualitySettings
 )

@@ -126,8 +126,17 @@ class Subject:
         install(model.unet, model.temporal_sites, self._context, model.framewise_sites)
 
     def begin(self, frames: int, scope: TemporalScope) -> slice:
-        """Plan a video of ``frames``; return which of them are this rank's."""
-        layout = _layout(frames, self._topology, scope, self._model.dtype)
+        """Plan a video of ``frames``, latent ones where that is not the same; return which of them are this rank's."""
+        sites = self._model.temporal_sites
+        layout = Layout.build(
+            partition(frames, [1] * self._topology.world_size),
+            self._topology.rank,
+            scope,
+            position_count=sites.position_count,
+            joint=bool(sites.joint_attentions),
+            dtype=self._model.dtype,
+            device=self._topology.device,
+        )
         self._context.begin_generation(layout)
         return slice(layout.clip.start, layout.clip.stop)
 

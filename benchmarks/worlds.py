@@ -39,7 +39,7 @@ def run_ranks(ranks: int, settings: Settings, function: Callable[..., Any], *arg
     # Forked ranks begin at once; CUDA does not survive a fork.
     on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
     context: Any = multiprocessing.get_context("forkserver" if on_cpu else "spawn")
-    context.set_forkserver_preload(["benchmarks.subject"])
+    context.set_forkserver_preload(["benchmarks.subject", function.__module__])
     with tempfile.TemporaryDirectory(prefix="vinf-bench-") as folder:
         pipes: list[Connection] = []
         processes = []

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the table of longest videos in docs/performance.md anew, from what `vinf bench capacity` counts."""
+"""Write the tables of longest videos in docs/performance.md anew, from what `vinf bench capacity` counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from benchmarks.report import Value
 from benchmarks.settings import CapacitySettings
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-MARKED = re.compile(r"(<!-- vinf bench capacity -->\n).*?(<!-- end -->)", re.DOTALL)
+
+TABLES = {
+    "vinf bench capacity": CapacitySettings(),
+    "vinf bench capacity, 3-D attention": CapacitySettings(
+        models=("skyreels-v1-t2v", "easyanimate-v5.1-7b", "easyanimate-v5.1-12b"), dtype="bfloat16"
+    ),
+}
+"""What is counted, by the marker of its table."""
 
 
 def markdown(rows: Sequence[dict[str, Value]]) -> str:
@@ -22,10 +29,10 @@ def markdown(rows: Sequence[dict[str, Value]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def write(rows: Sequence[dict[str, Value]]) -> None:
+def write(marker: str, rows: Sequence[dict[str, Value]]) -> None:
     """Put the table between its markers."""
-    table = markdown(rows)
-    PAGE.write_text(MARKED.sub(lambda found: found[1] + table + found[2], PAGE.read_text()))
+    table, marked = markdown(rows), re.compile(rf"(<!-- {re.escape(marker)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    PAGE.write_text(marked.sub(lambda found: found[1] + table + found[2], PAGE.read_text()))
 
 
 def _cell(value: Value) -> str:
@@ -35,5 +42,6 @@ def _cell(value: Value) -> str:
 
 
 if __name__ == "__main__":
-    (report,) = run(CapacitySettings())
-    write(report.rows)
+    for name, settings in TABLES.items():
+        (report,) = run(settings)
+        write(name, report.rows)

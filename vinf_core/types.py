@@ -14,6 +14,8 @@ class Solver(StrEnum):
 
     DDIM = "ddim"
     DPM_SOLVER_PP_2M = "dpm_solver_pp_2m"
+    FLOW_EULER = "flow_euler"
+    """Euler steps along a flow, for models that predict a velocity from noise to picture."""
 
 
 class InitialNoise(StrEnum):
@@ -72,8 +74,13 @@ class TemporalScope:
     """Whether the global frames sample the whole video also when it is cut into scenes; else each scene its own."""
     initial_noise: InitialNoise = InitialNoise.INDEPENDENT
     global_choice: GlobalChoice = GlobalChoice.EVEN
+    overlap_frames: int = 0
+    """More than 0: no dual scope, but windows of the trained length that share so many frames with the next one, fused
+    at each step (`diffusion.fusion`). Of the rest only the noise counts then."""
 
     def __post_init__(self) -> None:
+        if self.overlap_frames < 0:
+            raise InvalidSpecError(f"overlap_frames: {self.overlap_frames} is less than 0")
         if self.local_window_frames < 0 or self.local_window_frames % 2:
             raise InvalidSpecError(
                 f"local_window_frames: {self.local_window_frames} is not an even number of frames, 0 or more"
@@ -237,7 +244,25 @@ class ModelLimits:
     """Which frames images may be given for."""
     max_images: int = 0
     """Of a generation; at least 1 where the model takes any."""
+    min_images: int = 0
+    """Of a generation: 1 for a model that cannot do without."""
+    frames_per_latent: int = 1
+    """Frames that a latent frame stands for, the first one apart (`FrameGrid`); a video has r k + 1 of them."""
+    solvers: tuple[Solver, ...] = (Solver.DDIM, Solver.DPM_SOLVER_PP_2M)
+    """Those that suit what it predicts; the default one is among them."""
+    takes_story: bool = True
+    """Whether the prompt may change in the middle of a video; else its text is one for all frames."""
 
     def __post_init__(self) -> None:
+        if self.frames_per_latent < 1:
+            raise ValueError(f"frames_per_latent: {self.frames_per_latent} is less than 1")
+        if self.default_solver not in self.solvers:
+            raise ValueError(f"default_solver: {self.default_solver.value} is not one of solvers")
+        if (self.default_frame_count - 1) % self.frames_per_latent:
+            raise ValueError(
+                f"default_frame_count: {self.default_frame_count} is not a multiple of {self.frames_per_latent}, plus 1"
+            )
         if (self.max_images > 0) != (self.image_frames != ImageFrames.NONE):
             raise ValueError(f"max_images: {self.max_images} does not go with image_frames {self.image_frames.value}")
+        if not 0 <= self.min_images <= self.max_images:
+            raise ValueError(f"min_images: {self.min_images} is not in [0, {self.max_images}]")

@@ -28,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from benchmarks import full_step
 from benchmarks.capacity import count, longest_video
 from benchmarks.full_size import FULL_SIZE, TOY, FullSize
 from benchmarks.report import Report, Value, say
@@ -41,6 +42,8 @@ PROMPT = "a red ball bouncing over the sea"
 
 TOY_SIZE = 64
 """Pixels of each side of the toy's pictures, the least that its limits take."""
+
+_FRAMES = 96
 
 _START_S = 480.0
 """Longest until the ranks have loaded several gigabytes and probed their memory."""
@@ -77,6 +80,9 @@ def run(settings: FullSizeSettings) -> list[Report]:
         RankFailedError: the server did not start, or the video could not be made.
     """
     _check_devices(settings)
+    if settings.is_joint:
+        return full_step.run(settings)
+    settings = replace(settings, frames=settings.frames or _FRAMES)
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()  # of files, which is not our progress
     what = TOY if settings.model == TOY_NAME else FULL_SIZE[settings.model]

@@ -25,6 +25,7 @@ from benchmarks.timing import Spread, cpu_seconds
 from benchmarks.worlds import run_ranks
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
+from vinf_core.distributed.axes import Axes
 from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.engine.balance import SpeedMeter
@@ -85,7 +86,7 @@ def measure_rank(topology: Topology, groups: Groups, asked: Settings, settings: 
     meter = SpeedMeter(clock)
     coordinator = LinkCoordinator(cast(Link, None))  # it only queues what its thread would send
     heart = Heart(cast(Link, None), topology.rank)
-    statistics = Statistics(rank.control, rank.exchange, rank.generator, rank.clock, Tally())
+    statistics = Statistics(rank.control, Axes.alone(rank.exchange), rank.generator, rank.clock, Tally())
     heart.describe(topology.device, statistics.fill)
 
     def measure() -> None:

@@ -151,6 +151,7 @@ def _report(size: Size) -> link_pb2.ReadyReport:
         default_step_count=1,
         default_guidance_scale=1.0,
         default_solver="ddim",
+        solvers=["ddim"],
         default_temporal_scope=link_pb2.Scope(local_window_frames=16, global_frames=8),
         max_prompt_chars=200,
         max_prompt_words=14,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vinf_client._errors import OutputError
+from vinf_client._replaceable import check_replaceable
 from vinf_client._trace import Trace, TraceLane, TraceSpan
 
 _SHORTEST_NS = 20_000
@@ -55,6 +56,7 @@ def write_chrome_trace(trace: Trace, path: Path) -> Path:
     Raises:
         OutputError: it cannot be written there.
     """
+    check_replaceable(path)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,13 +49,19 @@ _STAGES = {
     pb.GENERATION_STAGE_DENOISE: GenerationStage.DENOISE,
     pb.GENERATION_STAGE_DECODE: GenerationStage.DECODE,
 }
-_SOLVERS = {pb.SOLVER_DDIM: Solver.DDIM, pb.SOLVER_DPM_SOLVER_PP_2M: Solver.DPM_PP}
+_SOLVERS = {
+    pb.SOLVER_DDIM: Solver.DDIM,
+    pb.SOLVER_DPM_SOLVER_PP_2M: Solver.DPM_PP,
+    pb.SOLVER_FLOW_EULER: Solver.FLOW_EULER,
+}
 _IMAGE_FRAMES = {
     info_pb.IMAGE_FRAMES_UNSPECIFIED: ImageFrames.NONE,
     info_pb.IMAGE_FRAMES_FIRST: ImageFrames.FIRST,
     info_pb.IMAGE_FRAMES_FIRST_AND_LAST: ImageFrames.FIRST_AND_LAST,
     info_pb.IMAGE_FRAMES_ANY: ImageFrames.ANY,
 }
+_OLDER_SOLVERS = (pb.SOLVER_DDIM, pb.SOLVER_DPM_SOLVER_PP_2M)
+"""Those of every model of a server that does not say which suit a model."""
 SOLVER_NUMBERS = {solver: number for number, solver in _SOLVERS.items()}
 # A server that leaves these out is older than they are, and knows the first kind only.
 _NOISES = {
@@ -196,6 +202,7 @@ def _scope(message: pb.TemporalScope) -> TemporalScope:
         global_across_cuts=message.global_across_cuts,
         initial_noise=_NOISES.get(message.initial_noise, InitialNoise.UNKNOWN),
         global_choice=_CHOICES.get(message.global_choice, GlobalChoice.UNKNOWN),
+        overlap_frames=message.overlap_frames,
     )
 
 
@@ -236,6 +243,10 @@ def _model(message: info_pb.ModelInfo) -> Model:
         max_frame_count_at_default_size=message.max_frame_count_at_default_size,
         image_frames=_IMAGE_FRAMES.get(message.image_frames, ImageFrames.UNKNOWN),
         max_image_count=message.max_image_count,
+        min_image_count=message.min_image_count,
+        frame_count_step=max(1, message.frame_count_step),
+        solvers=tuple(_SOLVERS.get(solver, Solver.UNKNOWN) for solver in message.solvers or _OLDER_SOLVERS),
+        single_prompt=message.single_prompt,
     )
 
 

@@ -57,6 +57,7 @@ ARGUMENTS = {
     "spec.temporal_scope.global_across_cuts": "global_across_cuts",
     "spec.temporal_scope.initial_noise": "initial_noise",
     "spec.temporal_scope.global_choice": "global_choice",
+    "spec.temporal_scope.overlap_frames": "overlap",
     "spec.prompt_segments": "segments",
     "spec.image_conditions": "image_conditions",
     "lease_duration": "lease",

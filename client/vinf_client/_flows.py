@@ -323,6 +323,8 @@ def _with_server_violations(
         yield from unary("CreateGeneration", request)
     except InvalidRequestError as error:
         known = {violation.field for violation in violations}
+        # Of a list with an entry that was left out, the server saw less than there is.
+        known |= {field.partition("[")[0] for field in known if "[" in field}
         violations += [violation for violation in error.violations if violation.field not in known]
     except ModelNotFoundError as error:
         violations.append(Violation("spec.model", error.message))

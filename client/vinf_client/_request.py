@@ -35,7 +35,7 @@ class SpecOptions(TypedDict, total=False):
     guidance: float | None  # 1 switches guidance off
     model: str | None
     fps: float | Fraction | str | None  # how fast it is played: 24, 23.976 or "24000/1001"
-    solver: str | None  # "ddim" or "dpm++"
+    solver: str | None  # "ddim", "dpm++" or "flow-euler"
     segments: Sequence[PromptSegment] | None  # the rest of a story; the prompt holds until the first one starts
     image_conditions: Sequence[ImageCondition] | None  # pictures that frames shall look like, where a model takes any
 
@@ -47,6 +47,7 @@ class SpecOptions(TypedDict, total=False):
     global_across_cuts: bool | None  # whether that sample is the whole video's also when it is cut into scenes
     initial_noise: str | None  # "independent" or "freenoise"
     global_choice: str | None  # "even" or "key-frames"
+    overlap: int | None  # frames that windows of the trained length share; 0: dual scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +74,12 @@ class SpecArguments:
     global_across_cuts: bool | None = None
     initial_noise: str | None = None
     global_choice: str | None = None
+    overlap: int | None = None
 
     @property
     def customises_scope(self) -> bool:
         """Whether any part of the temporal scope is the caller's."""
-        numbers = (self.window, self.global_frames, self.phase_timestep, self.phase_bias)
+        numbers = (self.window, self.global_frames, self.phase_timestep, self.phase_bias, self.overlap)
         kinds = (self.global_across_cuts, self.initial_noise, self.global_choice)
         return any(value is not None for value in (*numbers, *kinds))
 
@@ -108,6 +110,7 @@ def check(arguments: SpecArguments, info: ServerInfo | None = None) -> list[Viol
         *_check_flag("spec.temporal_scope.global_across_cuts", arguments.global_across_cuts),
         *_check_name("spec.temporal_scope.initial_noise", arguments.initial_noise, NOISE_NUMBERS),
         *_check_name("spec.temporal_scope.global_choice", arguments.global_choice, CHOICE_NUMBERS),
+        *_check_whole("spec.temporal_scope.overlap_frames", arguments.overlap, 0, _INT32, _overlap_range(model)),
         *_check_segments(arguments.segments, model),
         *check_images(arguments.image_conditions, info.limits.max_image_bytes if info is not None else 0),
     ]
@@ -180,6 +183,7 @@ def _write_scope(message: pb.TemporalScope, arguments: SpecArguments, default: T
     # A kind that only a newer server knows cannot be told.
     message.initial_noise = NOISE_NUMBERS.get(noise, pb.INITIAL_NOISE_UNSPECIFIED)
     message.global_choice = CHOICE_NUMBERS.get(choice, pb.GLOBAL_CHOICE_UNSPECIFIED)
+    message.overlap_frames = _either(arguments.overlap, default.overlap_frames)
 
 
 def _either(value: int | None, default: int) -> int:
@@ -318,7 +322,14 @@ def _is_number(value: object) -> bool:
 
 
 def _frames_range(model: Model | None) -> str:
-    return f"[1, {model.max_frame_count}]" if model is not None else ""
+    if model is None:
+        return ""
+    step = f", a multiple of {model.frame_count_step} plus 1" if model.frame_count_step > 1 else ""
+    return f"[1, {model.max_frame_count}]{step}"
+
+
+def _overlap_range(model: Model | None) -> str:
+    return f"[0, {model.trained_frame_count - 1}]" if model is not None else ""
 
 
 def _width_range(model: Model | None) -> str:

@@ -41,6 +41,7 @@ class Solver(StrEnum):
     UNKNOWN = "unknown"
     DDIM = "ddim"
     DPM_PP = "dpm++"
+    FLOW_EULER = "flow-euler"
 
 
 class InitialNoise(StrEnum):
@@ -80,6 +81,7 @@ class TemporalScope:
     global_across_cuts: bool = False  # whether the sample is the whole video's also when it is cut into scenes
     initial_noise: InitialNoise = InitialNoise.INDEPENDENT
     global_choice: GlobalChoice = GlobalChoice.EVEN
+    overlap_frames: int = 0  # more than 0: overlapping windows instead, of which only the noise above counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,10 @@ class Model:
     max_frame_count_at_default_size: int  # that fit into the ranks' memory; 0: not even one, or nobody knows
     image_frames: ImageFrames = ImageFrames.NONE  # which frames image conditions may be for
     max_image_count: int = 0
+    min_image_count: int = 0
+    frame_count_step: int = 1  # frame_count is a multiple of it, plus 1
+    solvers: tuple[Solver, ...] = ()  # those that suit the model, the default one among them
+    single_prompt: bool = False  # the prompt is one for the whole video: no prompt segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from vinf_client._errors import OutputError
+from vinf_client._replaceable import check_replaceable
 from vinf_client._writers import FrameWriter, GifWriter, Mp4Writer, NpyWriter, PngWriter, VideoShape
 
 ALLOWED = ".mp4, .npy, .gif, or a folder of PNG files (a name without ending, or with a / at its end)"
@@ -45,6 +46,8 @@ class Target:
         """
         if self.kind.needs:
             import_module(self.kind.needs)
+        if self.kind is not PngWriter:
+            check_replaceable(self.path)
         prepare_folder(self.path)
         if self.kind is not PngWriter:
             return

@@ -14,6 +14,7 @@ from PIL import ImageDraw, ImageFont
 
 from vinf_client._errors import OutputError
 from vinf_client._frame import Picture, rgb_of
+from vinf_client._replaceable import check_replaceable
 from vinf_client._types import Clip, PromptSegment
 from vinf_client.output import prepare_folder
 
@@ -141,6 +142,7 @@ def check_sheet(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() != ".png" or path.is_dir():
         raise OutputError(f"{text!r} is not a contact sheet; allowed: a name that ends in .png")
+    check_replaceable(path)
     prepare_folder(path)
     return path
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from vinf_server.config import DEVICES, DTYPES, ServeConfig, default_data_dir
 from vinf_server.devices import count_visible_gpus
-from vinf_server.flag_values import Address, ConfigError, RankWeights, parse_duration, parse_size
+from vinf_server.flag_values import Address, ConfigError, RankMesh, RankWeights, parse_duration, parse_size
 from vinf_server.hosts_config import add_serve_flags, read_serve_flags
 from vinf_server.logs import LOG_FORMATS, configure_logs
 from vinf_server.model_choice import check_model, read_model_options
@@ -37,7 +37,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, except where there is none to show."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default not in (None, False) else action.help
+        says_nothing = action.nargs == 0 or action.default in (None, "", [])
+        return action.help if says_nothing else super()._get_help_string(action)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,6 +75,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--offline", action="store_true", help="never ask the hub: only files that are on this machine count")
     add("--ranks", type=int, default=None, metavar="N", help="processes in the group (default: CUDA devices, else 2)")
+    add(
+        "--cfg-ranks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="ranks that share the two halves of the guidance of one clip, 1 or 2; --ranks must be a multiple of "
+        "--cfg-ranks times --context-ranks, and what is left are clips",
+    )
+    add(
+        "--context-ranks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="ranks that share the tokens of one clip, for models with one attention over space and time, whose number "
+        "of heads it must divide",
+    )
     add("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="where clients connect; port 0 picks one")
     add("--metrics", default="127.0.0.1:9464", metavar="HOST:PORT", help="where Prometheus scrapes, or off")
     add("--web", default="off", metavar="HOST:PORT", help="where browsers find a page to watch; port 0 picks one")
@@ -239,6 +256,7 @@ def parse_config(argv: list[str] | None) -> ServeConfig:
         dtype=arguments.dtype,
         deterministic=arguments.deterministic,
         rank_weights=RankWeights.parse(weights, flag="--rank-weights"),
+        mesh=RankMesh(arguments.cfg_ranks, arguments.context_ranks),
         memory_budget=parse_size(arguments.memory_budget, flag="--memory-budget"),
         skip_negligible=arguments.skip_negligible_context,
         max_waiting=arguments.max_waiting,

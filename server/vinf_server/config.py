@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vinf_server.flag_values import Address, ConfigError, RankWeights, check_url
+from vinf_server.flag_values import Address, ConfigError, RankMesh, RankWeights, check_url
 from vinf_server.logs import LOG_FORMATS, LogFormat
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ class ServeConfig:
 
     rank_weights: RankWeights = field(default_factory=RankWeights)
     """What the ranks' clips are proportional to."""
+
+    mesh: RankMesh = field(default_factory=RankMesh)
+    """How many ranks work on one clip."""
 
     memory_budget: int | None = None
     """Bytes that a rank may hold; None: what its device has."""
@@ -220,6 +223,8 @@ class ServeConfig:
             raise ConfigError("--log-format", f"{self.log_format!r} is not one of {', '.join(LOG_FORMATS)}")
         if self.dtype not in DTYPES:
             raise ConfigError("--dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if self.hosts is None:
+            self.mesh.check(self.ranks)
         if self.hosts is None and self.rank_weights.source == "given" and len(self.rank_weights.given) != self.ranks:
             raise ConfigError(
                 "--rank-weights", f"{len(self.rank_weights.given)} numbers for {self.ranks} ranks; give one a rank"
@@ -229,6 +234,8 @@ class ServeConfig:
                 "--memory-budget",
                 f"{self.memory_budget} bytes are not in [{MIN_MEMORY_BUDGET >> 20}MiB, {MAX_MEMORY_BUDGET >> 40}TiB]",
             )
+        if self.web_names and self.web is None:
+            raise ConfigError("--web-names", "only with --web")
         for name in self.web_names:
             if not _NAME.fullmatch(name):
                 raise ConfigError("--web-names", f"{name!r} is not the name of a host")

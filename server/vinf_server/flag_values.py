@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 MIN_RANK_WEIGHT, MAX_RANK_WEIGHT = 0.001, 1000.0
 """Farther apart than any two devices that are worth putting into one group."""
 
+MAX_CONTEXT_RANKS = 64
+"""No model has more attention heads that divide evenly; catches a typing mistake."""
+
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) *([A-Za-z]{0,3})")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
@@ -95,6 +98,38 @@ class RankWeights:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.given)) if self.source == "given" else self.source
+
+
+@dataclass(frozen=True, slots=True)
+class RankMesh:
+    """How many ranks work on one clip, and how they divide it; the clips take what is left."""
+
+    cfg: int = 1
+    """Ranks that divide the two halves of the guidance."""
+
+    context: int = 1
+    """Ranks that divide the tokens of a clip."""
+
+    def __post_init__(self) -> None:
+        if self.cfg not in (1, 2):
+            raise ConfigError("--cfg-ranks", f"{self.cfg} is not one of 1, 2")
+        if not 1 <= self.context <= MAX_CONTEXT_RANKS:
+            raise ConfigError("--context-ranks", f"{self.context} is not in [1, {MAX_CONTEXT_RANKS}]")
+
+    def check(self, ranks: int) -> None:
+        """Raise `ConfigError` for a number of ranks that cannot be shared out evenly."""
+        size = self.cfg * self.context
+        if ranks % size:
+            raise ConfigError(
+                "--ranks",
+                f"{ranks} is not a multiple of {size}, which is --cfg-ranks ({self.cfg}) times --context-ranks "
+                f"({self.context})",
+            )
+
+    def describe(self, ranks: int) -> str:
+        """Say how ranks are laid out, in words; empty where each has a clip of its own."""
+        size = self.cfg * self.context
+        return f"{ranks // size} clips x {self.cfg} cfg x {self.context} context" if size > 1 else ""
 
 
 def parse_size(text: str, *, flag: str) -> int | None:

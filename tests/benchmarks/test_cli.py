@@ -45,8 +45,19 @@ ROOT = Path(__file__).parents[2]
         (["metrics", "--device", "tpu"], "cuda"),
         (["capacity", "--models", "sora"], "--models: 'sora' is not one of videocrafter2, zeroscope-v2, modelscope"),
         (["capacity", "--ranks", "0"], "--ranks: wants whole numbers of 1 or more"),
+        (["memory", "--features", "magic"], "--features: 'magic' is not one of streaming, buffers, conversion"),
+        (["memory", "--frames", "48"], "--frames: 48 is not a multiple of 4, plus 1"),
+        (["memory", "--size", "1024"], "--size: '1024' is not WIDTHxHEIGHT, multiples of 8 in [16, 8192]"),
+        (["memory", "--size", "20x16"], "--size: '20x16' is not WIDTHxHEIGHT"),
+        (["memory", "--repeats", "0"], "--repeats: 0 is less than 1"),
         (["full-size", "--model", "sora"], "videocrafter2"),
-        (["full-size", "--frames", "0"], "--frames: 0 is less than 1"),
+        (["full-size", "--frames", "-1"], "--frames: -1 is less than 0"),
+        (
+            ["full-size", "--weights", "fp8"],
+            "--weights: fp8 is for models with 3-D attention",
+        ),
+        (["full-size", "--model", "toy-skyreels", "--offload", "all"], "--offload: 'all' is not one of none, blocks"),
+        (["full-size", "--model", "toy-skyreels", "--ranks", "2"], "one step on one rank is measured"),
         (["full-size", "--steps", "-1"], "--steps: -1 is less than 0"),
         (["dance"], "engine"),
         ([], "COMMAND"),
@@ -114,8 +125,8 @@ def test_scale(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.process
-def test_memory(capsys: pytest.CaptureFixture[str]) -> None:
-    report = bench(capsys, "memory", "--frames", "32", "--texts", "1")[0]
+def test_step_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    report = bench(capsys, "step-memory", "--frames", "32", "--texts", "1")[0]
     (row,) = report["rows"]
     # The largest tensor alone, the first transformer's feed-forward, is 64 positions * 32 frames * 512 floats.
     assert row["engine MB"] > 4

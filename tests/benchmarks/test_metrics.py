@@ -53,8 +53,9 @@ def test_a_frame_costs_few_updates_and_a_beat_one_for_each_number() -> None:
     assert count_updates(front.step) == 1
     assert count_updates(front.store) == 3
     assert count_updates(front.deliver) == 5
-    # Frames, steps, hits, misses; the stages; memory used, in all and at its peak; when the beat came, and that it did.
-    assert count_updates(front.beat) == 4 + len(STAGES) + 3 + 2
+    # Frames, steps, hits and misses of two caches; the stages; memory used, in all and at its peak; when the beat came,
+    # and that it did.
+    assert count_updates(front.beat) == 6 + len(STAGES) + 3 + 2
 
 
 @pytest.mark.process

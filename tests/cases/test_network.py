@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
@@ -109,7 +110,11 @@ def test_case_67_a_line_that_falls_silent(line: Line, finished: tuple[str, list[
         assert broken.value.code() is grpc.StatusCode.UNAVAILABLE
         assert 8 <= len(got) < len(finished[1])
         line.set_weather(Weather())
-        read(video, finished[0], got)
+        for _ in range(5):
+            # So impatient a client may lose a connection that it opened in the silence, too, and comes again.
+            with contextlib.suppress(grpc.RpcError):
+                read(video, finished[0], got)
+                break
     assert got == finished[1]
 
 

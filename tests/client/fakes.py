@@ -334,6 +334,8 @@ def _server_info():
         default_solver=pb.SOLVER_DDIM,
         default_temporal_scope=scope,
         max_prompt_chars=200,
+        frame_count_step=1,
+        solvers=[pb.SOLVER_DDIM, pb.SOLVER_DPM_SOLVER_PP_2M],
     )
     limits = info_pb.ServerLimits(
         max_waiting_generation_count=4,

@@ -86,6 +86,14 @@ def test_a_custom_scope_keeps_the_models_other_numbers(client, server):
     )
 
 
+def test_an_overlap_is_a_custom_scope(client, server):
+    client.submit("a red ball", overlap=6)
+    scope = server.creates[0].spec.temporal_scope
+    assert (scope.mode, scope.overlap_frames, scope.local_window_frames) == (pb.TEMPORAL_SCOPE_MODE_CUSTOM, 6, 16)
+    server.info.models[0].default_temporal_scope.overlap_frames = 3
+    assert client.info().models[0].default_temporal_scope.overlap_frames == 3
+
+
 def test_noise_and_choice_make_the_scope_a_custom_one(client, server):
     client.submit("a red ball", initial_noise="freenoise", global_choice=GlobalChoice.KEY_FRAMES)
     scope = server.creates[0].spec.temporal_scope
@@ -153,6 +161,7 @@ def test_explicit_zeros_and_negatives_are_refused(client, server, name, value):
         ("initial_noise", ""),
         ("global_choice", "key_frames"),
         ("window", -1),
+        ("overlap", -1),
         ("phase_bias", float("inf")),
         ("model", "\udcff"),
         ("negative_prompt", "x" * 1_000_001),

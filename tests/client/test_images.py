@@ -196,9 +196,11 @@ def test_digests_come_back_and_limits_are_told(client, server):
     assert client.info().models[0].image_frames is ImageFrames.NONE
     model = server.info.models[0]
     model.image_frames, model.max_image_count = info_pb.IMAGE_FRAMES_FIRST_AND_LAST, 2
+    model.min_image_count = 1
     server.info.limits.max_image_bytes, server.info.limits.max_image_pixels = 10, 20
     info = client.info()
     assert (info.models[0].image_frames, info.models[0].max_image_count) == (ImageFrames.FIRST_AND_LAST, 2)
+    assert info.models[0].min_image_count == 1
     assert (info.limits.max_image_bytes, info.limits.max_image_pixels) == (10, 20)
     model.image_frames = 99
     assert client.info().models[0].image_frames is ImageFrames.UNKNOWN

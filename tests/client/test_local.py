@@ -164,6 +164,26 @@ def test_generate_local(tmp_path, monkeypatch, capsys):
     assert np.load(output).shape == (7, 10, 20, 3)
 
 
+def test_generate_local_tells_the_server_all_that_its_model_needs(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(generate, "LocalServer", lambda arguments: told.append(arguments) or stub("serve", arguments))
+    options = [
+        "--model",
+        "a",
+        "--model-base",
+        "b",
+        "--dtype",
+        "bfloat16",
+        "--model-option",
+        "x=1",
+        "--model-option",
+        "y=2",
+    ]
+    assert main(["generate", "x", "--local", *options, "-o", str(tmp_path / "a.npy"), "--quiet"]) == 0
+    wanted = "--model a --model-base b --dtype bfloat16 --model-option x=1 --model-option y=2"
+    assert told == [wanted.split()]
+
+
 def test_generate_local_without_a_server_that_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generate, "LocalServer", lambda arguments: stub("die", arguments))
     assert main(["generate", "x", "--local", "-o", str(tmp_path / "a.npy"), "--quiet"]) == 3

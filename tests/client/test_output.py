@@ -10,6 +10,7 @@ from PIL import Image
 from vinf_client import OutputError
 from vinf_client._writers import VideoShape
 from vinf_client.output import Target
+from vinf_client.sheet import check_sheet
 
 pytestmark = pytest.mark.fast
 
@@ -130,6 +131,12 @@ def test_nothing_of_somebody_else_is_lost(tmp_path):
         Target.parse(str(tmp_path / "file")).prepare()
     with pytest.raises(OutputError, match="is a folder"):
         Target.parse(str(tmp_path / "a.mp4")).prepare()
+    os.mkfifo(tmp_path / "pipe.npy")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(OutputError, match="a device or a pipe"):
+        Target.parse(str(tmp_path / "pipe.npy")).prepare()
+    with pytest.raises(OutputError, match="a device or a pipe"):
+        check_sheet(str(tmp_path / "pipe.png"))
 
 
 def test_a_full_disk_is_an_output_error():

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 from opentelemetry import propagate as _propagate  # noqa: F401  # a program that uses OpenTelemetry has loaded it
@@ -151,6 +152,10 @@ def test_files(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".partial")] == []
     with pytest.raises(OutputError, match="cannot be written"):
         TWO_RANKS.save(plain / "b.json")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="a device or a pipe"):
+        TWO_RANKS.save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 class Listening(FakeServer):

@@ -78,6 +78,8 @@ def test_the_servers_models(front, drive_once):
     told = drive_once("info", server=front.address)
     assert told.one("model") == "scripted 64"
     assert told.one("images") == "2 2"
+    assert told.one("lengths") == "in steps of 1, 2 prompt(s)"
+    assert told.all("solver") == ["1", "2"]
 
 
 def test_an_image_goes_along_and_its_digest_comes_back(front, drive_once, tmp_path):

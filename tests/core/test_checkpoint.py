@@ -13,6 +13,7 @@ from tests.support.engine import Recorder, make_generator, spec
 from tests.support.ranks import RankPool
 from tests.support.sprites import load_sprites
 from tests.support.store import Store
+from tests.support.tiny import SOLVERS
 from vinf_core.context.partition import clips_of
 from vinf_core.diffusion.cadence import CHECKPOINT_SHARE, Checkpointer
 from vinf_core.diffusion.checkpoint import Checkpoint, capture, from_records, restore, to_records
@@ -168,7 +169,7 @@ def run_with_checkpoints(
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("solver", Solver)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_resuming_on_the_same_partition_changes_no_bit(solver: Solver) -> None:
     what = spec(solver=solver, step_count=5)
     expected, records, _ = run_with_checkpoints(*ALONE, what, [11], torch.float32)

@@ -47,10 +47,10 @@ def exchanged(topology: Topology, groups: Groups, counts: list[int]) -> tuple[li
     return exchange.with_context(own, plan).flatten().tolist(), plan.frames, exchange.received_bytes
 
 
-def dealt(topology: Topology, groups: Groups, counts: list[int], owners: tuple[int, ...]) -> list[float]:
+def dealt(topology: Topology, groups: Groups, counts: list[int], needs: tuple[frozenset[int], ...]) -> list[float]:
     clips = clips_of(counts)
     own = torch.tensor([float(f) for f in clips[topology.rank].frames]).reshape(-1, 1)
-    return make_exchange(topology, groups).deal(own, clips, owners).flatten().tolist()
+    return make_exchange(topology, groups).deal(own, clips, needs).flatten().tolist()
 
 
 def summed(topology: Topology, groups: Groups) -> float:
@@ -65,9 +65,9 @@ def test_context_arrives_in_frame_order(rank_pool: RankPool) -> None:
 
 
 @pytest.mark.process
-def test_deal_moves_every_frame_to_its_owner(rank_pool: RankPool) -> None:
-    owners = (0, 0, 1, 1, 2, 2, 0)
-    assert rank_pool.run(3, dealt, [5, 0, 2], owners) == [[0, 1, 6], [2, 3], [4, 5]]
+def test_deal_moves_every_frame_to_those_who_need_it(rank_pool: RankPool) -> None:
+    needs = (frozenset({0, 1, 6}), frozenset({1, 2, 3}), frozenset({4, 5}))
+    assert rank_pool.run(3, dealt, [5, 0, 2], needs) == [[0, 1, 6], [1, 2, 3], [4, 5]]
 
 
 @pytest.mark.process

@@ -80,6 +80,13 @@ def test_images_that_a_model_takes(frames: ImageFrames, most: int, wanted: list[
     check_spec(spec(images=tuple(ImageCondition(frame, bytes(SIZE)) for frame in wanted)), taking(frames, most))
 
 
+def test_a_model_that_cannot_do_without_an_image() -> None:
+    with pytest.raises(InvalidSpecError, match=r"images: a count of 0 is not in \[1, 1\]"):
+        check_spec(spec(), replace(taking(ImageFrames.FIRST, 1), min_images=1))
+    with pytest.raises(ValueError, match=r"min_images: 2 is not in \[0, 1\]"):
+        replace(taking(ImageFrames.FIRST, 1), min_images=2)
+
+
 @pytest.mark.parametrize(("frames", "most"), [(ImageFrames.NONE, 1), (ImageFrames.FIRST, 0)])
 def test_a_model_says_which_frames_and_how_many(frames: ImageFrames, most: int) -> None:
     limits = tiny_limits()

@@ -11,7 +11,7 @@ import torch
 from tests.support.engine import Recorder, make_generator, spec
 from tests.support.ranks import RankPool
 from tests.support.store import Store
-from tests.support.tiny import tiny_model
+from tests.support.tiny import SOLVERS, tiny_model
 from vinf_core.context.partition import clips_of
 from vinf_core.diffusion.preview import Preview, Previewer, clean_estimate, preview_frames
 from vinf_core.diffusion.schedule import make_scheduler
@@ -42,7 +42,7 @@ class Shown:
 
 @pytest.mark.fast
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon"])
-@pytest.mark.parametrize("solver", Solver)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_an_exact_model_shows_the_clean_latents_at_every_step(solver: Solver, kind: str) -> None:
     # With a last step of pure noise nothing but v-prediction knows the clean latents there.
     config = CONFIG | {"prediction_type": kind, "rescale_betas_zero_snr": kind == "v_prediction"}
@@ -121,7 +121,7 @@ def run_with_previews(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("solver", Solver)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_previews_change_no_bit_of_the_video(rank_pool: RankPool, solver: Solver) -> None:
     what, counts = spec(solver=solver, step_count=5), [7, 0, 4]
     plain, shown = (rank_pool.run(3, run_with_previews, what, counts, interval) for interval in (0, 2))
@@ -136,7 +136,7 @@ def test_previews_change_no_bit_of_the_video(rank_pool: RankPool, solver: Solver
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("solver", Solver)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_previews_go_on_after_a_resume(solver: Solver) -> None:
     what = spec(solver=solver, step_count=5)
     topology, groups = Topology.single(), Groups(control=None, data=None)

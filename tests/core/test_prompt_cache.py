@@ -55,6 +55,18 @@ def test_the_least_recently_used_leaves() -> None:
     assert cache.miss_count == 4
 
 
+def test_long_embeddings_leave_before_there_are_many() -> None:
+    encoder = Encoder()
+    cache = PromptCache(encoder, max_bytes=8)
+    cache.embed(["a", "bb", "ccc"])
+    assert len(cache) == 2, "4 bytes each"
+    cache.embed(["ccc", "bb"])
+    assert cache.hit_count == 2
+    nothing = PromptCache(encoder, max_bytes=3)
+    assert [float(text) for text in nothing.embed(["a", "bb"])] == [1.0, 2.0]
+    assert len(nothing) == 0
+
+
 def test_more_prompts_than_room() -> None:
     cache = PromptCache(Encoder())
     prompts = ["x" * length for length in range(1, DEFAULT_CAPACITY + 4)]
@@ -65,9 +77,9 @@ def test_more_prompts_than_room() -> None:
 
 def test_a_generator_keeps_its_prompts() -> None:
     generator, _, _ = make_generator(Topology.single(), Groups(control=None, data=None), torch.float32)
-    cache = generator.prompt_cache
+    cache = generator.texts.cache
     (clip,) = clips_of([11])
-    one = generator.text(spec(), clip)
+    one = generator.texts.encode(spec(), clip.frames)
     assert (cache.hit_count, cache.miss_count) == (0, 2), "the prompt and the empty negative prompt"
     story = spec(
         segments=(
@@ -75,14 +87,14 @@ def test_a_generator_keeps_its_prompts() -> None:
             PromptSegment(start_frame=8, prompt=spec().prompt, cut=True),
         )
     )
-    text = generator.text(story, clip)
+    text = generator.texts.encode(story, clip.frames)
     assert (cache.hit_count, cache.miss_count) == (2, 3)
     assert torch.equal(text[1, 9:], one[1].expand(2, -1, -1))
     fresh, _, _ = make_generator(Topology.single(), Groups(control=None, data=None), torch.float32)
-    assert torch.equal(fresh.text(story, clip), text), "what is cached does not show"
-    generator.text(spec(negative_prompt=spec().prompt), clip)
+    assert torch.equal(fresh.texts.encode(story, clip.frames), text), "what is cached does not show"
+    generator.texts.encode(spec(negative_prompt=spec().prompt), clip.frames)
     assert (cache.hit_count, cache.miss_count) == (3, 3), "a negative prompt that is the prompt counts once"
-    generator.text(spec(guidance_scale=1.0, negative_prompt="fog"), clip)
+    generator.texts.encode(spec(guidance_scale=1.0, negative_prompt="fog"), clip.frames)
     assert (cache.hit_count, cache.miss_count) == (4, 3), "without guidance there is no negative prompt"
 
 

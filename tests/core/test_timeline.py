@@ -98,10 +98,10 @@ def test_clip_boundaries_do_not_show(counts: list[int], guidance_scale: float) -
     """Each rank of its own: what one has cached must not matter to another."""
     story = spec(frame_count=47, segments=STORY, negative_prompt="a white star", guidance_scale=guidance_scale)
     (whole,) = clips_of([47])
-    expected = make_generator(*ALONE, torch.float32)[0].text(story, whole)
+    expected = make_generator(*ALONE, torch.float32)[0].texts.encode(story, whole.frames)
     assert expected.shape[:2] == (2 if guidance_scale > 1 else 1, 47)
     for clip in clips_of(counts):
-        text = make_generator(*ALONE, torch.float32)[0].text(story, clip)
+        text = make_generator(*ALONE, torch.float32)[0].texts.encode(story, clip.frames)
         assert text.shape[1] in (1, max(1, clip.count))
         if clip.count:
             assert torch.equal(text.expand(-1, clip.count, -1, -1), expected[:, clip.start : clip.stop])
@@ -133,8 +133,8 @@ def test_a_story_follows_its_timeline() -> None:
     to_red, to_box = ((story - other).flatten(1).norm(dim=1) for other in (red, box))
     assert (to_red[:4] < to_box[:4]).all(), f"{to_red} {to_box}"
     assert (to_box[8:] < to_red[8:]).all(), f"{to_red} {to_box}"
-    text = generator.text(both, clips_of([12])[0])
-    one = generator.text(spec(prompt=RED, **values), clips_of([12])[0])
+    text = generator.texts.encode(both, range(12))
+    one = generator.texts.encode(spec(prompt=RED, **values), range(12))
     assert torch.equal(text[:, :6], one.expand(-1, 6, -1, -1))
     # A segment that says the same again is no segment: the very same video.
     same = spec(prompt=RED, segments=(PromptSegment(start_frame=6, prompt=RED, transition_frames=3),), **values)

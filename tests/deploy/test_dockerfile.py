@@ -158,14 +158,19 @@ def test_no_build_tool_is_left_in_an_image(file: Dockerfile, target: str) -> Non
     assert "venv --without-pip /opt/vinf" in made.value
 
 
+EXTRAS = ("server", "client", "fp8")
+"""What the Dockerfile installs."""
+
+
 @pytest.mark.process
 def test_all_that_is_installed_is_pinned(project: dict[str, object]) -> None:
-    command = [sys.executable, ROOT / "scripts/requirements.py", "server", "client"]
+    assert f"scripts/requirements.py {' '.join(EXTRAS)} >" in (ROOT / "Dockerfile").read_text()
+    command = [sys.executable, ROOT / "scripts/requirements.py", *EXTRAS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     wanted = {Requirement(line).name.lower() for line in done.stdout.split("\n") if line}
     pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert wanted <= {name.lower().replace("_", "-") for name in pinned}
     extras = project["optional-dependencies"]
     assert isinstance(extras, dict)
-    direct = {Requirement(line).name.lower() for line in [*extras["server"], *extras["client"]]}
+    direct = {Requirement(line).name.lower() for name in EXTRAS for line in extras[name]}
     assert direct <= wanted

@@ -36,9 +36,11 @@ def test_every_error_of_a_call_is_explained() -> None:
 
 @pytest.mark.fast
 def test_every_end_of_a_generation_is_explained() -> None:
-    told = {cells[0].strip("`") for cells in rows("errors.md", "Generations")}
-    missing = {*FAILURE_REASONS, leases.LEASE_EXPIRED, leases.JOB_DEADLINE, "CANCEL_REQUESTED"} - told - {"INTERNAL"}
+    told = {cells[0].strip("`"): cells[1] for cells in rows("errors.md", "Generations")}
+    missing = {*FAILURE_REASONS, leases.LEASE_EXPIRED, leases.JOB_DEADLINE, "CANCEL_REQUESTED"} - {*told, "INTERNAL"}
     assert not missing, f"errors.md does not explain {sorted(missing)}"
+    uncounted = {reason for reason, state in told.items() if state == "failed"} - set(FAILURE_REASONS)
+    assert not uncounted, f"their series do not start at 0: {sorted(uncounted)}"
 
 
 @pytest.mark.fast

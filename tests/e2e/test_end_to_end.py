@@ -33,6 +33,7 @@ OPTIONS = (
     "--global-choice",
     "key-frames",
 )
+WINDOWS = ("--frames", "24", "--seed", "7", "--steps", "2", "--overlap", "6")
 
 
 def wait_for_step(handle: GenerationHandle, step: int) -> None:
@@ -87,6 +88,7 @@ def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(three_ran
     with Server(tmp_path / "one", "--ranks", "1") as one:
         one.vinf("generate", PROMPT, *FRAMES, "-o", str(tmp_path / "one.npy"))
         one.vinf("generate", PROMPT, *OPTIONS, "-o", str(tmp_path / "one_options.npy"))
+        one.vinf("generate", PROMPT, *WINDOWS, "-o", str(tmp_path / "one_windows.npy"))
 
     three = three_ranks
     three.vinf("generate", PROMPT, "--frames", "5", "--seed", "1", "--steps", "2", "-o", str(tmp_path / "first"))
@@ -98,14 +100,16 @@ def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(three_ran
             handle.wait(timeout=60)
         assert handle.progress.completed_step_count < 100
     three.vinf("generate", PROMPT, *OPTIONS, "-o", str(tmp_path / "three_options.npy"))
+    three.vinf("generate", PROMPT, *WINDOWS, "-o", str(tmp_path / "three_windows.npy"))
     three.vinf("generate", PROMPT, *FRAMES, "-o", str(tmp_path / "three.npy"))
-    metrics = scrape(three, credited_frames=5 + 24 + 47)
+    metrics = scrape(three, credited_frames=5 + 24 + 24 + 47)
 
     a, b = np.load(tmp_path / "one.npy").astype(int), np.load(tmp_path / "three.npy").astype(int)
     assert a.shape == b.shape == (47, 64, 64, 3)
     assert abs(a - b).max() <= 2, f"1 and 3 ranks differ by {abs(a - b).max()} of 255, expected at most 2"
-    a, b = (np.load(tmp_path / f"{name}_options.npy").astype(int) for name in ("one", "three"))
-    assert abs(a - b).max() <= 2, f"1 and 3 ranks differ by {abs(a - b).max()} of 255, expected at most 2"
+    for kind in ("options", "windows"):
+        a, b = (np.load(tmp_path / f"{name}_{kind}.npy").astype(int) for name in ("one", "three"))
+        assert abs(a - b).max() <= 2, f"1 and 3 ranks differ by {abs(a - b).max()} of 255, expected at most 2"
     assert 'vinf_generations_finished_total{finished_reason="cancelled",model_name="sprites"} 1.0' in metrics
     busy = {line.split("stage=")[1][1:].split('"')[0] for line in metrics.splitlines() if "busy_seconds_total{" in line}
     assert busy >= {"text", "denoise", "communicate", "decode"}
@@ -127,7 +131,9 @@ def test_a_killed_rank_costs_time_and_no_bit(two_ranks: Server) -> None:
         reader.start()
         wait_for_step(handle, 2)
         folder = server.folder / "data" / "checkpoints" / handle.generation_id
-        checkpoint = wait_for_files(folder, "step-*-frames-00000000-00000012", "step-*-frames-00000012-00000024")
+        checkpoint = wait_for_files(
+            folder, "step-*-frames-00000000-00000012-of-*", "step-*-frames-00000012-00000024-of-*"
+        )
         rank = client.info().ranks[1]
         next(p for p in server.note_family() if p.pid == rank.pid).kill()
         reader.join(120)

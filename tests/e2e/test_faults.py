@@ -241,7 +241,7 @@ def young_rank(faults: Faults, old_logs: set[Path]) -> psutil.Process:
     while True:
         for folder in set(faults.server.logs()) - old_logs:
             for log in folder.glob("*/attempt_0/1/stderr.log"):
-                if "Loading weights" not in log.read_text():
+                if ": loads " not in log.read_text():
                     continue
                 # A copy of the fork server has its command line; what it writes to is its own.
                 family = psutil.Process(faults.server.process.pid).children(recursive=True)

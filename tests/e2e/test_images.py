@@ -36,7 +36,7 @@ def test_every_rank_gets_the_image_and_only_where_there_is_one(tmp_path: Path, m
             handle = client.submit("a red ball", **options)
             plain = np.stack([frame.to_numpy() for frame in handle.frames()]).astype(float)
             clips = handle.refresh().clips
-            with pytest.raises(InvalidRequestError, match=r"image_conditions\[0\]\.frame_index: must be 0, where"):
+            with pytest.raises(InvalidRequestError, match=r"image_conditions\[0\]\.frame_index: must be 0, got"):
                 client.submit("a red ball", image_conditions=[ImageCondition(-1, picture)])
     assert len(clips) == 2
     assert all(clip.frame_count for clip in clips)

@@ -28,6 +28,7 @@ QUIET = {
     *("vinf_left_out_frames", "vinf_spool_dropped_frames", "vinf_active_streams", "vinf_stream_resumes"),
     *("vinf_worker_restarts", "vinf_worker_recovery_duration_seconds"),
     *("python_gc_objects_uncollectable", "vinf_worker_prompt_cache_hits"),
+    *("vinf_worker_image_cache_hits", "vinf_worker_image_cache_misses"),
 }
 """What stays at 0 while nothing goes wrong and nobody is there any more."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,22 @@ pytestmark = pytest.mark.process
 PROMPT = "a red ball bouncing over the sea"
 
 
+NATIVE = {"width": 64, "height": 64, "frame_count": 16}
+"""What the models are said to have been trained in: a server tries its native size out when it starts."""
+
+
+def say_native(folder: Path, name: str) -> None:
+    """Write what the model is called and was trained in beside it."""
+    (folder / "vinf.json").write_text(json.dumps({"model": name} | NATIVE))
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> tuple[Path, Path]:
     base, bare = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("videocrafter2")
     save_modelscope(base)
     save_videocrafter2(bare)
+    say_native(base, "modelscope")
+    say_native(bare, "videocrafter2")
     return base, bare
 
 
@@ -30,6 +42,7 @@ def animatediff(tmp_path_factory) -> tuple[Path, Path]:
     base, adapter = tmp_path_factory.mktemp("stable-diffusion"), tmp_path_factory.mktemp("adapter")
     save_stable_diffusion(base)
     save_adapter(adapter)
+    say_native(adapter, "animatediff-v2")
     return base, adapter
 
 

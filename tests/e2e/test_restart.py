@@ -32,7 +32,9 @@ def test_case_58_a_killed_server_costs_time_and_no_bit(tmp_path: Path) -> None:
         handle = client.submit(PROMPT, **WANTED)
         wait_for_step(handle, 2)
         folder = tmp_path / "data" / "checkpoints" / handle.generation_id
-        checkpoint = wait_for_files(folder, "step-*-frames-00000000-00000012", "step-*-frames-00000012-00000024")
+        checkpoint = wait_for_files(
+            folder, "step-*-frames-00000000-00000012-of-*", "step-*-frames-00000012-00000024-of-*"
+        )
     server.process.kill()
     server.stop()
 

@@ -12,6 +12,7 @@ import torch
 from tests.support.engine import Recorder
 from tests.support.server import Server
 from tests.support.sprites import load_sprites
+from tests.support.tiny import SOLVERS
 from vinf_core.context.partition import partition
 from vinf_core.decode.buffers import HostBuffers
 from vinf_core.decode.decoder import decode_video
@@ -55,7 +56,7 @@ def sprites_latents(device: str, solver: Solver) -> tuple[torch.Tensor, StageClo
     return generator.latents("g", what, layout, Recorder(), agree).cpu(), clock
 
 
-@pytest.mark.parametrize("solver", list(Solver))
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_latents_agree_with_the_cpu(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

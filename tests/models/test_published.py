@@ -65,7 +65,7 @@ def latents_of(model: VideoModel, wanted: GenerationSpec) -> torch.Tensor:
     install(model.unet, model.temporal_sites, context, model.framewise_sites)
     count = model.temporal_sites.position_count
     context.begin_generation(Layout.build(clips_of([wanted.frame_count]), 0, wanted.scope, position_count=count))
-    model.begin(wanted)
+    model.begin(wanted, range(FRAMES))
     text = model.encode_text([wanted.negative_prompt, wanted.prompt])[:, None]
     return denoise(
         model,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.packages import install
 from tests.support.published import save_modelscope
 from vinf_core.errors import ConfigError, ModelNotFoundError
 from vinf_core.models.catalogue import catalogue
@@ -46,19 +47,6 @@ def make_site(folder: Path) -> None:
         (folder / name).write_text(text)
     save_modelscope(folder / "vinf_toy" / "weights")
     install(folder, project["name"], project["version"], project["entry-points"])
-
-
-def install(site: Path, name: str, version: str, groups: dict[str, dict[str, str]]) -> None:
-    """What an installer leaves behind for `importlib.metadata`."""
-    folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    lines = [
-        line
-        for group, entries in groups.items()
-        for line in (f"[{group}]", *(f"{k} = {v}" for k, v in entries.items()))
-    ]
-    (folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
 def test_it_is_listed_and_loaded(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

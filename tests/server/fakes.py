@@ -37,6 +37,8 @@ def model_limits(**changes) -> pb.ModelLimits:
         "vocabulary": VOCABULARY,
         "image_frames": "first_and_last",
         "max_image_count": 2,
+        "frames_per_latent": 1,
+        "solvers": ["ddim", "dpm_solver_pp_2m"],
     }
     return pb.ModelLimits(**(values | changes))
 

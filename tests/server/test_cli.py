@@ -30,6 +30,12 @@ def test_every_gpu_gets_a_rank(monkeypatch):
     assert parse_config(["--device", "cpu"]).ranks == 2
 
 
+def test_a_mesh_is_said_in_words():
+    mesh = parse_config(["--ranks", "8", "--cfg-ranks", "2", "--context-ranks", "2"]).mesh
+    assert mesh.describe(8) == "2 clips x 2 cfg x 2 context"
+    assert parse_config(["--ranks", "8"]).mesh.describe(8) == ""
+
+
 def test_rank_weights(monkeypatch):
     with_gpus(monkeypatch, 0)
     assert str(parse_config([]).rank_weights) == "auto"
@@ -105,6 +111,13 @@ def test_disk_budget(monkeypatch):
         (["--tokens", "/no/t"], "--tokens: /no/t cannot be read: No such file or directory"),
         (["--metrics", "nowhere"], "--metrics: 'nowhere' is not HOST:PORT"),
         (["--ranks", "2", "--rank-weights", "2,1,1"], "--rank-weights: 3 numbers for 2 ranks; give one a rank"),
+        (["--web-names", "video.example.org"], "--web-names: only with --web"),
+        (["--cfg-ranks", "3"], "--cfg-ranks: 3 is not one of 1, 2"),
+        (["--context-ranks", "0"], "--context-ranks: 0 is not in [1, 64]"),
+        (
+            ["--ranks", "6", "--cfg-ranks", "2", "--context-ranks", "2"],
+            "--ranks: 6 is not a multiple of 4, which is --cfg-ranks (2) times --context-ranks (2)",
+        ),
         (["--rank-weights", "2,0"], "--rank-weights: 0 is not in [0.001, 1000]"),
         (["--rank-weights", "nan,1"], "--rank-weights: nan is not in [0.001, 1000]"),
         (
@@ -127,7 +140,7 @@ def test_disk_budget(monkeypatch):
         (["--max-waiting", "0"], "--max-waiting: 0 is not in [1, 100000]"),
         (["--beat-timeout", "nan"], "--beat-timeout: nan is not in [0.5, 3600] seconds"),
         (["--model", " "], "--model: is empty"),
-        (["--model", "nope"], "--model: 'nope' is not one of animatediff-v2, animatediff-v3, modelscope, sprites, v"),
+        (["--model", "nope"], "--model: 'nope' is not one of animatediff-v2, animatediff-v3, "),
         (["--model", "./nowhere"], "--model: nowhere is not a folder"),
         (["--model", "some/thing", "--offline"], "--model: the files of some/thing are not on this machine (offline"),
         (

@@ -38,6 +38,10 @@ def test_first_host(token_file):
     assert hosts.security.metadata() == (("vinf-join-token", "0123456789abcdef"),)
 
 
+def test_a_mesh_is_measured_when_all_hosts_are_there():
+    assert cli.parse_config([*LINK, "--ranks", "1", "--cfg-ranks", "2"]).mesh.cfg == 2
+
+
 def test_weights_are_counted_when_all_hosts_are_there():
     assert cli.parse_config([*LINK, "--ranks", "1", "--rank-weights", "2,1"]).rank_weights.given == (2, 1)
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.support.mesh import meshed
 from tests.support.tiny import TEXT_DIM, tiny_model, tiny_unet
 from vinf_core.context.clip_context import ClipContext
 from vinf_core.context.install import install
 from vinf_core.context.layout import Layout
 from vinf_core.context.partition import clips_of
+from vinf_core.distributed.axes import Axes
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import Groups
@@ -133,13 +135,14 @@ class Recorder:
 
 
 def make_generator(
-    topology: Topology, groups: Groups, dtype: torch.dtype = torch.float64
+    topology: Topology, groups: Groups, dtype: torch.dtype = torch.float64, *, cfg: int = 1, context: int = 1
 ) -> tuple[Generator, ControlPlane, Exchange]:
-    """A generator around the tiny model."""
+    """A generator around the tiny model, and its way to all other ranks; on a mesh where it is asked for."""
+    placed, made = meshed(topology, groups, cfg=cfg, context=context)
     clock = StageClock(topology.device)
-    exchange = Exchange(topology, groups.data, clock)
-    generator = Generator(tiny_model(dtype), topology, exchange, clock)
-    return generator, ControlPlane(topology, groups.control), exchange
+    axes = Axes.build(placed, made, clock)
+    generator = Generator(tiny_model(dtype), placed, axes, clock)
+    return generator, ControlPlane(placed, groups.control), axes.world
 
 
 def final_latents(

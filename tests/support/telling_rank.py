@@ -15,6 +15,6 @@ if __name__ == "__main__":
         "rank": int(os.environ["RANK"]),
         "world_size": int(os.environ["WORLD_SIZE"]),
         "leads its session": os.getsid(0) == os.getpid(),
-        "has torch already": "torch" in sys.modules and "vinf_core" in sys.modules,
+        "has the rank already": "vinf_server.rank.main" in sys.modules,
     }
     Path(os.environ[FOLDER], os.environ["RANK"]).write_text(json.dumps(told))

@@ -14,6 +14,8 @@ from vinf_core.models.text_to_video import TextToVideoModel
 from vinf_core.types import ModelLimits, Solver, TemporalScope
 
 TEXT_DIM = 12
+SOLVERS = (Solver.DDIM, Solver.DPM_SOLVER_PP_2M)
+"""Those of models that predict noise."""
 FOLDER = ASSETS / "sprites"
 
 

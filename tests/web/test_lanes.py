@@ -95,6 +95,29 @@ def test_the_next_processes_begin_their_counts_anew(clock):
     play(clock, scenario)
 
 
+def test_ranks_that_were_lost_stay_with_what_they_did(clock):
+    """The page keeps their rows, and what they were busy with, until the next group is there."""
+
+    def scenario(status, lanes, take):
+        assert lanes.describe() == []
+        take(beat(0, denoise=1), beat(1, denoise=1))
+        take(beat(0, denoise=2), beat(1, denoise=2))
+        assert [each["up"] for each in lanes.describe()] == [True, True]
+        status.group.lose(Loss(message="", cause="signal"))
+        status.group = None
+        lanes.look()
+        assert [(each["rank"], each["device"], each["up"]) for each in lanes.describe()] == [
+            (0, "cuda:0", False),
+            (1, "cuda:0", False),
+        ]
+        status.group = Group(2, 2, monotonic=lambda: clock[0])
+        take(beat(1))
+        assert [(each["rank"], each["up"]) for each in lanes.describe()] == [(0, False), (1, True)]
+        assert len(lanes.since(0)) == 2
+
+    play(clock, scenario)
+
+
 def test_a_silent_rank_is_down_and_no_ring_grows(clock, monkeypatch):
     def scenario(_status, lanes, take):
         take(beat(0), beat(1))
@@ -113,7 +136,5 @@ def test_before_a_rank_has_chosen_its_device_it_does_nothing(clock):
         take(beat(0, device=""))
         assert lanes.since(0) == []
         assert not lanes.describe()[0]["up"]
-        status.group = None
-        assert lanes.describe() == []
 
     play(clock, scenario)

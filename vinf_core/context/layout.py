@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from vinf_core.context.blocks import AttentionPlan
+from vinf_core.context.joint_plan import JointPlan
 from vinf_core.context.pieces import GlobalFrames, Piece, even_global_frames, halo_frames, pieces_of
 from vinf_core.context.scope import Phase
 from vinf_core.distributed.exchange import FramePlan
@@ -35,18 +36,21 @@ class Layout:
     scope: TemporalScope
     global_frames: GlobalFrames
     """Of every scene."""
-    global_phase: AttentionPlan
+    global_phase: AttentionPlan | JointPlan
     """For timesteps above the phase timestep."""
-    local_phase: AttentionPlan
+    local_phase: AttentionPlan | JointPlan
     """For the other timesteps."""
     convolution_plan: FramePlan
+    """Nothing travels where attention is joint: such models have no temporal convolutions."""
     rank: int
     phases: tuple[Phase, ...]
     """One, or the global one and the local one."""
-    plan_phase: Callable[..., AttentionPlan]
-    """`AttentionPlan.build`, with all but the phase and the global frames given."""
+    plan_phase: Callable[..., AttentionPlan | JointPlan]
+    """`AttentionPlan.build` or `JointPlan.build`, with all but the phase and the global frames given."""
     position_count: int
     """Positions that the temporal attention was trained with; 0: it knows none."""
+    joint: bool
+    """Whether one attention does space, time and text, as in 3-D transformers; then frames are latent ones."""
 
     @classmethod
     def build(
@@ -58,6 +62,7 @@ class Layout:
         scenes: tuple[range, ...] | None = None,
         skip_negligible: bool = False,
         position_count: int = 0,
+        joint: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Layout:
@@ -72,6 +77,7 @@ class Layout:
                 by `NEGLIGIBLE_BIAS` or more: a frame left out weighs e^-bias of a favoured one of equal score. The
                 result still does not depend on the number of ranks.
             position_count: see `Layout.position_count`.
+            joint: see `Layout.joint`.
             dtype: of the masks.
             device: of the masks.
         """
@@ -81,11 +87,12 @@ class Layout:
         phases = tuple(
             Phase(favours_global, favoured_only) for favours_global in ((True, False) if scope.phase_bias else (True,))
         )
+        build: Callable[..., AttentionPlan | JointPlan] = JointPlan.build if joint else AttentionPlan.build
         plan_phase = partial(
-            AttentionPlan.build, clips, rank, scenes, scope, dtype=dtype, device=device, position_count=position_count
+            build, clips, rank, scenes, scope, dtype=dtype, device=device, position_count=position_count
         )
         plans = [plan_phase(phase) for phase in phases]
-        needs = tuple(halo_frames(clip, scenes, CONVOLUTION_REACH) for clip in clips)
+        needs = tuple(frozenset() if joint else halo_frames(clip, scenes, CONVOLUTION_REACH) for clip in clips)
         return cls(
             clips=clips,
             clip=clips[rank],
@@ -100,6 +107,7 @@ class Layout:
             phases=phases,
             plan_phase=plan_phase,
             position_count=position_count,
+            joint=joint,
         )
 
     def with_global_frames(self, global_frames: GlobalFrames) -> Layout:

@@ -74,6 +74,20 @@ def windowed(
         frame_count: of the video.
         length: positions the model was trained with.
     """
+    for group, window in window_groups(piece, scope, frame_count, length):
+        own = range(max(group.frames.start, piece.frames.start), min(group.frames.stop, piece.frames.stop))
+        if own:
+            yield replace(piece, frames=own), window
+
+
+def window_groups(
+    piece: Piece, scope: TemporalScope, frame_count: int, length: int
+) -> Iterator[tuple[Piece, PositionWindow]]:
+    """Cut the scene of a piece into groups of queries that share a window, whatever part of it the piece is.
+
+    Args:
+        piece, scope, frame_count, length: see `windowed`.
+    """
     scene = piece.scene
     has_globals = scope.global_frames > 0
     stretch = range(frame_count) if has_globals and scope.global_across_cuts else scene
@@ -82,13 +96,11 @@ def windowed(
         middle = scene.start + (frame - scene.start) // STRIDE * STRIDE + STRIDE // 2
         return max(stretch.start, min(middle - length // 2, stretch.stop - length))
 
-    for start, group in groupby(scene, key=start_of):
-        frames = list(group)
-        all_queries = replace(piece, frames=range(frames[0], frames[-1] + 1))
-        own = range(max(frames[0], piece.frames.start), min(frames[-1] + 1, piece.frames.stop))
-        if own:
-            reach = stretch if has_globals else all_queries.within(scope.half_window)
-            yield replace(piece, frames=own), PositionWindow(start, length, reach)
+    for start, members in groupby(scene, key=start_of):
+        frames = list(members)
+        group = replace(piece, frames=range(frames[0], frames[-1] + 1))
+        reach = stretch if has_globals else group.within(scope.half_window)
+        yield group, PositionWindow(start, length, reach)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from vinf_core.events import Pixels
 @dataclass(slots=True)
 class _Buffer:
     pixels: torch.Tensor
-    """``[SLICE_FRAMES, H, W, 3]`` uint8 in host memory."""
+    """``[frames, H, W, 3]`` uint8 in host memory."""
     copied: torch.cuda.Event | None
     """Recorded behind the newest copy from a GPU."""
     finite: torch.Tensor
@@ -33,13 +33,15 @@ class _Buffer:
 class HostBuffers:
     """Brings the slices of one video to the host, first in, first out; used by one thread."""
 
-    def __init__(self, device: torch.device, ahead: int | None = None) -> None:
+    def __init__(self, device: torch.device, ahead: int | None = None, *, frames: int = SLICE_FRAMES) -> None:
         """Make buffers, which take memory when the first slice arrives.
 
         Args:
             device: where the slices are decoded.
             ahead: see the attribute; None: what the device is good for.
+            frames: of the longest slice.
         """
+        self._frames = frames
         on_gpu = device.type == "cuda"
         self.ahead = int(on_gpu) if ahead is None else ahead
         """How many slices shall be under way while one more is decoded: 1 on a GPU, which decodes by itself; 0 on a
@@ -57,7 +59,7 @@ class HostBuffers:
         """Begin to copy a slice to the host; on a GPU it may still be decoded, on the current stream.
 
         Args:
-            pictures: ``[n, H, W, 3]`` uint8 on the device, n up to `SLICE_FRAMES`; all slices have one H and W.
+            pictures: ``[n, H, W, 3]`` uint8 on the device, n up to ``frames``; all slices have one H and W.
             finite: one bool on the device: whether the pictures can be shown.
 
         Raises:
@@ -105,7 +107,7 @@ class HostBuffers:
 
     def _make(self, pictures: torch.Tensor) -> None:
         # All at once, behind the first slice: pinning may wait for the GPU, and later that would hold up a copy.
-        shape = (SLICE_FRAMES, *pictures.shape[1:])
+        shape = (self._frames, *pictures.shape[1:])
         for _ in range(self.ahead + 1):
             pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self._copies is not None)
             finite = torch.empty((), dtype=torch.bool, pin_memory=self._copies is not None)

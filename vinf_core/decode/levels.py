@@ -17,7 +17,8 @@ def to_levels(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         uint8 of the same shape and memory layout, and a bool that says whether every value was finite.
     """
-    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8), pictures.isfinite().all()
+    # In place behind the clamp: a chunk of large pictures is hundreds of megabytes.
+    return pictures.clamp(0, 1).mul_(255).round_().to(torch.uint8), pictures.isfinite().all()
 
 
 def is_black(levels: torch.Tensor) -> bool:

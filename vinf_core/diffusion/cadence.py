@@ -26,7 +26,9 @@ AGREEMENT_SECONDS = 1.0
 class Checkpointer:
     """Takes one generation's checkpoints on one rank."""
 
-    def __init__(self, store: CheckpointStore, clock: StageClock, clip: Clip, *, newest_step: int = 0) -> None:
+    def __init__(
+        self, store: CheckpointStore, clock: StageClock, clip: Clip, *, newest_step: int = 0, video_frames: int = 0
+    ) -> None:
         """Make one.
 
         Args:
@@ -34,10 +36,12 @@ class Checkpointer:
             clock: tells what steps and checkpoints cost.
             clip: this rank's.
             newest_step: steps done at the checkpoint that the generation is resumed from.
+            video_frames: of the whole video.
         """
         self._store = store
         self._clock = clock
         self._clip = clip
+        self._video_frames = video_frames
         self._spent_at_start = self._spent_before_last = self._spent()
         self._steps_at_start = self._steps
         self._newest_step = newest_step
@@ -78,6 +82,7 @@ class Checkpointer:
                 start_frame=clip.start,
                 count=clip.count,
                 are_key_frames=key_frames.of_clip() if key_frames is not None else None,
+                video_frames=self._video_frames,
             )
             # On a GPU the one wait of a checkpoint, for what the step boundary has waited for already.
             agree(invalid=not state.is_finite, boundary=Boundary.SAVING)

@@ -1,7 +1,8 @@
 """The state of some frames between two denoising steps: all that the solver needs to go on as if nothing had happened.
 
-A checkpoint is kept frame by frame, so that any other number of ranks can be given any run of frames. A record is one
-frame: ``b"VNF1"``, the CRC-32 of the rest (four bytes, little-endian), then a safetensors file that holds
+A checkpoint is kept frame by frame, so that any other number of ranks can be given any run of frames; frames are those
+of the latent time axis throughout. A record is one frame: ``b"VNF1"``, the CRC-32 of the rest (four bytes,
+little-endian), then a safetensors file that holds
 
 * ``version``, ``frame``, ``completed_steps`` and ``lower_order_nums``, int64 scalars,
 * ``latents``, ``[C, h, w]``, in the dtype of the loop,
@@ -48,6 +49,8 @@ class Checkpoint:
     """Of each frame whether it is a global one; None where those are evenly spaced."""
     copied: torch.cuda.Event | None = None
     """Recorded behind the copies from a GPU; None when there was nothing to copy."""
+    video_frames: int = 0
+    """Frames of the whole video; 0: not told."""
 
     @property
     def frame_count(self) -> int:
@@ -102,6 +105,7 @@ def capture(
     start_frame: int,
     count: int,
     are_key_frames: tuple[bool, ...] | None = None,
+    video_frames: int = 0,
 ) -> Checkpoint:
     """Take the state of a rank's first ``count`` frames; copies from a GPU are only begun (see `Checkpoint.wait`).
 
@@ -112,6 +116,7 @@ def capture(
         start_frame: index of the first frame in the video.
         count: frames of the clip.
         are_key_frames: see `Checkpoint.are_key_frames`.
+        video_frames: of the whole video.
     """
     # The next step drops the oldest prediction before it looks at any.
     remembered = [output for output in getattr(scheduler, "model_outputs", [])[1:] if output is not None]
@@ -124,6 +129,7 @@ def capture(
         lower_order_nums=getattr(scheduler, "lower_order_nums", 0),
         are_key_frames=are_key_frames,
         copied=copied,
+        video_frames=video_frames,
     )
 
 
@@ -145,6 +151,8 @@ def restore(scheduler: Any, checkpoint: Checkpoint, device: torch.device) -> tor
         scheduler.model_outputs = [None] * (slots - len(outputs)) + outputs
         scheduler.lower_order_nums = checkpoint.lower_order_nums
         scheduler._step_index = checkpoint.completed_steps
+    elif hasattr(scheduler, "set_begin_index"):  # remembers nothing, but counts its steps
+        scheduler.set_begin_index(checkpoint.completed_steps)
     return checkpoint.latents.to(device)
 
 

@@ -6,12 +6,13 @@ into pixels. A preview is a courtesy: none is waited for, and none is made while
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 
 from vinf_core.diffusion.host_copy import begin_copies
+from vinf_core.latent_frames import FrameGrid
 from vinf_core.models.preview_map import PreviewMap
 from vinf_core.types import Clip
 
@@ -46,6 +47,24 @@ class PreviewSink(Protocol):
 
     def send(self, preview: Preview) -> None:
         """Send a preview off, for which there is room; whoever reads it waits for it first."""
+
+
+class PreviewsInFrames:
+    """Hands previews of latent frames on as those of the first frame of each."""
+
+    def __init__(self, sink: PreviewSink, frame_grid: FrameGrid) -> None:
+        self._sink = sink
+        self._frame_grid = frame_grid
+
+    @property
+    def has_room(self) -> bool:
+        """See `PreviewSink`."""
+        return self._sink.has_room
+
+    def send(self, preview: Preview) -> None:
+        """See `PreviewSink`; its frames are latent frames."""
+        frames = (self._frame_grid.frames_of(range(latent, latent + 1))[0] for latent in preview.frames)
+        self._sink.send(replace(preview, frames=tuple(frames)))
 
 
 def preview_frames(clip: Clip) -> tuple[int, ...]:

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+from vinf_core.diffusion.flow import make_flow_scheduler
 from vinf_core.errors import ConfigError
+from vinf_core.models.flow_schedule import FLOW_SCHEDULERS
 from vinf_core.models.latent_scale import LatentScale
 from vinf_core.types import Solver
 
@@ -36,7 +38,7 @@ def make_scheduler(
 ) -> Any:
     """Build a solver with its timesteps on the CPU, so that no step waits for a device.
 
-    Both solvers are deterministic and work on each latent value by itself: they need no exchange between ranks.
+    All solvers are deterministic and work on each latent value by itself: they need no exchange between ranks.
 
     Stock solvers expect a variance-preserving process, which one with scaled latents, x = a x0 + sigma e, is not. They
     run in z = x / sqrt(a^2 + sigma^2), which is one and has the same ratio of noise to signal at every timestep; the
@@ -50,8 +52,16 @@ def make_scheduler(
 
     Raises:
         ConfigError: the schedule uses thresholding, which would need statistics of the whole video; or predicts a
-            velocity, which is another one in the two variables.
+            velocity, which is another one in the two variables; or the solver is not one for such a schedule.
     """
+    is_flow = scheduler_config.get("_class_name") in FLOW_SCHEDULERS
+    if is_flow != (solver is Solver.FLOW_EULER):
+        kind = "a flow" if is_flow else "no flow"
+        raise ConfigError(f"solver: {solver.value} does not fit the model, whose schedule is {kind}")
+    if is_flow:
+        if latent_scale is not None:
+            raise ConfigError("scheduler: a flow is not supported together with a scale of latents")
+        return make_flow_scheduler(scheduler_config, step_count)
     if scheduler_config.get("thresholding"):
         raise ConfigError("scheduler: thresholding is not supported, it looks at more than one value at a time")
     kinds: dict[Solver, Any] = {Solver.DDIM: DDIMScheduler, Solver.DPM_SOLVER_PP_2M: DPMSolverMultistepScheduler}

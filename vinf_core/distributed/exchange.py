@@ -1,4 +1,4 @@
-"""The data plane: frames that neighbours need, and sums over all ranks.
+"""The data plane: frames that neighbours need; what ranks tell each other besides is in `collectives`.
 
 Every rank plans the same traffic from the same numbers, so there is nothing to negotiate: one message to each peer that
 needs frames of ours, one from each peer whose frames we need, all posted at once (NCCL groups them).
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from vinf_core.distributed.collectives import Collectives
 from vinf_core.distributed.topology import Topology
 from vinf_core.events import Measured, StageClock
 from vinf_core.types import Clip, Stage
@@ -100,25 +101,14 @@ def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
 
 
-class Exchange:
-    """Moves frames and sums between ranks over the data group; inert in a world of one."""
+class Exchange(Collectives):
+    """Moves frames, sums and whole tensors between ranks over a data group; inert in a world of one."""
 
     def __init__(self, topology: Topology, group: dist.ProcessGroup | None, clock: StageClock) -> None:
-        self._topology = topology
-        self._group = group if topology.world_size > 1 else None
-        self._clock = clock
+        super().__init__(topology, group, clock)
         self._indices: dict[tuple[int, ...], torch.Tensor] = {}
         self.exchange_count = 0
         """Frame exchanges so far."""
-        self.reduction_count = 0
-        """All-reduces so far."""
-        self.received_bytes = 0
-        """Bytes of frames received so far."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where this rank computes."""
-        return self._topology.device
 
     def begin_generation(self) -> None:
         """Drop what was kept for the plans of the generation before."""
@@ -172,31 +162,17 @@ class Exchange:
             self._indices[frames] = torch.tensor(frames, device=self._topology.device)
         return self._indices[frames]
 
-    def deal(self, own: torch.Tensor, clips: tuple[Clip, ...], owners: tuple[int, ...]) -> torch.Tensor:
-        """Deal frames out anew: every frame goes to the rank that ``owners`` names for it.
+    def deal(self, own: torch.Tensor, clips: tuple[Clip, ...], needs: tuple[frozenset[int], ...]) -> torch.Tensor:
+        """Deal frames out anew: every rank gets those that it needs, whoever else does.
 
         Args:
             own: ``[f, ...]``, the frames of this rank's clip.
             clips: every rank's clip.
-            owners: for every frame of the video the rank that gets it.
+            needs: for every rank the frames that it gets.
 
         Returns:
             ``[n, ...]``: the frames dealt to this rank, ascending by frame.
         """
-        needs = tuple(frozenset(f for f, owner in enumerate(owners) if owner == rank) for rank in range(len(clips)))
         plan = FramePlan.build(clips, needs, self._topology.rank)
         everything = self.with_context(own[None], plan)[0]
-        mine = [i for i, f in enumerate(plan.frames) if owners[f] == self._topology.rank]
-        return everything[mine]
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Add ``values`` up over all ranks, in place; the result is the same on every rank."""
-        self.reduction_count += 1
-        if self._group is not None:
-            with self._clock.measure(Stage.COMMUNICATE, "reduce"):
-                dist.all_reduce(values, op=dist.ReduceOp.SUM, group=self._group)
-        return values
-
-    def barrier(self) -> None:
-        """Wait for every rank; sets up the communicator as a side effect, so that no timed step pays for it."""
-        self.sum(torch.zeros(1, device=self._topology.device))
+        return everything[[i for i, f in enumerate(plan.frames) if f in needs[self._topology.rank]]]

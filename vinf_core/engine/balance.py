@@ -1,19 +1,23 @@
 """Clip lengths in proportion to what each rank can do.
 
 The weights are the operator's, or each rank's own speed over the earlier generations of this launch, the time it spent
-communicating left out. They are turned into whole frames before a generation starts, and never change within one.
+communicating left out. Ranks that work on one clip together are as fast as the slowest of them. Weights are turned into
+whole frames before a generation starts, and never change within one.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from vinf_core.context.partition import partition
 from vinf_core.distributed.control import ControlPlane
+from vinf_core.distributed.topology import Mesh
 from vinf_core.events import StageClock
 from vinf_core.types import Clip, Stage
+
+Number = TypeVar("Number", int, float)
 
 RankWeights = tuple[float, ...] | Literal["measured", "even"]
 """One positive number a rank, or where to take them from."""
@@ -42,29 +46,46 @@ def settle_weights(asked: AskedWeights, *, device_name: str, control: ControlPla
     return "even" if len(set(names)) == 1 else "measured"
 
 
-def choose_clips(weights: RankWeights, frame_count: int, *, speed: int, control: ControlPlane) -> tuple[Clip, ...]:
-    """Cut a video into one clip a rank; call it on all ranks at the same place, all come to the same clips.
+def choose_clips(
+    weights: RankWeights, frame_count: int, *, speed: int, control: ControlPlane, mesh: Mesh | None = None
+) -> tuple[Clip, ...]:
+    """Cut a video into the clips of a mesh; call it on all ranks at the same place, all come to the same clips.
 
     Args:
-        weights: the operator's numbers, or where to take them from.
+        weights: the operator's numbers, one a rank, or where to take them from.
         frame_count: frames of the video.
         speed: this rank's, in any unit that all ranks share; 0: not measured yet.
         control: of the group.
+        mesh: of the world; None: every rank has a clip.
     """
+    mesh = mesh or Mesh()
     if weights == "measured":
-        return partition(frame_count, settle_speeds(control.gather(speed)))
+        return partition(frame_count, settle_speeds(slowest_of_clips(control.gather(speed), mesh)))
     if weights == "even":
-        return partition(frame_count, [1] * control.world_size)
-    return partition(frame_count, weights)
+        return partition(frame_count, [1] * mesh.clip_count(control.world_size))
+    return partition(frame_count, slowest_of_clips(weights, mesh))
 
 
-def largest_clip_share(weights: RankWeights, world_size: int) -> float:
+def largest_clip_share(weights: RankWeights, world_size: int, mesh: Mesh | None = None) -> float:
     """Return the longest clip's share of a video's frames, at most; measured weights may come to anything."""
+    mesh = mesh or Mesh()
     if weights == "even":
-        return 1 / world_size
+        return 1 / mesh.clip_count(world_size)
     if weights == "measured":
         return 1.0
-    return max(weights) / sum(weights)
+    of_clips = slowest_of_clips(weights, mesh)
+    return max(of_clips) / sum(of_clips)
+
+
+def slowest_of_clips(of_ranks: Sequence[Number], mesh: Mesh) -> list[Number]:
+    """Take of each clip's ranks the smallest number.
+
+    Args:
+        of_ranks: one number a rank, in rank order.
+        mesh: of the world.
+    """
+    size = mesh.clip_ranks
+    return [min(of_ranks[first : first + size]) for first in range(0, len(of_ranks), size)]
 
 
 def settle_speeds(speeds: Sequence[int]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vinf_core.errors import InvalidSpecError
+from vinf_core.latent_frames import FrameGrid
 from vinf_core.types import GenerationSpec, ImageFrames, ModelLimits
 
 
@@ -28,9 +29,18 @@ def check_spec(spec: GenerationSpec, limits: ModelLimits) -> None:
         for name in ("width", "height")
         if getattr(spec, name) % limits.size_multiple
     ]
-    most = limits.max_images
-    if len(spec.images) > most:
-        wrong.append(f"images: a count of {len(spec.images)} is not in [0, {most}]")
+    try:
+        FrameGrid(limits.frames_per_latent).latent_count(spec.frame_count)
+    except InvalidSpecError as error:
+        wrong.append(str(error))
+    if spec.solver not in limits.solvers:
+        wrong.append(f"solver: {spec.solver.value} is not one of {', '.join(limits.solvers)}")
+    if spec.segments and not limits.takes_story:
+        wrong.append(f"segments: a count of {len(spec.segments)} is not 0, the prompt is one for the whole video")
+    if not 0 <= spec.scope.overlap_frames < max(1, limits.trained_frame_count):
+        wrong.append(f"overlap_frames: {spec.scope.overlap_frames} is not in [0, {limits.trained_frame_count - 1}]")
+    if not limits.min_images <= len(spec.images) <= limits.max_images:
+        wrong.append(f"images: a count of {len(spec.images)} is not in [{limits.min_images}, {limits.max_images}]")
     edges = {ImageFrames.FIRST: (0,), ImageFrames.FIRST_AND_LAST: (0, spec.frame_count - 1)}.get(limits.image_frames)
     if edges is not None:
         wrong += [

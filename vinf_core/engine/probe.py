@@ -52,21 +52,24 @@ def measure_memory(
         None where the system does not tell the peak of a process.
 
     Raises:
-        ConfigError: not even one frame fits; on every rank alike.
+        ConfigError: not even a text or one frame fits; on every rank alike.
     """
     device = generator.topology.device
     if min(control.gather(int(can_measure(device)))) == 0:
         return None
     limits = generator.model.limits
     pixels = limits.default_width * limits.default_height
-    generator.probe(_FEW_FRAMES)  # kernels are chosen and caches filled
+    each = limits.frames_per_latent
+    begun = max(1, _FEW_FRAMES // each) * each
+    generator.probe(begun)  # kernels are chosen and caches filled
     generator.settle()
     started = time.perf_counter()
-    generator.probe(_FEW_FRAMES)
+    generator.probe(begun)
     generator.settle()
     slowest = max(control.gather(round(1e6 * (time.perf_counter() - started)))) / 1e6
-    many = max(2 * _FEW_FRAMES, min(PROBE_FRAMES, int(_FEW_FRAMES * _PROBE_SECONDS / max(slowest, 1e-6))))
-    few = many // 2
+    few, many = probe_lengths(begun, slowest, each)
+    text = peak_of(generator.probe_text, device)
+    generator.settle()
     low, high = (peak_of(partial(generator.probe, frames), device) for frames in (few, many))
     idle = peak_of(lambda: None, device)
     own = MemoryModel.fitted(
@@ -86,13 +89,27 @@ def measure_memory(
         decode_fixed_bytes=max(control.gather(own.decode_fixed_bytes)),
         decode_bytes_per_pixel=max(control.gather(round(1e6 * own.decode_bytes_per_pixel))) / 1e6,
     )
-    smallest = max(model.denoise_bytes(1, pixels), model.decode_bytes(pixels))
+    # A text takes what it takes, whatever the video: where it fits once, it always does.
+    smallest = max(model.denoise_bytes(1, pixels), model.decode_bytes(pixels), *control.gather(text))
     if smallest > model.budget_bytes:
         raise ConfigError(
-            f"memory budget: {model.budget_bytes} bytes are less than the {smallest} bytes that a rank needs for one "
-            f"frame of {limits.default_width}x{limits.default_height} pixels"
+            f"memory budget: {model.budget_bytes} bytes are less than the {smallest} bytes that a rank needs for a "
+            f"text and one frame of {limits.default_width}x{limits.default_height} pixels"
         )
     return model
+
+
+def probe_lengths(begun: int, seconds: float, frames_per_latent: int) -> tuple[int, int]:
+    """Choose the two passes to measure: as long as takes a second or two, whole latent frames, and never the same.
+
+    Args:
+        begun: frames of a pass that was timed.
+        seconds: what it took the slowest rank.
+        frames_per_latent: of the model.
+    """
+    most = min(PROBE_FRAMES, int(begun * _PROBE_SECONDS / max(seconds, 1e-6)))
+    many = max(2, 2 * begun // frames_per_latent, most // frames_per_latent)
+    return many // 2 * frames_per_latent, many * frames_per_latent
 
 
 def default_budget(device: torch.device, local_world_size: int) -> int:

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 
+from vinf_core.models.bounded_cache import BoundedCache
+
 DEFAULT_CAPACITY = 64
 """Prompts a rank keeps: about 10 MB for a text encoder of 77 tokens of 1024 numbers in half precision."""
+
+MAX_BYTES = 64 << 20
+"""Of all of them: about 30 prompts for a text encoder of 256 tokens of 4096 numbers in half precision."""
 
 
 class PromptCache:
     """The least recently used prompts leave first. One thread calls `embed`; any thread may read the counts."""
 
-    def __init__(self, encode_text: Callable[[list[str]], torch.Tensor], *, capacity: int = DEFAULT_CAPACITY) -> None:
+    def __init__(
+        self,
+        encode_text: Callable[[list[str]], torch.Tensor],
+        *,
+        capacity: int = DEFAULT_CAPACITY,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         """Make an empty cache.
 
         Args:
             encode_text: of a `VideoModel`: prompts to ``[len(prompts), tokens, dim]`` on the device.
             capacity: prompts kept at most, 1 or more.
+            max_bytes: bytes kept at most; a longer embedding is not kept.
         """
-        assert capacity >= 1
         self._encode_text = encode_text
-        self._capacity = capacity
-        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
-        self.hit_count = 0
+        self._kept: BoundedCache[str, torch.Tensor] = BoundedCache(
+            capacity, max_bytes=max_bytes, size_of=lambda embedding: embedding.nbytes
+        )
+
+    @property
+    def hit_count(self) -> int:
         """Prompts found since the start."""
-        self.miss_count = 0
+        return self._kept.hit_count
+
+    @property
+    def miss_count(self) -> int:
         """Prompts encoded since the start."""
+        return self._kept.miss_count
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -39,17 +57,7 @@ class PromptCache:
         A missing prompt is encoded alone, never in a batch: the kernels that a batch's size chooses round differently,
         and what is kept must not depend on the company in which a prompt first came, nor on the rank.
         """
-        return [self._embed(prompt) for prompt in prompts]
+        return [self._kept.get(prompt, partial(self._encode, prompt)) for prompt in prompts]
 
-    def _embed(self, prompt: str) -> torch.Tensor:
-        found = self._kept.get(prompt)
-        if found is not None:
-            self._kept.move_to_end(prompt)
-            self.hit_count += 1
-            return found
-        self.miss_count += 1
-        made = self._encode_text([prompt])[0]
-        self._kept[prompt] = made
-        if len(self._kept) > self._capacity:
-            self._kept.popitem(last=False)
-        return made
+    def _encode(self, prompt: str) -> torch.Tensor:
+        return self._encode_text([prompt])[0]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
-from vinf_core.context.partition import clips_of
 from vinf_core.diffusion.checkpoint import CheckpointStore
 from vinf_core.diffusion.preview import PreviewSink
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.engine.balance import RankWeights, choose_clips
 from vinf_core.engine.commands import Command, Generate, Stop
 from vinf_core.engine.generator import Generator
+from vinf_core.engine.mesh_clips import clips_of_mesh
 from vinf_core.engine.probe import peak_memory, reset_peak_memory
 from vinf_core.errors import GenerationCancelledError, InvalidSpecError, OutputInvalidError
 from vinf_core.events import Boundary, FrameSink, Observer, StopWish, Verdict
@@ -158,9 +158,20 @@ class Worker:
         return Outcome.SUCCEEDED, "", ""
 
     def _clips(self, command: Generate) -> tuple[Clip, ...]:
-        """The clips that the generation was started with; new ones for a new generation."""
-        if command.clip_frame_counts:
-            return clips_of(command.clip_frame_counts)
-        return choose_clips(
-            self._rank_weights, command.spec.frame_count, speed=self._generator.speed, control=self._control
+        """The clips of the mesh: those that the generation was started with, new ones where those fit another mesh."""
+        mesh = self._generator.topology.mesh
+        counts = command.clip_frame_counts
+        if counts and len(counts) != self._control.world_size:
+            raise InvalidSpecError(f"clip_frame_counts: {list(counts)} are not {self._control.world_size} lengths")
+        grid = self._generator.frame_grid
+        clips = clips_of_mesh(counts, mesh, grid) if counts else None
+        if clips is not None:
+            return clips
+        latent_frames = choose_clips(
+            self._rank_weights,
+            grid.latent_count(command.spec.frame_count),
+            speed=self._generator.speed,
+            control=self._control,
+            mesh=mesh,
         )
+        return tuple(map(grid.clip_in_frames, latent_frames))

@@ -101,6 +101,25 @@ class ModelCard:
         return {name: given.get(name, option.values[0]) for name, option in known.items()}
 
 
+WEIGHTS_OPTION = ModelOption(
+    "weights", ("stored", "fp8"), "fp8: those of the blocks' linear layers in 8 bits, which needs torchao"
+)
+OFFLOAD_OPTION = ModelOption(
+    "offload", ("none", "blocks"), "blocks: weights stay on the host and visit the GPU block by block"
+)
+VAE_TILING_OPTION = ModelOption(
+    "vae-tiling", ("on", "off"), "whether pictures above 256 pixels are decoded in tiles, which takes far less memory"
+)
+_EASYANIMATE_OPTIONS = (
+    ModelOption(
+        "vae",
+        ("exact", "parallel"),
+        "exact: pictures are those of one decoder, one chunk after the other; parallel: nearly those, all at once",
+    ),
+    WEIGHTS_OPTION,
+    OFFLOAD_OPTION,
+)
+
 BUILT_IN = (
     ModelCard(
         name="sprites",
@@ -188,6 +207,123 @@ BUILT_IN = (
         base_hub_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
         extends_base=True,
         config_values=(("_class_name", ("MotionAdapter", "UNetMotionModel")), ("use_motion_mid_block", False)),
+    ),
+    ModelCard(
+        name="skyreels-v1-t2v",
+        title="SkyReels-V1, text to video",
+        adapter="vinf_core.models.skyreels",
+        licence="see its page; base: Tencent Hunyuan Community",
+        parameter_count=12_821_012_544,
+        width=960,
+        height=544,
+        frame_count=97,
+        frame_rate=24,
+        hub_id="Skywork/SkyReels-V1-Hunyuan-T2V",
+        base_hub_id="hunyuanvideo-community/HunyuanVideo",
+        denoiser="transformer",
+        config_values=(
+            ("_class_name", "HunyuanVideoTransformer3DModel"),
+            ("in_channels", 16),
+            ("image_condition_type", None),
+        ),
+        options=(WEIGHTS_OPTION, OFFLOAD_OPTION, VAE_TILING_OPTION),
+    ),
+    ModelCard(
+        name="skyreels-v1-i2v",
+        title="SkyReels-V1, image to video",
+        adapter="vinf_core.models.skyreels",
+        licence="see its page; base: Tencent Hunyuan Community",
+        parameter_count=12_821_209_152,
+        width=960,
+        height=544,
+        frame_count=97,
+        frame_rate=24,
+        hub_id="Skywork/SkyReels-V1-Hunyuan-I2V",
+        base_hub_id="hunyuanvideo-community/HunyuanVideo",
+        denoiser="transformer",
+        config_values=(
+            ("_class_name", "HunyuanVideoTransformer3DModel"),
+            ("in_channels", 32),
+            ("image_condition_type", None),
+        ),
+        options=(WEIGHTS_OPTION, OFFLOAD_OPTION, VAE_TILING_OPTION),
+        image_frames=ImageFrames.FIRST,
+    ),
+    ModelCard(
+        name="easyanimate-v5.1-12b-inp",
+        title="EasyAnimate V5.1 12B, from first and last images too",
+        adapter="vinf_core.models.easyanimate",
+        licence="Apache-2.0",
+        parameter_count=11_799_265_856,
+        width=512,
+        height=512,
+        frame_count=49,
+        frame_rate=8,
+        hub_id="alibaba-pai/EasyAnimateV5.1-12b-zh-InP-diffusers",
+        denoiser="transformer",
+        config_values=(
+            ("_class_name", "EasyAnimateTransformer3DModel"),
+            ("in_channels", 33),
+            ("num_layers", 48),
+        ),
+        options=_EASYANIMATE_OPTIONS,
+        image_frames=ImageFrames.FIRST_AND_LAST,
+    ),
+    ModelCard(
+        name="easyanimate-v5.1-7b-inp",
+        title="EasyAnimate V5.1 7B, from first and last images too",
+        adapter="vinf_core.models.easyanimate",
+        licence="Apache-2.0",
+        parameter_count=6_814_670_912,
+        width=512,
+        height=512,
+        frame_count=49,
+        frame_rate=8,
+        hub_id="alibaba-pai/EasyAnimateV5.1-7b-zh-InP-diffusers",
+        denoiser="transformer",
+        config_values=(
+            ("_class_name", "EasyAnimateTransformer3DModel"),
+            ("in_channels", 33),
+        ),
+        options=_EASYANIMATE_OPTIONS,
+        image_frames=ImageFrames.FIRST_AND_LAST,
+    ),
+    ModelCard(
+        name="easyanimate-v5.1-12b",
+        title="EasyAnimate V5.1 12B, from text alone",
+        adapter="vinf_core.models.easyanimate",
+        licence="Apache-2.0",
+        parameter_count=11_799_056_960,
+        width=512,
+        height=512,
+        frame_count=49,
+        frame_rate=8,
+        hub_id="alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers",
+        denoiser="transformer",
+        config_values=(
+            ("_class_name", "EasyAnimateTransformer3DModel"),
+            ("in_channels", 16),
+            ("num_layers", 48),
+        ),
+        options=_EASYANIMATE_OPTIONS,
+    ),
+    ModelCard(
+        name="easyanimate-v5.1-7b",
+        title="EasyAnimate V5.1 7B, from text alone",
+        adapter="vinf_core.models.easyanimate",
+        licence="Apache-2.0",
+        parameter_count=6_814_462_016,
+        width=512,
+        height=512,
+        frame_count=49,
+        frame_rate=8,
+        hub_id="alibaba-pai/EasyAnimateV5.1-7b-zh-diffusers",
+        denoiser="transformer",
+        config_values=(
+            ("_class_name", "EasyAnimateTransformer3DModel"),
+            ("in_channels", 16),
+        ),
+        options=_EASYANIMATE_OPTIONS,
     ),
 )
 

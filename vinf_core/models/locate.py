@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from vinf_core.errors import ModelNotFoundError
+from vinf_core.errors import ModelFilesError, ModelNotFoundError
+from vinf_core.latent_frames import FrameGrid
 from vinf_core.models.catalogue import ModelCard, catalogue
 
 ASSETS = Path(__file__).parents[1] / "assets"
+
+FACTS = "vinf.json"
+"""What a folder may say of itself: see `_recognise`."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WANTED = (
@@ -20,8 +25,8 @@ _WANTED = (
 )
 """Nothing that could hold code, and no second copy of the weights in another format."""
 _UNWANTED = ("*.fp16.safetensors", "*.non_ema.safetensors", "safety_checker/*")
-_DENOISER = "unet/*"
-"""What a folder that others take the rest from holds for itself."""
+_NATIVE = ("width", "height", "frame_count")
+"""Fields of a `ModelCard` that a folder may set for itself."""
 _WHOLE = "--include '*/*.json' --include '*/*.txt' --include '*/*model.safetensors'"
 """The same for a download by hand of a pipeline with all its parts."""
 
@@ -96,7 +101,7 @@ def _published(card: ModelCard, source: ModelSource) -> Path:
 
 def _with_base(card: ModelCard, root: Path, source: ModelSource) -> ModelFiles:
     """Add where the other parts are: asked for, in the same folder, or published elsewhere."""
-    leave = "" if card.extends_base else _DENOISER
+    leave = "" if card.extends_base else _own_denoiser(card)
     if source.base:
         base = _asked_base(source, leave)
     elif (root / "vae").is_dir() or not card.base_hub_id:
@@ -125,13 +130,17 @@ def _denoiser_folder(root: Path, card: ModelCard) -> Path:
 
 
 def _recognise(root: Path, cards: list[ModelCard]) -> ModelCard:
-    """Tell from its configuration which model a folder holds; its ``vinf.json`` may say it: ``{"model": NAME}``."""
-    named = root / "vinf.json"
+    """Tell from its configuration which model a folder holds; its ``vinf.json`` may say it: ``{"model": NAME}``.
+
+    That file may also say in what size and length the model was trained, where it was trained further (`_NATIVE`).
+    """
+    named = root / FACTS
     if named.is_file():
-        wanted = str(_read_json(named).get("model", ""))
+        content = _read_json(named)
+        wanted = str(content.get("model", ""))
         for card in cards:
             if card.name == wanted:
-                return card
+                return replace(card, **_native(named, content))
         raise ModelNotFoundError(
             f"model: {named} names {wanted!r}, not one of {', '.join(card.name for card in cards)}"
         )
@@ -152,6 +161,31 @@ def _recognise(root: Path, cards: list[ModelCard]) -> ModelCard:
     )
 
 
+def _native(path: Path, content: dict[str, object]) -> dict[str, Any]:
+    """What a folder says of the size and length its model was trained in."""
+    said = {name: content[name] for name in _NATIVE if name in content}
+    for name, value in said.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ModelNotFoundError(f"model: {path} says {name}: {value!r}, which is not a number, 1 or more")
+    return said
+
+
+def check_frame_count(files: ModelFiles, frames_per_latent: int) -> None:
+    """See that the length a folder says its model was trained in is one that a video can have.
+
+    Raises:
+        ModelFilesError: it is not.
+    """
+    count, grid = files.card.frame_count, FrameGrid(frames_per_latent)
+    if not grid.fits(count):
+        path = next((path for path in (files.denoiser / FACTS, files.denoiser.parent / FACTS) if path.is_file()), None)
+        near = " or ".join(map(str, grid.nearest(count)))
+        raise ModelFilesError(
+            f"model: {path or files.denoiser} says frame_count: {count}, which is not a multiple of "
+            f"{frames_per_latent}, plus 1; nearest are {near}"
+        )
+
+
 def _read_json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_text())
@@ -169,7 +203,12 @@ def _download(hub_id: str, *, revision: str = "", leave: str = "") -> str:
 
 def _base_download(card: ModelCard) -> str:
     """The same for what a model of the catalogue lacks."""
-    return f"hf download {card.base_hub_id}" + (f" {_WHOLE}" if card.extends_base else _without(_DENOISER))
+    return f"hf download {card.base_hub_id}" + (f" {_WHOLE}" if card.extends_base else _without(_own_denoiser(card)))
+
+
+def _own_denoiser(card: ModelCard) -> str:
+    """What a folder that others take the rest from holds for itself."""
+    return f"{card.denoiser}/*"
 
 
 def _without(pattern: str) -> str:

@@ -14,10 +14,12 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 from torch import nn
 
 from vinf_core.models.adapter import TemporalSites
+from vinf_core.models.bounded_cache import BoundedCache
 from vinf_core.models.latent_scale import LatentScale
 from vinf_core.models.loading import load_component, load_scheduler_config, load_text_encoder, load_tokenizer
 from vinf_core.models.locate import ModelFiles
 from vinf_core.models.preview_map import PreviewMap
+from vinf_core.models.temporal_decoder import TemporalDecoder
 from vinf_core.types import GenerationSpec, ModelLimits, Solver, TemporalScope
 
 SCHEDULERS = tuple(kind.name for kind in KarrasDiffusionSchedulers if kind.name != "EDMEulerScheduler")
@@ -30,6 +32,11 @@ SCOPE = TemporalScope(local_window_frames=16, global_frames=16, phase_timestep=8
 
 class TextToVideoModel:
     """Adapter of this family; made of the pipeline's parts, which it moves to its device and dtype."""
+
+    temporal_decoder: TemporalDecoder | None = None
+    text_on_one_rank = False
+    prompt_prefix = ""
+    image_cache: BoundedCache[Any, Any] | None = None
 
     def __init__(
         self,
@@ -104,11 +111,14 @@ class TextToVideoModel:
         # Not `module.to(...)`: diffusers' own warns about a conversion that is meant here.
         return nn.Module.to(module, self.device, self.dtype).eval().requires_grad_(False)
 
-    def begin(self, spec: GenerationSpec) -> None:
+    def begin(self, spec: GenerationSpec, latent_frames: range) -> None:
         """Take up what a generation is conditioned on besides its text: its frame rate, if the denoiser knows any."""
         condition = getattr(self.unet, "set_frame_rate", None)
         if condition is not None:
             condition(spec.frame_rate)
+
+    def end(self) -> None:
+        """Nothing of a size is kept."""
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Size of one frame's latent, ``(C, h, w)``."""

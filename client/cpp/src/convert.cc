@@ -3,6 +3,7 @@
 
 #include <google/protobuf/timestamp.pb.h>
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <random>
@@ -33,6 +34,7 @@ TemporalScope read(const v1::TemporalScope& message) {
     scope.phase_timestep = message.phase_timestep();
     scope.phase_bias = message.phase_bias();
     scope.global_across_cuts = message.global_across_cuts();
+    scope.overlap_frames = message.overlap_frames();
     // An older server leaves them out, and knows the first kind only.
     if (const int noise = message.initial_noise(); noise != v1::INITIAL_NOISE_UNSPECIFIED) {
         const bool is_known = noise >= v1::INITIAL_NOISE_INDEPENDENT && noise <= v1::INITIAL_NOISE_FREENOISE;
@@ -109,6 +111,12 @@ ModelInfo read(const v1::ModelInfo& message) {
     const bool is_known = frames >= v1::IMAGE_FRAMES_UNSPECIFIED && frames <= v1::IMAGE_FRAMES_ANY;
     model.image_frames = is_known ? static_cast<ImageFrames>(frames) : ImageFrames::kUnknown;
     model.max_image_count = message.max_image_count();
+    model.min_image_count = message.min_image_count();
+    model.frame_count_step = std::max(1, message.frame_count_step());
+    for (const int solver : message.solvers()) {
+        model.solvers.push_back(static_cast<Solver>(solver));
+    }
+    model.single_prompt = message.single_prompt();
     return model;
 }
 
@@ -227,6 +235,7 @@ Status write(const GenerationRequest& request, v1::CreateGenerationRequest& mess
         scope.set_global_across_cuts(request.temporal_scope->global_across_cuts);
         scope.set_initial_noise(static_cast<v1::InitialNoise>(request.temporal_scope->initial_noise));
         scope.set_global_choice(static_cast<v1::GlobalChoice>(request.temporal_scope->global_choice));
+        scope.set_overlap_frames(request.temporal_scope->overlap_frames);
     }
     for (const PromptSegment& segment : request.segments) {
         v1::PromptSegment& entry = *spec.add_prompt_segments();

@@ -271,6 +271,10 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
             const vinf::ModelInfo& model = info->models[0];
             std::printf("model %s %d\n", model.name.c_str(), model.default_width);
             std::printf("images %d %d\n", static_cast<int>(model.image_frames), model.max_image_count);
+            std::printf("lengths in steps of %d, %d prompt(s)\n", model.frame_count_step, model.single_prompt ? 1 : 2);
+            for (const vinf::Solver solver : model.solvers) {
+                std::printf("solver %d\n", static_cast<int>(solver));
+            }
         }
         return 0;
     }

@@ -12,7 +12,7 @@ from vinf_client.cli.story import read_story
 from vinf_client.cli.values import duration, label
 from vinf_client.output import ALLOWED
 
-_LOCAL_ONLY = ("ranks", "device")
+_LOCAL_ONLY = ("ranks", "device", "dtype", "model_base", "model_option")
 _NOT_DETACHED = ("output", "sheet", "local")
 _REMOTE_ONLY = ("server", "token_file", "tls", "tls_ca", "tls_cert", "tls_key", "insecure")
 
@@ -68,6 +68,11 @@ def build_parser() -> Parser:
     server.add_argument("--local", action="store_true", help="start a server for this call and stop it afterwards")
     server.add_argument("--ranks", type=int, metavar="N", help="with --local: ranks to start")
     server.add_argument("--device", metavar="NAME", help="with --local: device of the ranks, for example cpu")
+    server.add_argument("--dtype", metavar="NAME", help="with --local: what the ranks compute in, for example bfloat16")
+    server.add_argument("--model-base", metavar="BASE", help="with --local: where the model's other parts are")
+    server.add_argument(
+        "--model-option", action="append", metavar="NAME=VALUE", help="with --local: an option of the model's own"
+    )
     server.add_argument(
         "--wait-ready",
         type=float,
@@ -105,7 +110,7 @@ def add_video_options(parser: Parser, title: str, *, model_help: str = "model to
     video.add_argument("--model", metavar="NAME", help=model_help)
     video.add_argument("--steps", type=int, metavar="N", help="denoising steps")
     video.add_argument("--guidance", type=float, metavar="X", help="how strongly the prompt steers; 1 switches it off")
-    video.add_argument("--solver", metavar="NAME", help="ddim or dpm++")
+    video.add_argument("--solver", metavar="NAME", help="ddim, dpm++ or flow-euler, as `vinf info` lists them")
 
     scope = parser.add_argument_group("temporal scope; any of these leaves the others at the model's own numbers")
     scope.add_argument("--window", type=int, metavar="FRAMES", help="neighbours that a frame sees, an even number")
@@ -127,6 +132,13 @@ def add_video_options(parser: Parser, title: str, *, model_help: str = "model to
         "--initial-noise",
         metavar="NAME",
         help="independent, or freenoise (later frames start from the noise of earlier ones: more alike, less motion)",
+    )
+    scope.add_argument(
+        "--overlap",
+        type=int,
+        metavar="FRAMES",
+        help="windows of the trained length that share so many frames, fused at each step, in place of the dual scope, "
+        "whose options do nothing then; the more frames, the more windows",
     )
 
 
@@ -152,7 +164,7 @@ def check_combination(parser: Parser, arguments: argparse.Namespace) -> None:
             parser.error(f"--local: cannot be combined with --{name.replace('_', '-')}")
     for name in _LOCAL_ONLY:
         if not arguments.local and getattr(arguments, name) is not None:
-            parser.error(f"--{name}: needs --local; a running server has its own")
+            parser.error(f"--{name.replace('_', '-')}: needs --local; a running server has its own")
     if arguments.ranks is not None and arguments.ranks < 1:
         parser.error(f"--ranks: {arguments.ranks} is not allowed; allowed: at least 1")
     if arguments.preview_every is not None and not 0 <= arguments.preview_every <= 1000:
@@ -196,13 +208,14 @@ def spec_options(arguments: argparse.Namespace) -> SpecOptions:
         global_across_cuts=arguments.global_across_cuts,
         initial_noise=arguments.initial_noise,
         global_choice=arguments.global_choice,
+        overlap=arguments.overlap,
     )
 
 
 def image_names(arguments: argparse.Namespace) -> dict[str, str]:
     """What the command's user calls the places of `SpecOptions.image_conditions`."""
     options = [name for name, value in _images(arguments) if value is not None]
-    names = {"image_conditions": " and ".join(options)} if options else {}
+    names = {"image_conditions": " and ".join(options) or "--image"}
     for index, option in enumerate(options):
         for field in ("", ".image", ".frame_index"):
             names[f"image_conditions[{index}]{field}"] = option
@@ -240,5 +253,12 @@ def job_options(arguments: argparse.Namespace) -> JobOptions:
 
 def serve_arguments(arguments: argparse.Namespace) -> list[str]:
     """Pick what a local server is told."""
-    told = {"--ranks": arguments.ranks, "--model": arguments.model, "--device": arguments.device}
-    return [text for option, value in told.items() if value is not None for text in (option, str(value))]
+    told = [
+        ("--ranks", arguments.ranks),
+        ("--model", arguments.model),
+        ("--model-base", arguments.model_base),
+        ("--device", arguments.device),
+        ("--dtype", arguments.dtype),
+        *(("--model-option", option) for option in arguments.model_option or ()),
+    ]
+    return [text for option, value in told if value is not None for text in (option, str(value))]

@@ -58,13 +58,16 @@ def _model_lines(model: Model, limits: Limits, *, default: bool) -> list[str]:
     scope = model.default_temporal_scope
     width = f"{model.default_width} [{model.min_width}, {model.max_width}]"
     height = f"{model.default_height} [{model.min_height}, {model.max_height}]"
+    step = f", a multiple of {model.frame_count_step} plus 1" if model.frame_count_step > 1 else ""
+    others = [solver.value for solver in model.solvers if solver is not model.default_solver]
+    solvers = f" (or {', '.join(others)})" if others else ""
     lines = [
         f"model {model.name}{' (default)' if default else ''}",
         f"  size            width {width}, height {height}, multiples of {model.size_multiple}",
-        f"  frames          {model.default_frame_count} [1, {model.max_frame_count}], "
+        f"  frames          {model.default_frame_count} [1, {model.max_frame_count}]{step}, "
         f"trained on {model.trained_frame_count}, at {float(model.default_frame_rate):g} frames/s",
         f"  steps           {model.default_step_count} [1, {limits.max_step_count}], "
-        f"solver {model.default_solver.value}, guidance {model.default_guidance_scale:g}",
+        f"solver {model.default_solver.value}{solvers}, guidance {model.default_guidance_scale:g}",
         f"  temporal scope  window {scope.local_window_frames}, global frames {scope.global_frames}, "
         f"phase timestep {scope.phase_timestep}, phase bias {scope.phase_bias:g}",
     ]
@@ -79,8 +82,12 @@ def _model_lines(model: Model, limits: Limits, *, default: bool) -> list[str]:
         lines.append(f"  prompt          these words only{words}: {' '.join(model.vocabulary)}")
     else:
         lines.append(f"  prompt          up to {model.max_prompt_chars} characters")
-    count = f", at most {model.max_image_count} a video" if model.max_image_count else ""
+    least, most = model.min_image_count, model.max_image_count
+    needed = f"{least} needed, " if least else ""
+    count = f", {needed}at most {most} a video" if most else ""
     lines.append(f"  images          {_IMAGE_FRAMES[model.image_frames]}{count}")
+    if model.single_prompt:
+        lines.append("  story           none: one prompt for the whole video")
     return lines
 
 

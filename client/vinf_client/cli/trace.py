@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vinf_client._chrome_trace import write_json
 from vinf_client._errors import OutputError
+from vinf_client._replaceable import check_replaceable
 from vinf_client._trace import RankShares, Trace, TraceLane
 from vinf_client.cli.common import Parser, client_of, print_json, run
 from vinf_client.output import prepare_folder
@@ -63,6 +64,7 @@ def _trace(arguments: argparse.Namespace) -> None:
         raise OutputError("'' is not an output; allowed: the name of a file, or - for standard output")
     name = arguments.output if arguments.output is not None else f"{arguments.generation_id}.trace.json.gz"
     if name != "-":
+        check_replaceable(Path(name))
         prepare_folder(Path(name))
     with client_of(arguments) as client:
         trace = client.trace(arguments.generation_id)

@@ -25,6 +25,8 @@ MODEL = info_pb.ModelInfo(
         mode=pb.TEMPORAL_SCOPE_MODE_CUSTOM, local_window_frames=16, global_frames=8, phase_timestep=500, phase_bias=1.5
     ),
     max_prompt_chars=1000,
+    frame_count_step=1,
+    solvers=[pb.SOLVER_DDIM, pb.SOLVER_DPM_SOLVER_PP_2M],
 )
 LIMITS = info_pb.ServerLimits(
     max_waiting_generation_count=64,

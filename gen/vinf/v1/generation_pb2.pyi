@@ -122,6 +122,8 @@ class _SolverEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Solver.ValueTy
     """DDIM with eta = 0."""
     SOLVER_DPM_SOLVER_PP_2M: _Solver.ValueType  # 2
     """DPM-Solver++(2M), the multistep second-order solver."""
+    SOLVER_FLOW_EULER: _Solver.ValueType  # 3
+    """Euler steps along the flow that a model of flow matching predicts."""
 
 class Solver(_Solver, metaclass=_SolverEnumTypeWrapper):
     """How the denoising steps are integrated."""
@@ -132,6 +134,8 @@ SOLVER_DDIM: Solver.ValueType  # 1
 """DDIM with eta = 0."""
 SOLVER_DPM_SOLVER_PP_2M: Solver.ValueType  # 2
 """DPM-Solver++(2M), the multistep second-order solver."""
+SOLVER_FLOW_EULER: Solver.ValueType  # 3
+"""Euler steps along the flow that a model of flow matching predicts."""
 Global___Solver: _TypeAlias = Solver  # noqa: Y015
 
 class _GenerationState:
@@ -284,6 +288,7 @@ class TemporalScope(_message.Message):
     GLOBAL_ACROSS_CUTS_FIELD_NUMBER: _builtins.int
     INITIAL_NOISE_FIELD_NUMBER: _builtins.int
     GLOBAL_CHOICE_FIELD_NUMBER: _builtins.int
+    OVERLAP_FRAMES_FIELD_NUMBER: _builtins.int
     mode: Global___TemporalScopeMode.ValueType
     """Default: DEFAULT. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
     local_window_frames: _builtins.int
@@ -318,6 +323,13 @@ class TemporalScope(_message.Message):
     """Read with CUSTOM only. Default: EVEN. An unknown number, or KEY_FRAMES with 0 global_frames: INVALID_ARGUMENT /
     INVALID_FIELD.
     """
+    overlap_frames: _builtins.int
+    """More than 0: no dual scope. Each scene is covered with windows of ModelInfo.trained_frame_count frames, and what the
+    model says of a frame in two of them is averaged at every step. Each window shares this many frames with the next;
+    of the other fields only initial_noise is used then.
+    Default: 0 = dual scope | Range: [0, ModelInfo.trained_frame_count - 1] | Unit: frames
+    Violation: INVALID_ARGUMENT / INVALID_FIELD.
+    """
     def __init__(
         self,
         *,
@@ -329,10 +341,11 @@ class TemporalScope(_message.Message):
         global_across_cuts: _builtins.bool = ...,
         initial_noise: Global___InitialNoise.ValueType = ...,
         global_choice: Global___GlobalChoice.ValueType = ...,
+        overlap_frames: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_across_cuts", b"global_across_cuts", "global_choice", b"global_choice", "global_frames", b"global_frames", "initial_noise", b"initial_noise", "local_window_frames", b"local_window_frames", "mode", b"mode", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_across_cuts", b"global_across_cuts", "global_choice", b"global_choice", "global_frames", b"global_frames", "initial_noise", b"initial_noise", "local_window_frames", b"local_window_frames", "mode", b"mode", "overlap_frames", b"overlap_frames", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -474,7 +487,8 @@ class GenerationSpec(_message.Message):
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
     frame_count: _builtins.int
-    """Default: 0 = ModelInfo.default_frame_count | Range: [1, ModelInfo.max_frame_count] | Unit: frames
+    """Default: 0 = ModelInfo.default_frame_count | Range: [1, ModelInfo.max_frame_count], a multiple of
+    ModelInfo.frame_count_step, plus 1 | Unit: frames
     Violation: INVALID_ARGUMENT / INVALID_FIELD. More frames than fit into a rank's memory at this width and height:
     INVALID_ARGUMENT / SPEC_TOO_LARGE, with metadata maxFrameCount, the most that fit; 0: not even one does, and the
     violation is that of the larger of width and height.
@@ -495,7 +509,9 @@ class GenerationSpec(_message.Message):
     Violation: INVALID_ARGUMENT / INVALID_FIELD.
     """
     solver: Global___Solver.ValueType
-    """Default: UNSPECIFIED = ModelInfo.default_solver. An unknown number: INVALID_ARGUMENT / INVALID_FIELD."""
+    """Default: UNSPECIFIED = ModelInfo.default_solver. One that is not in ModelInfo.solvers: INVALID_ARGUMENT /
+    INVALID_FIELD.
+    """
     @_builtins.property
     def frame_rate(self) -> Global___Rational:
         """How fast the frames are meant to be played; it sets their presentation times.
@@ -509,14 +525,15 @@ class GenerationSpec(_message.Message):
     @_builtins.property
     def prompt_segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromptSegment]:
         """The rest of a story's timeline, by strictly ascending start_frame_index; it is independent of the ranks' clips.
-        Default: empty = prompt holds for the whole video | Range: 0 to 64 segments
+        Default: empty = prompt holds for the whole video | Range: 0 to 64 segments; none where
+        ModelInfo.single_prompt
         Violation: INVALID_ARGUMENT / INVALID_FIELD, at a path such as spec.prompt_segments[1].start_frame_index.
         """
 
     @_builtins.property
     def image_conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageCondition]:
         """Pictures that frames shall look like.
-        Default: empty = none | Range: 0 to ModelInfo.max_image_count image conditions
+        Default: empty = none | Range: ModelInfo.min_image_count to max_image_count image conditions
         Violation: INVALID_ARGUMENT / INVALID_FIELD.
         """
 

@@ -186,6 +186,10 @@ class ModelInfo(_message.Message):
     MAX_FRAME_COUNT_AT_DEFAULT_SIZE_FIELD_NUMBER: _builtins.int
     IMAGE_FRAMES_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_STEP_FIELD_NUMBER: _builtins.int
+    SOLVERS_FIELD_NUMBER: _builtins.int
+    SINGLE_PROMPT_FIELD_NUMBER: _builtins.int
+    MIN_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name for GenerationSpec.model."""
     default_width: _builtins.int
@@ -227,6 +231,14 @@ class ModelInfo(_message.Message):
     """Which frames GenerationSpec.image_conditions may be for; UNSPECIFIED = the model takes none."""
     max_image_count: _builtins.int
     """The most image conditions of a generation; 0 = the model takes none. Unit: images"""
+    frame_count_step: _builtins.int
+    """GenerationSpec.frame_count is a multiple of this, plus 1: 1, 5, 9 and so on where it is 4. 0 and 1 = any number.
+    Unit: frames
+    """
+    single_prompt: _builtins.bool
+    """True when the prompt is one for the whole video: GenerationSpec.prompt_segments must be empty."""
+    min_image_count: _builtins.int
+    """The fewest image conditions of a generation: 1 where the model cannot do without. Unit: images"""
     @_builtins.property
     def default_frame_rate(self) -> _generation_pb2.Rational:
         """Unit: frames per second"""
@@ -238,6 +250,10 @@ class ModelInfo(_message.Message):
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The only words its prompts may use, in lower case; empty = any text."""
+
+    @_builtins.property
+    def solvers(self) -> _containers.RepeatedScalarFieldContainer[_generation_pb2.Solver.ValueType]:
+        """The solvers that suit the model, the default one among them."""
 
     def __init__(
         self,
@@ -264,10 +280,14 @@ class ModelInfo(_message.Message):
         max_frame_count_at_default_size: _builtins.int = ...,
         image_frames: Global___ImageFrames.ValueType = ...,
         max_image_count: _builtins.int = ...,
+        frame_count_step: _builtins.int = ...,
+        solvers: _abc.Iterable[_generation_pb2.Solver.ValueType] | None = ...,
+        single_prompt: _builtins.bool = ...,
+        min_image_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_frame_rate", b"default_frame_rate", "default_temporal_scope", b"default_temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate", b"default_frame_rate", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "image_frames", b"image_frames", "max_frame_count", b"max_frame_count", "max_frame_count_at_default_size", b"max_frame_count_at_default_size", "max_height", b"max_height", "max_image_count", b"max_image_count", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_width", b"min_width", "name", b"name", "size_multiple", b"size_multiple", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate", b"default_frame_rate", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "frame_count_step", b"frame_count_step", "image_frames", b"image_frames", "max_frame_count", b"max_frame_count", "max_frame_count_at_default_size", b"max_frame_count_at_default_size", "max_height", b"max_height", "max_image_count", b"max_image_count", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_image_count", b"min_image_count", "min_width", b"min_width", "name", b"name", "single_prompt", b"single_prompt", "size_multiple", b"size_multiple", "solvers", b"solvers", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

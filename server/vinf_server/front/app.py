@@ -165,9 +165,10 @@ class Front:
             self._metrics.ready.set(1)
             self._health.set_ready(True)
         device = group.ranks[0].beat.device.partition(":")[0]
+        mesh = self._config.mesh.describe(group.world_size)
         _log.info(
-            "vinf is ready: %s on %d ranks (%s), grpc %s, metrics %s%s",
-            *(model, group.world_size, device, self._listen),
+            "vinf is ready: %s on %d ranks (%s%s), grpc %s, metrics %s%s",
+            *(model, group.world_size, device, f"; {mesh}" if mesh else "", self._listen),
             f"http://{self._metrics_address}/metrics" if self._metrics_address else "off",
             f", page {self._page.url}" if self._page is not None else "",
         )

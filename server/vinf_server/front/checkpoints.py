@@ -3,7 +3,8 @@
 One folder a generation, one file for the part of each rank, written under another name and renamed when all of it is
 there. A checkpoint is complete when the parts of one step cover the video; then everything older is removed, so that a
 generation takes the room of two checkpoints at most. What is in the records is the ranks' business: here they are bytes
-with a length in front.
+with a length in front, one for every latent frame. Parts say how many of those the video has: of the ranks' model the
+front need know nothing, also when it begins with what an earlier server has stored.
 
 All disk work runs in one thread, in order: no removal meets a write half-way, and the event loop waits for no disk.
 """
@@ -29,7 +30,7 @@ _Result = TypeVar("_Result")
 
 _LENGTH_BYTES = 4
 _SLICE_BYTES = 1 << 20
-_FILE_NAME = re.compile(r"step-(\d{6,9})-frames-(\d{8,12})-(\d{8,12})")
+_FILE_NAME = re.compile(r"step-(\d{6,9})-frames-(\d{8,12})-(\d{8,12})(?:-of-(\d{8,12}))?")
 
 
 class PartError(ValueError):
@@ -38,11 +39,13 @@ class PartError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some frames after some steps."""
+    """Some latent frames after some steps."""
 
     step: int
     start: int
     count: int
+    total: int = 0
+    """Latent frames of the video; 0: as many as it has frames."""
 
     @property
     def stop(self) -> int:
@@ -52,13 +55,16 @@ class Part:
     @property
     def file_name(self) -> str:
         """Says all there is to know about the file."""
-        return f"step-{self.step:06d}-frames-{self.start:08d}-{self.stop:08d}"
+        of_total = f"-of-{self.total:08d}" if self.total else ""
+        return f"step-{self.step:06d}-frames-{self.start:08d}-{self.stop:08d}{of_total}"
 
     @classmethod
     def of_file(cls, name: str) -> Part | None:
         """The part that a file of this name holds; None: the name is none of ours."""
         match = _FILE_NAME.fullmatch(name)
-        return cls(int(match[1]), int(match[2]), int(match[3]) - int(match[2])) if match else None
+        if not match:
+            return None
+        return cls(int(match[1]), int(match[2]), int(match[3]) - int(match[2]), int(match[4] or 0))
 
 
 class CheckpointStore:
@@ -69,7 +75,7 @@ class CheckpointStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
 
     def folder(self, generation_id: str, *, frame_count: int) -> CheckpointFolder:
-        """Describe a generation's folder; nothing touches the disk before its first part."""
+        """Describe the folder of a generation of so many frames; nothing touches the disk before its first part."""
         return CheckpointFolder(self._root / generation_id, frame_count=frame_count, thread=self._thread)
 
     async def remove_others(self, known: Collection[str]) -> None:
@@ -106,12 +112,13 @@ class CheckpointFolder:
         """Open a file for a part that comes in; end it with `keep` or `discard`.
 
         Raises:
-            PartError: it has no frames or lies outside the video.
+            PartError: it has no frames or lies outside the video, or the video has fewer frames than it says.
             OSError: the disk refuses.
         """
         if not self._is_in_video(part):
             raise PartError(
-                f"frames {part.start} to {part.stop} after step {part.step} are not in [0, {self._frame_count}]"
+                f"frames {part.start} to {part.stop} of {self._total(part)} after step {part.step} are not in "
+                f"[0, {self._frame_count}]"
             )
         unfinished = self._path / f"{part.file_name}.{next(self._numbers)}.unfinished"
         return await self._in_thread(UnfinishedPart, unfinished, part)
@@ -149,12 +156,14 @@ class CheckpointFolder:
             OSError: the disk refuses, or a file is shorter than it was.
         """
         stop = start + count
-        if step < 1 or step != self.newest_step or start < 0 or count < 1 or stop > self._frame_count:
+        parts = self._parts_of(self.newest_step)
+        total = parts[-1].stop if parts else 0
+        if step < 1 or step != self.newest_step or start < 0 or count < 1 or stop > total:
             raise LookupError(
-                f"frames {start} to {stop} after step {step}: the newest checkpoint has frames 0 to "
-                f"{self._frame_count} after step {self.newest_step}"
+                f"frames {start} to {stop} after step {step}: the newest checkpoint has frames 0 to {total} after step "
+                f"{self.newest_step}"
             )
-        for part in sorted((part for part in self._parts if part.step == step), key=lambda part: part.start):
+        for part in parts:
             first, last = max(part.start, start), min(part.stop, stop)
             if first >= last:
                 continue
@@ -176,15 +185,24 @@ class CheckpointFolder:
         self._clear(partial(shutil.rmtree, self._path, ignore_errors=True))
 
     def _is_in_video(self, part: Part) -> bool:
-        return part.step >= 1 and part.count >= 1 and part.start >= 0 and part.stop <= self._frame_count
+        total = self._total(part)
+        return part.step >= 1 and part.count >= 1 and part.start >= 0 and part.stop <= total <= self._frame_count
+
+    def _total(self, part: Part) -> int:
+        return part.total or self._frame_count
+
+    def _parts_of(self, step: int) -> list[Part]:
+        """The parts of a step, in the order of their frames."""
+        return sorted((part for part in self._parts if part.step == step), key=lambda part: part.start)
 
     def _covers_video(self, step: int) -> bool:
-        position = 0
-        for part in sorted((part for part in self._parts if part.step == step), key=lambda part: part.start):
+        position, totals = 0, set()
+        for part in self._parts_of(step):
             if part.start != position:
                 return False
             position = part.stop
-        return position == self._frame_count
+            totals.add(self._total(part))
+        return totals == {position}
 
     def _remove(self, parts: set[Part]) -> None:
         self._parts -= parts

@@ -136,6 +136,7 @@ class LinkCheckpoints:
             step=checkpoint.completed_steps,
             start_frame_index=checkpoint.start_frame,
             frame_count=checkpoint.frame_count,
+            latent_frame_count=checkpoint.video_frames,
         )
         yield pb.SendCheckpointRequest(part=part)
         size = 0

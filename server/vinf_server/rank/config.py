@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from vinf_core.distributed.topology import Mesh
 from vinf_core.engine.balance import AskedWeights
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
@@ -37,6 +38,8 @@ class RankConfig:
     device: str
     dtype: torch.dtype
     deterministic: bool
+    mesh: Mesh
+    """How the ranks of all hosts are laid out."""
     rank_weights: AskedWeights
     """What the clips' lengths go by."""
     memory_budget: int
@@ -79,6 +82,10 @@ class RankConfig:
                 device=environment.get("VINF_DEVICE", "auto"),
                 dtype=DTYPES[dtype],
                 deterministic=environment.get("VINF_DETERMINISTIC", "0") == "1",
+                mesh=Mesh(
+                    cfg=int(environment.get("VINF_CFG_RANKS", "1")),
+                    context=int(environment.get("VINF_CONTEXT_RANKS", "1")),
+                ),
                 rank_weights=_read_weights(environment.get("VINF_RANK_WEIGHTS", "auto")),
                 memory_budget=int(environment.get("VINF_MEMORY_BUDGET", "0")),
                 known_memory=_read_memory(environment.get("VINF_KNOWN_MEMORY", "")),

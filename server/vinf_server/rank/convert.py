@@ -54,6 +54,7 @@ def command_from_order(order: pb.AttachResponse) -> Command | None:
                 global_across_cuts=wanted.temporal_scope.global_across_cuts,
                 initial_noise=(InitialNoise.FREENOISE if wanted.temporal_scope.freenoise else InitialNoise.INDEPENDENT),
                 global_choice=GlobalChoice.KEY_FRAMES if wanted.temporal_scope.key_frames else GlobalChoice.EVEN,
+                overlap_frames=wanted.temporal_scope.overlap_frames,
             ),
             segments=tuple(
                 PromptSegment(
@@ -103,12 +104,17 @@ def limits_to_proto(limits: ModelLimits) -> pb.ModelLimits:
             global_across_cuts=scope.global_across_cuts,
             freenoise=scope.initial_noise is InitialNoise.FREENOISE,
             key_frames=scope.global_choice is GlobalChoice.KEY_FRAMES,
+            overlap_frames=scope.overlap_frames,
         ),
         max_prompt_chars=limits.max_prompt_chars,
         max_prompt_words=limits.max_prompt_words,
         vocabulary=list(limits.vocabulary),
         image_frames=limits.image_frames.value,
         max_image_count=limits.max_images,
+        min_image_count=limits.min_images,
+        frames_per_latent=limits.frames_per_latent,
+        solvers=[solver.value for solver in limits.solvers],
+        single_prompt=not limits.takes_story,
     )
 
 

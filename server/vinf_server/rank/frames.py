@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 QUEUED_FRAMES = 16
 """Frames that may wait for the network before the engine waits too: bounds memory, hides short stalls. The engine
-likes room for two slices, of four frames each, so that one can be decoded while another is on its way."""
+likes room for two slices, of four frames each, so that one can be decoded while another is on its way. Where it asks
+for room for more frames at once, twice as many may wait."""
 
 SLICE_BYTES = 1 << 20
 """Largest piece of a frame in one message: below gRPC's default limit, and the front's loop is never held for long."""
@@ -65,9 +66,9 @@ class FrameSender:
             DeliveryError: the front takes no more.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._room >= frames, timeout)
+            self._changed.wait_for(lambda: self._ended or self._has_room(frames), timeout)
             self._check()
-            return self._room >= frames
+            return self._has_room(frames)
 
     def send(self, frame_index: int, pixels: Pixels) -> None:
         """Queue a copy of one frame, ``[H, W, 3]`` uint8, cut into the pieces that messages carry."""
@@ -109,9 +110,8 @@ class FrameSender:
             self._frames.clear()
             self._changed.notify_all()
 
-    @property
-    def _room(self) -> int:
-        return QUEUED_FRAMES - len(self._frames)
+    def _has_room(self, frames: int) -> bool:
+        return max(QUEUED_FRAMES, 2 * frames) - len(self._frames) >= frames
 
     @property
     def _ended(self) -> bool:

@@ -13,16 +13,19 @@ import time
 import torch
 
 from vinf.engine.v1 import engine_link_service_pb2 as pb
+from vinf_core.distributed.axes import Axes
 from vinf_core.distributed.control import ControlPlane
-from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.groups import process_groups
 from vinf_core.distributed.topology import Topology, select_device
 from vinf_core.engine.balance import largest_clip_share, settle_weights
 from vinf_core.engine.generator import Generator
+from vinf_core.engine.mesh_checks import check_mesh
 from vinf_core.engine.probe import default_budget, measure_memory
 from vinf_core.engine.worker import Worker
 from vinf_core.errors import ConfigError, ModelNotFoundError
 from vinf_core.events import StageClock
+from vinf_core.models.adapter import VideoModel
+from vinf_core.models.loading import quiet_libraries
 from vinf_core.models.registry import load_model
 from vinf_server.logs import FORMAT_VARIABLE, configure_logs
 from vinf_server.rank.beats import Heart, Tally, device_name
@@ -43,6 +46,9 @@ EXIT_OUT_OF_MEMORY = 4
 """The generation was too large; the group starts anew and the loss is not held against it."""
 
 _PEER_S = 0.2
+
+_FLAGS = ("ranks", "cfg-ranks", "context-ranks", "memory budget", "model", "model option")
+"""Fields of the engine's configuration that are flags of the server."""
 """How long a rank that fails waits to be ended.
 
 When a rank is killed, the next collective of the others fails within a moment, and the agent, which looks ten times a
@@ -95,19 +101,23 @@ def run(config: RankConfig) -> int:
     try:
         device = select_device(config.device, config.local_rank, config.local_world_size)
         prepare(device, config.deterministic)
+        topology = Topology(rank=config.rank, world_size=config.world_size, device=device, mesh=config.mesh)
+        quiet_libraries()
+        logger.info("loads %s", config.model.model)
         model = load_model(config.model, options=config.model_options, device=device, dtype=config.dtype)
+        check_mesh(model, config.mesh)
+        load_text_encoder(model, config.rank)
     except (ConfigError, ModelNotFoundError) as error:
         explain(config, "MODEL_NOT_FOUND" if isinstance(error, ModelNotFoundError) else "CONFIGURATION", str(error))
         return EXIT_CONFIGURATION
-    topology = Topology(rank=config.rank, world_size=config.world_size, device=device)
     clock = StageClock(device)
     with process_groups(topology) as groups:
-        exchange = Exchange(topology, groups.data, clock)
+        axes = Axes.build(topology, groups, clock)
         control = ControlPlane(topology, groups.control)
         generator = Generator(
             model,
             topology,
-            exchange,
+            axes,
             clock,
             skip_negligible=config.skip_negligible,
             deterministic=config.deterministic,
@@ -120,15 +130,15 @@ def run(config: RankConfig) -> int:
                 generator,
                 control,
                 budget_bytes=config.memory_budget or default_budget(device, config.local_world_size),
-                largest_clip_share=largest_clip_share(rank_weights, topology.world_size),
+                largest_clip_share=largest_clip_share(rank_weights, topology.world_size, topology.mesh),
             )
-        except ConfigError as error:
-            explain(config, "CONFIGURATION", str(error))
+        except (ConfigError, ModelNotFoundError) as error:
+            explain(config, "MODEL_NOT_FOUND" if isinstance(error, ModelNotFoundError) else "CONFIGURATION", str(error))
             return EXIT_CONFIGURATION
 
         fetched = Tally()
 
-        heart.describe(device, Statistics(control, exchange, generator, clock, fetched).fill)
+        heart.describe(device, Statistics(control, axes, generator, clock, fetched).fill)
         coordinator = None
         if topology.is_coordinator:
             coordinator = LinkCoordinator(link)
@@ -158,6 +168,19 @@ def run(config: RankConfig) -> int:
     return 0
 
 
+def load_text_encoder(model: VideoModel, rank: int) -> None:
+    """Encode a text where rank 0 does so for all: loading its encoder from a cold disk may take minutes.
+
+    To be called before there are process groups: the other ranks then wait for this one in the rendezvous, which has
+    half an hour, and not in a collective, which has two minutes.
+
+    Raises:
+        ModelFilesError, ConfigError: the encoder cannot be loaded.
+    """
+    if model.text_on_one_rank and rank == 0:
+        model.encode_text([""])
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Tell whether an allocation failed: on a CPU torch says so in words only."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
@@ -180,8 +203,15 @@ def prepare(device: torch.device, deterministic: bool) -> None:
         torch.backends.cudnn.allow_tf32 = False
 
 
+def with_flag(message: str) -> str:
+    """Name what the engine calls by its own words as whoever started the server knows it."""
+    field, separator, problem = message.partition(": ")
+    return f"--{field.replace(' ', '-')}{separator}{problem}" if separator and field in _FLAGS else message
+
+
 def explain(config: RankConfig, reason: str, message: str) -> None:
     """Tell the front why this rank exits, where an exit code alone would not say it."""
+    message = with_flag(message)
     logger.error("%s", message)
     if config.failure_file:
         # Every rank makes the same mistake at the same time: whoever renames last wins, nobody reads half a file.

@@ -79,7 +79,7 @@ def test_quiet_says_nothing(generate, capsys):
 def test_options_reach_the_server(generate, server):
     options = "--frames 96 --seed 7 --width 64 --height 48 --steps 10 --guidance 3 --model sprites --fps 24"
     scope = "--solver ddim --window 8 --global-frames 4 --phase-timestep 300 --phase-bias 0 --quiet"
-    kinds = "--initial-noise freenoise --global-choice key-frames"
+    kinds = "--initial-noise freenoise --global-choice key-frames --overlap 6"
     assert generate(*options.split(), *scope.split(), *kinds.split(), "--negative-prompt", "blue sky") == 0
     spec = server.creates[0].spec
     assert (spec.frame_count, spec.seed, spec.width, spec.height, spec.inference_step_count) == (96, 7, 64, 48, 10)
@@ -90,6 +90,7 @@ def test_options_reach_the_server(generate, server):
         phase_timestep=300,
         initial_noise=pb.INITIAL_NOISE_FREENOISE,
         global_choice=pb.GLOBAL_CHOICE_KEY_FRAMES,
+        overlap_frames=6,
     )
 
 
@@ -167,9 +168,10 @@ def test_no_server(tmp_path, capsys):
         (["--width", "0"], "--width: 0 is not allowed; allowed: [32, 128], a multiple of 8"),
         (["--guidance", "nan"], "--guidance: nan is not allowed; allowed: [1, 50]"),
         (["--fps", "0"], "--fps: 0 is not allowed; allowed: a rate in [1, 240]"),
-        (["--solver", "euler"], "--solver: 'euler' is not allowed; allowed: ddim, dpm++"),
+        (["--solver", "euler"], "--solver: 'euler' is not allowed; allowed: ddim, dpm++, flow-euler"),
         (["--seed", "-5"], "--seed: -5 is not allowed; allowed: [0, 9223372036854775807]"),
         (["--ranks", "2"], "--ranks: needs --local"),
+        (["--model-base", "x"], "--model-base: needs --local"),
         (["--local"], "--local: cannot be combined with --server"),
         (["--wait-ready", "nan"], "--wait-ready: nan is not allowed"),
         (["--sheet", "a.jpg"], "'a.jpg' is not a contact sheet; allowed: a name that ends in .png"),

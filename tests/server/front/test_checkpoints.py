@@ -192,3 +192,35 @@ def test_checkpoints_of_nobody_are_removed(checkpoints, files):
         assert len(files()) == 1
 
     run(scenario())
+
+
+def test_a_video_of_fewer_latent_frames_than_frames(checkpoints, files):
+    async def scenario():
+        folder = checkpoints.folder("g", frame_count=13)
+
+        async def keep(start, stop, total=4, step=2):
+            unfinished = await folder.begin(Part(step, start, stop - start, total))
+            await folder.write(unfinished, records(step, start, stop))
+            return await folder.keep(unfinished)
+
+        assert not await keep(2, 4)
+        assert await keep(0, 2)
+        assert await get(folder, 2, 1, 3) == records(2, 1, 4)
+        for start, count in ((0, 5), (4, 1)):
+            with pytest.raises(LookupError, match="frames 0 to 4 after step 2"):
+                await get(folder, 2, start, count)
+        assert len(files()) == 2
+
+        again = checkpoints.folder("g", frame_count=13)
+        await again.recover()
+        assert again.newest_step == 2, "the files say of how many"
+        assert await get(again, 2, 0, 4) == records(2, 0, 4)
+
+        assert not await keep(0, 2, step=3)
+        assert not await keep(2, 5, total=5, step=3), "not of one video"
+        with pytest.raises(PartError, match="of 14"):
+            await folder.begin(Part(4, 0, 2, 14))
+        with pytest.raises(PartError, match="frames 2 to 5 of 4"):
+            await folder.begin(Part(4, 2, 3, 4))
+
+    run(scenario())

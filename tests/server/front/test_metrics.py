@@ -36,6 +36,8 @@ def test_known_series_start_at_zero(metrics):
         'vinf_worker_frames_total{gpu="cuda:1",rank="1"} 0.0',
         'vinf_worker_prompt_cache_hits_total{gpu="cuda:1",rank="1"} 0.0',
         'vinf_worker_prompt_cache_misses_total{gpu="cuda:1",rank="1"} 0.0',
+        'vinf_worker_image_cache_hits_total{gpu="cuda:1",rank="1"} 0.0',
+        'vinf_worker_image_cache_misses_total{gpu="cuda:1",rank="1"} 0.0',
         'vinf_worker_busy_seconds_total{gpu="cuda:1",rank="1",stage="communicate"} 0.0',
         'vinf_worker_restarts_total{cause="signal"} 0.0',
         'vinf_link_frame_bytes_total{peer="unix"} 0.0',

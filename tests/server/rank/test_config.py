@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vinf.engine.v1 import engine_link_service_pb2 as pb
+from vinf_core.distributed.topology import Mesh
 from vinf_core.engine.commands import Generate, Stop
 from vinf_core.engine.memory import MemoryModel
 from vinf_core.errors import ConfigError
@@ -42,6 +43,8 @@ ENVIRONMENT = {
     "VINF_MODEL": "sprites",
     "VINF_DTYPE": "bfloat16",
     "VINF_DETERMINISTIC": "1",
+    "VINF_CFG_RANKS": "1",
+    "VINF_CONTEXT_RANKS": "3",
     "VINF_RANK_WEIGHTS": "2.0,1.0,0.5",
     "VINF_MEMORY_BUDGET": "8589934592",
     "VINF_SKIP_NEGLIGIBLE": "1",
@@ -57,6 +60,7 @@ def test_environment_is_read() -> None:
     assert config.device == "auto"
     assert config.deterministic
     assert config.failure_file == Path("/run/failure.json")
+    assert config.mesh == Mesh(cfg=1, context=3)
     assert config.rank_weights == (2, 1, 0.5)
     assert (config.memory_budget, config.skip_negligible) == (8 << 30, True)
     for word in ("auto", "measured", "even"):
@@ -96,6 +100,7 @@ def test_orders_become_commands() -> None:
         global_across_cuts=True,
         freenoise=True,
         key_frames=True,
+        overlap_frames=5,
     )
     order = pb.GenerateOrder(
         generation_id="g",
@@ -137,6 +142,7 @@ def test_orders_become_commands() -> None:
         global_across_cuts=True,
         initial_noise=InitialNoise.FREENOISE,
         global_choice=GlobalChoice.KEY_FRAMES,
+        overlap_frames=5,
     )
     assert spec.segments == (
         PromptSegment(start_frame=4, prompt="q", transition_frames=2),
@@ -153,8 +159,12 @@ def test_orders_become_commands() -> None:
 def test_every_limit_reaches_the_front() -> None:
     told = limits(locate(ModelSource(model="sprites")))
     assert limits_to_proto(told).image_frames == "none"
-    message = limits_to_proto(replace(told, image_frames=ImageFrames.FIRST_AND_LAST, max_images=2))
+    assert not limits_to_proto(told).single_prompt
+    message = limits_to_proto(
+        replace(told, image_frames=ImageFrames.FIRST_AND_LAST, max_images=2, min_images=1, takes_story=False)
+    )
     assert message.image_frames == "first_and_last"
+    assert list(message.solvers) == ["ddim", "dpm_solver_pp_2m"]
     missing = {field.name for field in message.DESCRIPTOR.fields} - {field.name for field, _ in message.ListFields()}
     assert not missing, f"never set: {missing}"
 

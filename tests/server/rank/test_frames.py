@@ -14,7 +14,7 @@ from tests.support.front import WAIT, linked
 from tests.support.lending import Lender
 from vinf.engine.v1 import engine_link_service_pb2 as pb
 from vinf.engine.v1 import engine_link_service_pb2_grpc as pb_grpc
-from vinf_server.rank.frames import SLICE_BYTES, DeliveryError, FrameSender
+from vinf_server.rank.frames import QUEUED_FRAMES, SLICE_BYTES, DeliveryError, FrameSender
 from vinf_server.rank.link import Link
 
 pytestmark = pytest.mark.fast
@@ -124,6 +124,21 @@ def test_a_full_queue_says_so_instead_of_blocking(front: tuple[Front, Link]) -> 
     assert not sender.wait_for_delivery(timeout=0.1)
     servicer.hold.set()
     assert sender.wait_for_room(4, WAIT)
+    deliver(sender)
+
+
+def test_chunks_of_more_frames_than_the_queue_usually_holds_find_room(front: tuple[Front, Link]) -> None:
+    servicer, link = front
+    servicer.hold.clear()
+    sender, chunk = FrameSender(link, 0, "g"), 2 * QUEUED_FRAMES
+    picture = np.zeros((500, 1000, 3), np.uint8)
+    for _ in range(2):
+        assert sender.wait_for_room(chunk, WAIT)
+        for index in range(chunk):
+            sender.send(index, picture)
+    assert not sender.wait_for_room(chunk, timeout=0.2)
+    servicer.hold.set()
+    assert sender.wait_for_room(chunk, WAIT)
     deliver(sender)
 
 

@@ -63,7 +63,7 @@ def test_ranks_get_the_environment_of_their_launch_and_may_leave(method: str, is
     found = [json.loads((told / str(rank)).read_text()) for rank in range(2)]
     is_copy = method == "forkserver"
     assert found == [
-        {"rank": rank, "world_size": 2, "leads its session": True, "has torch already": is_copy} for rank in range(2)
+        {"rank": rank, "world_size": 2, "leads its session": True, "has the rank already": is_copy} for rank in range(2)
     ]
 
 

@@ -33,7 +33,7 @@ const char* name_of(GenerationState state);
 enum class GenerationStage { kUnknown = 0, kQueued = 1, kText = 2, kDenoise = 3, kDecode = 4 };
 
 /// How the denoising steps are integrated.
-enum class Solver { kModelDefault = 0, kDdim = 1, kDpmSolverPp2m = 2 };
+enum class Solver { kModelDefault = 0, kDdim = 1, kDpmSolverPp2m = 2, kFlowEuler = 3 };
 
 /// What happens when all frames of the retention window are kept and a further one is made.
 enum class OverflowPolicy {
@@ -64,6 +64,8 @@ struct TemporalScope {
     bool global_across_cuts = false;
     InitialNoise initial_noise = InitialNoise::kIndependent;
     GlobalChoice global_choice = GlobalChoice::kEven;
+    /// More than 0: overlapping windows of the trained length instead, fused at each step; only the noise above counts.
+    std::int32_t overlap_frames = 0;
 };
 
 /// A later stretch of the video with a prompt of its own.
@@ -241,6 +243,10 @@ struct ModelInfo {
     std::vector<std::string> vocabulary;  ///< The only words prompts may use; empty: any text.
     ImageFrames image_frames = ImageFrames::kNone;
     std::int32_t max_image_count = 0;  ///< Image conditions of a generation.
+    std::int32_t min_image_count = 0;  ///< Above 0 where the model cannot do without any.
+    std::int32_t frame_count_step = 1;  ///< A frame count is a multiple of it, plus 1.
+    std::vector<Solver> solvers;  ///< Those that suit the model; empty: a server that does not say.
+    bool single_prompt = false;  ///< The prompt is one for the whole video: no segments.
 };
 
 /// One rank of the group.

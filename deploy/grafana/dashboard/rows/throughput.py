@@ -10,7 +10,6 @@ from deploy.grafana.dashboard.promql import here, mean, of_gpu, of_model, quanti
 def row() -> Row:
     """Make the row."""
     step = of_model("vinf_denoise_step_duration_seconds")
-    hits, misses = (rate(of_gpu(f"vinf_worker_prompt_cache_{what}_total")) for what in ("hits", "misses"))
     return Row(
         "Throughput",
         [
@@ -95,17 +94,23 @@ def row() -> Row:
             ),
             graph(
                 About(
-                    "Prompts found in the cache",
-                    "Share of prompts whose embeddings a rank had already.",
-                    "low is normal for prompts that never repeat.",
+                    "Found in the caches",
+                    "Share of prompts whose embeddings, and of images whose latents a rank had already.",
+                    "low is normal for prompts and images that never repeat.",
                     "percentunit",
                 ),
-                Query(ratio(hits, f"({hits} + {misses})"), "found"),
+                Query(_found("prompt"), "prompts"),
+                Query(_found("image"), "images"),
                 size=(8, 8),
                 top=1,
             ),
         ],
     )
+
+
+def _found(cache: str) -> str:
+    hits, misses = (rate(of_gpu(f"vinf_worker_{cache}_cache_{what}_total")) for what in ("hits", "misses"))
+    return ratio(hits, f"({hits} + {misses})")
 
 
 def _sum_of(histogram: str) -> str:

@@ -221,8 +221,9 @@ class MemoryModel(_message.Message):
     A generation of F frames of W x H pixels fits when both hold:
       fixed_bytes + bytes_per_frame_pixel * (C + X / 2) * W * H <= budget_bytes
       decode_fixed_bytes + decode_bytes_per_pixel * W * H <= budget_bytes
-    where C = ceil(F * largest_clip_share), and X = min(F - C, local_window_frames + global_frames) are frames of other
-    ranks, each held by one module at a time.
+    where r is frames_per_latent and L = (F - 1) / r + 1 the number of latent frames, C = r * ceil(L * largest_clip_share),
+    and X = min(r * L - C, local_window_frames + global_frames) are frames of other ranks, each held by one module at a
+    time.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -244,7 +245,7 @@ class MemoryModel(_message.Message):
     decode_fixed_bytes: _builtins.int
     """Held while decoding whatever the size. Unit: bytes"""
     decode_bytes_per_pixel: _builtins.float
-    """Besides, for each pixel of a frame; a rank decodes one slice of frames at a time. Unit: bytes"""
+    """Besides, for each pixel of a frame; a rank decodes a few frames at a time, always as many. Unit: bytes"""
     largest_clip_share: _builtins.float
     """The longest clip's share of the video's frames, 1 / world_size when clips are even. Range: (0, 1]"""
     def __init__(
@@ -293,6 +294,10 @@ class ModelLimits(_message.Message):
     VOCABULARY_FIELD_NUMBER: _builtins.int
     IMAGE_FRAMES_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    FRAMES_PER_LATENT_FIELD_NUMBER: _builtins.int
+    SOLVERS_FIELD_NUMBER: _builtins.int
+    SINGLE_PROMPT_FIELD_NUMBER: _builtins.int
+    MIN_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     default_width: _builtins.int
     default_height: _builtins.int
@@ -309,16 +314,26 @@ class ModelLimits(_message.Message):
     default_step_count: _builtins.int
     default_guidance_scale: _builtins.float
     default_solver: _builtins.str
-    """"ddim" or "dpm_solver_pp_2m"."""
+    """"ddim", "dpm_solver_pp_2m" or "flow_euler"."""
     max_prompt_chars: _builtins.int
     max_prompt_words: _builtins.int
     image_frames: _builtins.str
     """"none", "first", "first_and_last" or "any"."""
     max_image_count: _builtins.int
+    frames_per_latent: _builtins.int
+    """Frames that a latent frame stands for, the first one apart: frame_count is a multiple of this, plus 1. At least 1
+    Unit: frames
+    """
+    single_prompt: _builtins.bool
+    min_image_count: _builtins.int
     @_builtins.property
     def default_temporal_scope(self) -> Global___Scope: ...
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def solvers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"ddim", "dpm_solver_pp_2m" or "flow_euler", the default one among them."""
+
     def __init__(
         self,
         *,
@@ -344,10 +359,14 @@ class ModelLimits(_message.Message):
         vocabulary: _abc.Iterable[_builtins.str] | None = ...,
         image_frames: _builtins.str = ...,
         max_image_count: _builtins.int = ...,
+        frames_per_latent: _builtins.int = ...,
+        solvers: _abc.Iterable[_builtins.str] | None = ...,
+        single_prompt: _builtins.bool = ...,
+        min_image_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_temporal_scope", b"default_temporal_scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate_den", b"default_frame_rate_den", "default_frame_rate_num", b"default_frame_rate_num", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "image_frames", b"image_frames", "max_frame_count", b"max_frame_count", "max_height", b"max_height", "max_image_count", b"max_image_count", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_width", b"min_width", "name", b"name", "size_multiple", b"size_multiple", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_frame_count", b"default_frame_count", "default_frame_rate_den", b"default_frame_rate_den", "default_frame_rate_num", b"default_frame_rate_num", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_solver", b"default_solver", "default_step_count", b"default_step_count", "default_temporal_scope", b"default_temporal_scope", "default_width", b"default_width", "frames_per_latent", b"frames_per_latent", "image_frames", b"image_frames", "max_frame_count", b"max_frame_count", "max_height", b"max_height", "max_image_count", b"max_image_count", "max_prompt_chars", b"max_prompt_chars", "max_prompt_words", b"max_prompt_words", "max_width", b"max_width", "min_height", b"min_height", "min_image_count", b"min_image_count", "min_width", b"min_width", "name", b"name", "single_prompt", b"single_prompt", "size_multiple", b"size_multiple", "solvers", b"solvers", "trained_frame_count", b"trained_frame_count", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,6 +385,7 @@ class Scope(_message.Message):
     GLOBAL_ACROSS_CUTS_FIELD_NUMBER: _builtins.int
     FREENOISE_FIELD_NUMBER: _builtins.int
     KEY_FRAMES_FIELD_NUMBER: _builtins.int
+    OVERLAP_FRAMES_FIELD_NUMBER: _builtins.int
     local_window_frames: _builtins.int
     global_frames: _builtins.int
     phase_timestep: _builtins.int
@@ -375,6 +395,7 @@ class Scope(_message.Message):
     """initial_noise is FREENOISE."""
     key_frames: _builtins.bool
     """global_choice is KEY_FRAMES."""
+    overlap_frames: _builtins.int
     def __init__(
         self,
         *,
@@ -385,10 +406,11 @@ class Scope(_message.Message):
         global_across_cuts: _builtins.bool = ...,
         freenoise: _builtins.bool = ...,
         key_frames: _builtins.bool = ...,
+        overlap_frames: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["freenoise", b"freenoise", "global_across_cuts", b"global_across_cuts", "global_frames", b"global_frames", "key_frames", b"key_frames", "local_window_frames", b"local_window_frames", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freenoise", b"freenoise", "global_across_cuts", b"global_across_cuts", "global_frames", b"global_frames", "key_frames", b"key_frames", "local_window_frames", b"local_window_frames", "overlap_frames", b"overlap_frames", "phase_bias", b"phase_bias", "phase_timestep", b"phase_timestep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -485,7 +507,7 @@ class GenerateOrder(_message.Message):
     step_count: _builtins.int
     guidance_scale: _builtins.float
     solver: _builtins.str
-    """"ddim" or "dpm_solver_pp_2m"."""
+    """"ddim", "dpm_solver_pp_2m" or "flow_euler"."""
     resume_step: _builtins.int
     """Steps done at the checkpoint to go on from, which FetchCheckpoint hands out; step_count: only decoding is left.
     0: from the start.
@@ -725,6 +747,8 @@ class BeatRequest(_message.Message):
     PROMPT_CACHE_MISS_COUNT_FIELD_NUMBER: _builtins.int
     STEP_COUNT_FIELD_NUMBER: _builtins.int
     STEP_SECONDS_FIELD_NUMBER: _builtins.int
+    IMAGE_CACHE_HIT_COUNT_FIELD_NUMBER: _builtins.int
+    IMAGE_CACHE_MISS_COUNT_FIELD_NUMBER: _builtins.int
     DEVICE_READING_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     pid: _builtins.int
@@ -751,6 +775,10 @@ class BeatRequest(_message.Message):
     """Denoising steps since the process started, as of the end of the newest one."""
     step_seconds: _builtins.float
     """The rank's own computing in these steps, communication and waiting left out. Unit: seconds"""
+    image_cache_hit_count: _builtins.int
+    """Image conditions whose latents were found in the rank's cache since the process started; 0 where a model takes none."""
+    image_cache_miss_count: _builtins.int
+    """Image conditions that had to be encoded since the process started."""
     @_builtins.property
     def busy_seconds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Seconds spent by stage (text, denoise, communicate, checkpoint, decode, deliver) since the process started. Unit: seconds"""
@@ -777,11 +805,13 @@ class BeatRequest(_message.Message):
         prompt_cache_miss_count: _builtins.int = ...,
         step_count: _builtins.int = ...,
         step_seconds: _builtins.float = ...,
+        image_cache_hit_count: _builtins.int = ...,
+        image_cache_miss_count: _builtins.int = ...,
         device_reading: Global___DeviceReading | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["device_reading", b"device_reading"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds", "device", b"device", "device_name", b"device_name", "device_reading", b"device_reading", "frame_count", b"frame_count", "host", b"host", "memory_peak_bytes", b"memory_peak_bytes", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "pid", b"pid", "progress_count", b"progress_count", "prompt_cache_hit_count", b"prompt_cache_hit_count", "prompt_cache_miss_count", b"prompt_cache_miss_count", "rank", b"rank", "step_count", b"step_count", "step_seconds", b"step_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_seconds", b"busy_seconds", "device", b"device", "device_name", b"device_name", "device_reading", b"device_reading", "frame_count", b"frame_count", "host", b"host", "image_cache_hit_count", b"image_cache_hit_count", "image_cache_miss_count", b"image_cache_miss_count", "memory_peak_bytes", b"memory_peak_bytes", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "pid", b"pid", "progress_count", b"progress_count", "prompt_cache_hit_count", b"prompt_cache_hit_count", "prompt_cache_miss_count", b"prompt_cache_miss_count", "rank", b"rank", "step_count", b"step_count", "step_seconds", b"step_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1033,13 +1063,19 @@ class CheckpointPart(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    LATENT_FRAME_COUNT_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     rank: _builtins.int
     step: _builtins.int
     """Denoising steps done. Range: [1, step_count]"""
     start_frame_index: _builtins.int
+    """Of its latent frames."""
     frame_count: _builtins.int
-    """At least 1: a rank with an empty clip sends nothing."""
+    """Latent frames in it. At least 1: a rank with an empty clip sends nothing."""
+    latent_frame_count: _builtins.int
+    """Latent frames of the whole video, the same in all parts of a step; 0: as many as it has frames. Range: [0, frame_count
+    of the order]
+    """
     def __init__(
         self,
         *,
@@ -1048,10 +1084,11 @@ class CheckpointPart(_message.Message):
         step: _builtins.int = ...,
         start_frame_index: _builtins.int = ...,
         frame_count: _builtins.int = ...,
+        latent_frame_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "generation_id", b"generation_id", "rank", b"rank", "start_frame_index", b"start_frame_index", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "generation_id", b"generation_id", "latent_frame_count", b"latent_frame_count", "rank", b"rank", "start_frame_index", b"start_frame_index", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1109,7 +1146,9 @@ class FetchCheckpointRequest(_message.Message):
     step: _builtins.int
     """Denoising steps done."""
     start_frame_index: _builtins.int
+    """Of the latent frames wanted."""
     frame_count: _builtins.int
+    """Latent frames wanted."""
     def __init__(
         self,
         *,

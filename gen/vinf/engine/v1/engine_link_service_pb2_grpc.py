@@ -106,7 +106,7 @@ class EngineLinkServiceServicer:
         slices, then `complete`. A stream that merely ends is dropped. The front answers when all of it is on disk.
         Records: for each frame in order four bytes with its length (little-endian), then that many bytes, which only ranks
         can read. The checkpoint of a step is complete when parts that cover the video have come; older ones are then
-        removed.
+        removed. Checkpoints count latent frames: those of a step cover the video when they are latent_frame_count together.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,7 +57,7 @@ class EngineLinkServiceStub:
     slices, then `complete`. A stream that merely ends is dropped. The front answers when all of it is on disk.
     Records: for each frame in order four bytes with its length (little-endian), then that many bytes, which only ranks
     can read. The checkpoint of a step is complete when parts that cover the video have come; older ones are then
-    removed.
+    removed. Checkpoints count latent frames: those of a step cover the video when they are latent_frame_count together.
     """
     FetchCheckpoint: _grpc.UnaryStreamMultiCallable[_engine_link_service_pb2.FetchCheckpointRequest, _engine_link_service_pb2.FetchCheckpointResponse]
     """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
@@ -96,7 +96,7 @@ class EngineLinkServiceAsyncStub(EngineLinkServiceStub):
     slices, then `complete`. A stream that merely ends is dropped. The front answers when all of it is on disk.
     Records: for each frame in order four bytes with its length (little-endian), then that many bytes, which only ranks
     can read. The checkpoint of a step is complete when parts that cover the video have come; older ones are then
-    removed.
+    removed. Checkpoints count latent frames: those of a step cover the video when they are latent_frame_count together.
     """
     FetchCheckpoint: _aio.UnaryStreamMultiCallable[_engine_link_service_pb2.FetchCheckpointRequest, _engine_link_service_pb2.FetchCheckpointResponse]  # type: ignore[assignment]
     """FetchCheckpoint hands out the records of some frames, in order, whichever ranks sent them.
@@ -156,7 +156,7 @@ class EngineLinkServiceServicer(metaclass=_abc_1.ABCMeta):
         slices, then `complete`. A stream that merely ends is dropped. The front answers when all of it is on disk.
         Records: for each frame in order four bytes with its length (little-endian), then that many bytes, which only ranks
         can read. The checkpoint of a step is complete when parts that cover the video have come; older ones are then
-        removed.
+        removed. Checkpoints count latent frames: those of a step cover the video when they are latent_frame_count together.
         """
 
     @_abc_1.abstractmethod

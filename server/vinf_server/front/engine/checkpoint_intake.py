@@ -31,10 +31,11 @@ class CheckpointIntake:
             PartError: the part does not fit the generation, or the stream does not follow the contract.
         """
         first = await anext(requests, link_pb2.SendCheckpointRequest())
-        part = Part(first.part.step, first.part.start_frame_index, first.part.frame_count)
         generation = self._generations.in_work(first.part.generation_id)
         if generation is None:
             return False
+        sent = first.part
+        part = Part(sent.step, sent.start_frame_index, sent.frame_count, sent.latent_frame_count)
         checkpoints = generation.checkpoints
         try:
             unfinished = await checkpoints.begin(part)

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 SOLVER_NAMES = {
     generation_pb2.SOLVER_DDIM: "ddim",
     generation_pb2.SOLVER_DPM_SOLVER_PP_2M: "dpm_solver_pp_2m",
+    generation_pb2.SOLVER_FLOW_EULER: "flow_euler",
 }
 
 _STAGES = {
@@ -328,6 +329,7 @@ def _order(generation: Generation, world_size: int) -> link_pb2.GenerateOrder:
             global_across_cuts=scope.global_across_cuts,
             freenoise=scope.initial_noise == generation_pb2.INITIAL_NOISE_FREENOISE,
             key_frames=scope.global_choice == generation_pb2.GLOBAL_CHOICE_KEY_FRAMES,
+            overlap_frames=scope.overlap_frames,
         ),
         prompt_segments=[
             link_pb2.PromptSegment(

@@ -29,6 +29,7 @@ _END_POLL_S = 0.01
 
 SHARED_VARIABLES = (
     *("VINF_EPOCH", "VINF_MODEL", "VINF_MODEL_BASE", "VINF_MODEL_REVISION", "VINF_MODEL_OPTIONS", "VINF_DTYPE"),
+    *("VINF_CFG_RANKS", "VINF_CONTEXT_RANKS"),
     *("VINF_RANK_WEIGHTS", "VINF_MEMORY_BUDGET", "VINF_KNOWN_MEMORY"),
     *("VINF_SKIP_NEGLIGIBLE", "VINF_DETERMINISTIC"),
 )
@@ -146,6 +147,8 @@ def agent_environment(config: ServeConfig, plan: LaunchPlan) -> dict[str, str]:
         "VINF_MODEL_OPTIONS": json.dumps(dict(config.model_options)),
         "VINF_DEVICE": config.device,
         "VINF_DTYPE": config.dtype,
+        "VINF_CFG_RANKS": str(config.mesh.cfg),
+        "VINF_CONTEXT_RANKS": str(config.mesh.context),
         "VINF_RANK_WEIGHTS": str(config.rank_weights),
         "VINF_MEMORY_BUDGET": str(config.memory_budget or 0),
         "VINF_KNOWN_MEMORY": _memory_text(plan.memory),

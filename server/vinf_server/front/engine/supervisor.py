@@ -16,6 +16,7 @@ from typing import Protocol
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.config import ServeConfig
+from vinf_server.flag_values import ConfigError
 from vinf_server.front.data_dir import DataDir
 from vinf_server.front.engine.group import CHECK_S, Group, Loss
 from vinf_server.front.engine.hosts import Host, HostAgents, Hosts
@@ -181,6 +182,10 @@ class Supervisor:
             return [], self._config.ranks
         hosts = await self._hosts.complete()
         world_size = self._config.ranks + sum(host.rank_count for host in hosts)
+        try:
+            self._config.mesh.check(world_size)
+        except ConfigError as error:
+            raise GroupConfigurationError(str(error)) from error
         weights = self._config.rank_weights
         if weights.source == "given" and len(weights.given) != world_size:
             message = f"--rank-weights: {len(weights.given)} numbers for {world_size} ranks; give one a rank"

@@ -38,6 +38,8 @@ class WorkerMetrics:
             (metrics.steps, "step_count"),
             (metrics.prompt_hits, "prompt_cache_hit_count"),
             (metrics.prompt_misses, "prompt_cache_miss_count"),
+            (metrics.image_hits, "image_cache_hit_count"),
+            (metrics.image_misses, "image_cache_miss_count"),
         ):
             counter.labels(*labels).inc(max(0, getattr(beat, name) - getattr(last, name)))
         for stage in STAGES:

@@ -129,7 +129,8 @@ class SqliteStore:
     async def flush(self) -> None:
         """Wait until every change so far is on disk."""
         try:
-            await asyncio.wrap_future(self._submit(()))
+            # Others wait for the same transaction: who gives up waiting leaves it as it is.
+            await asyncio.shield(asyncio.wrap_future(self._submit(())))
         except sqlite3.Error as error:
             raise StoreError(str(error)) from error
 

@@ -27,6 +27,12 @@ class RankMetrics:
         self.prompt_misses = Counter(
             "vinf_worker_prompt_cache_misses_total", "Prompts the rank had to encode.", worker, registry=registry
         )
+        self.image_hits = Counter(
+            "vinf_worker_image_cache_hits_total", "Image conditions found in the cache.", worker, registry=registry
+        )
+        self.image_misses = Counter(
+            "vinf_worker_image_cache_misses_total", "Image conditions encoded.", worker, registry=registry
+        )
         self.busy = Counter(
             "vinf_worker_busy_seconds_total",
             "Time spent by stage; on a GPU the GPU's own, measured with events.",
@@ -70,7 +76,8 @@ class RankMetrics:
     def rank_is_known(self, rank: int, gpu: str) -> None:
         """Make every series of a rank, at 0; calling it again changes nothing."""
         labels = (str(rank), gpu)
-        for counter in (self.frames, self.steps, self.prompt_hits, self.prompt_misses):
+        prompts, images = (self.prompt_hits, self.prompt_misses), (self.image_hits, self.image_misses)
+        for counter in (self.frames, self.steps, *prompts, *images):
             counter.labels(*labels)
         for stage in STAGES:
             self.busy.labels(*labels, stage)

@@ -142,6 +142,10 @@ def model_message(limits: link_pb2.ModelLimits, memory: link_pb2.MemoryModel) ->
         ),
         image_frames=_IMAGE_FRAMES.get(limits.image_frames, server_info_service_pb2.IMAGE_FRAMES_UNSPECIFIED),
         max_image_count=limits.max_image_count,
+        min_image_count=limits.min_image_count,
+        frame_count_step=max(1, limits.frames_per_latent),
+        solvers=[ranges.SOLVERS[name] for name in limits.solvers],
+        single_prompt=limits.single_prompt,
     )
 
 

@@ -14,7 +14,13 @@ CONTEXT_SHARE = 0.5
 
 
 def predicted_bytes(
-    memory: link_pb2.MemoryModel, frame_count: int, width: int, height: int, context_frames: int = 0
+    memory: link_pb2.MemoryModel,
+    frame_count: int,
+    width: int,
+    height: int,
+    context_frames: int = 0,
+    *,
+    frames_per_latent: int = 1,
 ) -> int:
     """What the rank with the longest clip holds at most, denoising or decoding; in bytes, rounded up.
 
@@ -24,9 +30,11 @@ def predicted_bytes(
         width: in pixels.
         height: in pixels.
         context_frames: that a query sees besides itself, local and global ones.
+        frames_per_latent: of the model: clips are whole latent frames.
     """
-    clip_frames = math.ceil(frame_count * memory.largest_clip_share)
-    held = clip_frames + CONTEXT_SHARE * min(frame_count - clip_frames, context_frames)
+    latent_count = math.ceil((frame_count - 1) / frames_per_latent) + 1
+    clip_frames = frames_per_latent * math.ceil(latent_count * memory.largest_clip_share)
+    held = clip_frames + CONTEXT_SHARE * min(frames_per_latent * latent_count - clip_frames, context_frames)
     denoising = memory.fixed_bytes + memory.bytes_per_frame_pixel * held * width * height
     decoding = memory.decode_fixed_bytes + memory.decode_bytes_per_pixel * width * height
     return math.ceil(max(denoising, decoding))
@@ -38,13 +46,17 @@ def largest_frame_count(
     """The most frames that model and memory allow at this size; 0: not even one, or the memory is not known."""
     if not memory.budget_bytes:
         return 0
-    frame_counts = range(1, limits.max_frame_count + 1)
+    each = max(1, limits.frames_per_latent)
+    frame_counts = range(1, limits.max_frame_count + 1, each)
     # The prediction never falls as frames are added. Searched and not solved for: it fits exactly when it is accepted.
-    return bisect_right(
+    fitting = bisect_right(
         frame_counts,
         memory.budget_bytes,
-        key=lambda frame_count: predicted_bytes(memory, frame_count, width, height, context_frames),
+        key=lambda frame_count: predicted_bytes(
+            memory, frame_count, width, height, context_frames, frames_per_latent=each
+        ),
     )
+    return frame_counts[fitting - 1] if fitting else 0
 
 
 def check_memory(
@@ -64,7 +76,8 @@ def check_memory(
     if not budget:
         return
     context_frames = spec.temporal_scope.local_window_frames + spec.temporal_scope.global_frames
-    needed = predicted_bytes(memory, spec.frame_count, width, height, context_frames)
+    each = max(1, limits.frames_per_latent)
+    needed = predicted_bytes(memory, spec.frame_count, width, height, context_frames, frames_per_latent=each)
     if needed <= budget:
         return
     most = largest_frame_count(memory, limits, width, height, context_frames)
@@ -74,7 +87,7 @@ def check_memory(
     else:
         field = "width" if width >= height else "height"
         problem = f"must be smaller: not even one frame of {width} x {height} pixels fits"
-        needed = predicted_bytes(memory, 1, width, height, context_frames)
+        needed = predicted_bytes(memory, 1, width, height, context_frames, frames_per_latent=each)
     raise SpecTooLargeError(
         Violation(f"spec.{field}", f"{problem}; a rank would need {_compare(needed, budget)}"),
         max_frame_count=most,

@@ -26,7 +26,11 @@ _SHOWN_CHARS = 24
 
 _WORD_BREAK = re.compile(r"[\s.,!?;:]+")
 
-SOLVERS = {"ddim": generation_pb2.SOLVER_DDIM, "dpm_solver_pp_2m": generation_pb2.SOLVER_DPM_SOLVER_PP_2M}
+SOLVERS = {
+    "ddim": generation_pb2.SOLVER_DDIM,
+    "dpm_solver_pp_2m": generation_pb2.SOLVER_DPM_SOLVER_PP_2M,
+    "flow_euler": generation_pb2.SOLVER_FLOW_EULER,
+}
 
 
 def range_text(value: float, low: float, high: float, *, unit: str = "", zero: str = "") -> str:
@@ -50,6 +54,7 @@ def scope_message(scope: link_pb2.Scope) -> generation_pb2.TemporalScope:
         global_choice=(
             generation_pb2.GLOBAL_CHOICE_KEY_FRAMES if scope.key_frames else generation_pb2.GLOBAL_CHOICE_EVEN
         ),
+        overlap_frames=scope.overlap_frames,
     )
 
 
@@ -68,9 +73,7 @@ class SpecValidator:
     def check(self, spec: generation_pb2.GenerationSpec) -> generation_pb2.GenerationSpec:
         """Return the specification with every default but the seed filled in; worthless if there are violations."""
         limits = self._limits
-        frame_count = self._integer(
-            "frame_count", spec.frame_count, limits.max_frame_count, limits.default_frame_count, "frames"
-        )
+        frame_count = self._frame_count(spec.frame_count)
         return generation_pb2.GenerationSpec(
             model=limits.name,
             prompt=self._prompt("prompt", spec.prompt.strip(), minimum=1),
@@ -131,6 +134,15 @@ class SpecValidator:
             )
         return value
 
+    def _frame_count(self, value: int) -> int:
+        limits, each = self._limits, max(1, self._limits.frames_per_latent)
+        value = self._integer("frame_count", value, limits.max_frame_count, limits.default_frame_count, "frames")
+        if 1 <= value <= limits.max_frame_count and (value - 1) % each:
+            below = value - (value - 1) % each
+            near = " or ".join(str(count) for count in (below, below + each) if count <= limits.max_frame_count)
+            self._add("frame_count", f"must be a multiple of {each}, plus 1: {near} would do, got {value}")
+        return value
+
     def _integer(self, field: str, value: int, high: int, default: int, unit: str) -> int:
         value = value or default
         if not 1 <= value <= high:
@@ -166,9 +178,11 @@ class SpecValidator:
     def _solver(self, solver: generation_pb2.Solver.ValueType) -> generation_pb2.Solver.ValueType:
         if solver == generation_pb2.SOLVER_UNSPECIFIED:
             return SOLVERS[self._limits.default_solver]
-        if solver not in SOLVERS.values():
-            allowed = ", ".join(f"{value} = {name}" for name, value in SOLVERS.items())
-            self._add("solver", f"must be one of {allowed} (default: the model's own), got {solver}")
+        allowed = [SOLVERS[name] for name in self._limits.solvers]
+        if solver not in allowed:
+            listed = ", ".join(f"{value} = {name}" for name, value in SOLVERS.items() if value in allowed)
+            name = next((f" = {name}" for name, value in SOLVERS.items() if value == solver), "")
+            self._add("solver", f"must be one of {listed} (default: the model's own), got {solver}{name}")
         return solver
 
     def _scope(self, spec: generation_pb2.GenerationSpec) -> generation_pb2.TemporalScope:
@@ -187,6 +201,7 @@ class SpecValidator:
             global_across_cuts=wanted.global_across_cuts,
             initial_noise=wanted.initial_noise or generation_pb2.INITIAL_NOISE_INDEPENDENT,
             global_choice=wanted.global_choice or generation_pb2.GLOBAL_CHOICE_EVEN,
+            overlap_frames=wanted.overlap_frames,
         )
 
     def _check_custom_scope(self, scope: generation_pb2.TemporalScope) -> None:
@@ -197,6 +212,7 @@ class SpecValidator:
             ("global_frames", scope.global_frames, MAX_GLOBAL_FRAMES, "frames"),
             ("phase_timestep", scope.phase_timestep, MAX_PHASE_TIMESTEP, "training timesteps"),
             ("phase_bias", scope.phase_bias, MAX_PHASE_BIAS, "logits"),
+            ("overlap_frames", scope.overlap_frames, max(0, self._limits.trained_frame_count - 1), "frames"),
         ):
             if math.isnan(value) or not 0 <= value <= high:
                 self._add(f"temporal_scope.{field}", range_text(value, 0, high, unit=unit))
@@ -211,6 +227,10 @@ class SpecValidator:
     def _segments(self, spec: generation_pb2.GenerationSpec, frame_count: int) -> list[generation_pb2.PromptSegment]:
         """Check the rest of the timeline against the resolved frame count."""
         segments = spec.prompt_segments
+        if segments and self._limits.single_prompt:
+            only = f"model {self._limits.name!r} takes one prompt for the whole video"
+            self._add("prompt_segments", f"must be empty, {only}, got {len(segments)} segments")
+            return []
         if len(segments) > MAX_SEGMENTS:
             self._add("prompt_segments", f"must be at most {MAX_SEGMENTS} segments, got {len(segments)}")
             return []
@@ -243,23 +263,29 @@ class SpecValidator:
         """Check which frames images are for; the images themselves are looked at elsewhere (`rpc/images.py`)."""
         conditions, most = spec.image_conditions, self._limits.max_image_count
         if len(conditions) > most:
-            takes = f"at most {most} images" if most else "no images"
+            takes = f"at most {most} image{'' if most == 1 else 's'}" if most else "no images"
             self._add("image_conditions", f"model {self._limits.name!r} takes {takes}, got {len(conditions)}")
             return []
+        fewest = self._limits.min_image_count
+        if len(conditions) < fewest:
+            needs = f"needs at least {fewest} image{'' if fewest == 1 else 's'}"
+            self._add("image_conditions", f"model {self._limits.name!r} {needs}, got {len(conditions)}")
         longest = self._limits.max_frame_count
         stop = frame_count if 1 <= frame_count <= longest else longest
         allowed = {"first": (0,), "first_and_last": tuple(sorted({0, stop - 1}))}.get(self._limits.image_frames)
-        seen: dict[int, int] = {}
+        seen: set[int] = set()
         for index, frame in enumerate(condition.frame_index for condition in conditions):
             field = f"image_conditions[{index}].frame_index"
             if allowed is not None and frame not in allowed:
                 frames = " or ".join(map(str, allowed))
-                self._add(field, f"must be {frames}, where model {self._limits.name!r} takes images, got {frame}")
+                takes = "the first frame" if self._limits.image_frames == "first" else "the first and the last frame"
+                takes = f"model {self._limits.name!r} takes images for {takes} alone"
+                self._add(field, f"must be {frames}, got {frame}: {takes}")
             elif not 0 <= frame < stop:
                 self._add(field, f"must be in [0, {stop - 1}], got {frame}")
             elif frame in seen:
-                self._add(field, f"must be another frame than that of image_conditions[{seen[frame]}], got {frame}")
-            seen.setdefault(frame, index)
+                self._add(field, f"must be a frame that has no image yet, got {frame}")
+            seen.add(frame)
         return [
             generation_pb2.ImageCondition(frame_index=condition.frame_index, image_sha256=condition.image_sha256)
             for condition in sorted(conditions, key=lambda condition: condition.frame_index)

@@ -51,7 +51,8 @@ def parse_create(body: bytes) -> CreateGenerationRequest:
     try:
         return ParseDict(wanted, CreateGenerationRequest())
     except ParseError as error:
-        raise MalformedRequestError(f"the request is no CreateGenerationRequest: {str(error)[:200]}") from error
+        what = str(error).partition("\n")[0].rstrip(".")  # then come all the fields that there are
+        raise MalformedRequestError(f"the request is no CreateGenerationRequest: {what[:200]}") from error
 
 
 def _check(value: dict[str, Any], descriptor: Descriptor, path: str, violations: list[Violation]) -> None:

@@ -64,6 +64,7 @@ class Lanes:
     def __init__(self, status: EngineStatus) -> None:
         self._status = status
         self._lanes: dict[int, _Lane] = {}
+        self._known: dict[int, dict[str, Any]] = {}
         self._epoch = 0
         self.sequence = 0
         """Of the newest sample."""
@@ -103,18 +104,20 @@ class Lanes:
     def describe(self) -> list[dict[str, Any]]:
         """The ranks: their devices, and whether they are up."""
         group, now = self._status.group, time.monotonic()
-        if group is None:
-            return []
-        return [
-            {
-                "rank": rank,
-                "device": status.beat.device,
-                "device_name": status.beat.device_name,
-                "host": status.beat.host,
-                "up": not group.lost.done() and self._is_fresh(rank, now),
-            }
-            for rank, status in sorted(group.ranks.items())
-        ]
+        # Those of a group that was lost stay, until others have their numbers.
+        for facts in self._known.values():
+            facts["up"] = False
+        if group is not None:
+            self._known = {rank: facts for rank, facts in self._known.items() if rank < group.world_size}
+            for rank, status in group.ranks.items():
+                self._known[rank] = {
+                    "rank": rank,
+                    "device": status.beat.device,
+                    "device_name": status.beat.device_name,
+                    "host": status.beat.host,
+                    "up": not group.lost.done() and self._is_fresh(rank, now),
+                }
+        return [dict(self._known[rank]) for rank in sorted(self._known)]
 
     def _is_fresh(self, rank: int, now: float) -> bool:
         lane = self._lanes.get(rank)

@@ -283,18 +283,22 @@ def test_counters_survive_a_new_process_of_the_rank(metrics, sample):
     assert sample("vinf_worker_frames_total", rank="0", gpu="cpu") == 17
 
 
-def test_prompt_cache_counts_survive_a_new_process_of_the_rank(metrics, sample):
+@pytest.mark.parametrize("cache", ["prompt", "image"])
+def test_cache_counts_survive_a_new_process_of_the_rank(metrics, sample, cache):
     workers = WorkerMetrics(metrics)
-    labels = {"rank": "0", "gpu": "cpu"}
+    hits, misses = f"{cache}_cache_hit_count", f"{cache}_cache_miss_count"
+
+    def counts():
+        names = (f"vinf_worker_{cache}_cache_{what}_total" for what in ("hits", "misses"))
+        return tuple(sample(name, rank="0", gpu="cpu") for name in names)
+
     workers.take_beat(1, beat(0))
-    assert sample("vinf_worker_prompt_cache_hits_total", **labels) == 0
-    assert sample("vinf_worker_prompt_cache_misses_total", **labels) == 0
-    workers.take_beat(1, beat(0, prompt_cache_hit_count=3, prompt_cache_miss_count=2))
-    workers.take_beat(1, beat(0, prompt_cache_hit_count=5, prompt_cache_miss_count=2))
+    assert counts() == (0, 0)
+    workers.take_beat(1, beat(0, **{hits: 3, misses: 2}))
+    workers.take_beat(1, beat(0, **{hits: 5, misses: 2}))
     workers.group_lost()
-    workers.take_beat(2, beat(0, prompt_cache_miss_count=1))
-    assert sample("vinf_worker_prompt_cache_hits_total", **labels) == 5
-    assert sample("vinf_worker_prompt_cache_misses_total", **labels) == 3
+    workers.take_beat(2, beat(0, **{misses: 1}))
+    assert counts() == (5, 3)
 
 
 def test_rank_on_another_device_leaves_no_old_gauge(metrics, sample):

@@ -10,8 +10,9 @@ import pytest
 
 from tests.server.conftest import ROOT
 from vinf_server.config import ServeConfig
+from vinf_server.flag_values import RankMesh
 from vinf_server.front.data_dir import DataDir
-from vinf_server.front.engine.launch import Agent, LaunchPlan, agent_command, agent_environment
+from vinf_server.front.engine.launch import SHARED_VARIABLES, Agent, LaunchPlan, agent_command, agent_environment
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.engine.supervisor import GroupConfigurationError, GroupFailedError, Supervisor
 
@@ -160,6 +161,7 @@ def test_ranks_are_told_all_they_need(tmp_path):
         device="cpu",
         dtype="bfloat16",
         deterministic=True,
+        mesh=RankMesh(cfg=2),
         memory_budget=2**30,
         skip_negligible=True,
     )
@@ -176,6 +178,8 @@ def test_ranks_are_told_all_they_need(tmp_path):
         "VINF_MODEL_OPTIONS": "{}",
         "VINF_DEVICE": "cpu",
         "VINF_DTYPE": "bfloat16",
+        "VINF_CFG_RANKS": "2",
+        "VINF_CONTEXT_RANKS": "1",
         "VINF_RANK_WEIGHTS": "auto",
         "VINF_MEMORY_BUDGET": "1073741824",
         "VINF_KNOWN_MEMORY": "",
@@ -184,6 +188,7 @@ def test_ranks_are_told_all_they_need(tmp_path):
         "VINF_LOG_FORMAT": "text",
         "VINF_FAILURE_FILE": str(tmp_path / "f"),
     }
+    assert {"VINF_CFG_RANKS", "VINF_CONTEXT_RANKS"} <= set(SHARED_VARIABLES), "other hosts' ranks must know them, too"
     by_default = agent_environment(ServeConfig(ranks=2), plan)
     assert (by_default["VINF_MEMORY_BUDGET"], by_default["VINF_SKIP_NEGLIGIBLE"]) == ("0", "0")
     assert environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
@@ -192,3 +197,19 @@ def test_ranks_are_told_all_they_need(tmp_path):
     assert command[command.index("--nproc-per-node") + 1] == "2"
     assert command[command.index("--max-restarts") + 1] == "0"
     assert command[-2:] == ["-m", "vinf_server.rank"]
+
+
+@pytest.mark.fast
+def test_a_mesh_must_fit_the_ranks_of_all_hosts(tmp_path, metrics):
+    class TwoHosts:
+        async def complete(self):
+            return [SimpleNamespace(rank_count=1)]
+
+    data_dir = DataDir(tmp_path / "data")
+    config = ServeConfig(ranks=2, mesh=RankMesh(cfg=2))
+    supervisor = Supervisor(config, data_dir, EngineStatus(), Listener(), metrics, TwoHosts())
+    try:
+        with pytest.raises(GroupConfigurationError, match="--ranks: 3 is not a multiple of 2, which is --cfg-ranks"):
+            asyncio.run(supervisor.run())
+    finally:
+        data_dir.close()

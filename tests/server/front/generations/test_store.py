@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from contextlib import closing
 from dataclasses import replace
 
@@ -199,6 +200,31 @@ def test_changes_made_during_a_transaction_share_the_next_one(store, generations
         await store.flush()
         assert sum(transactions) == 502
         assert len(transactions) < 100
+
+    run(scenario())
+
+
+def test_who_gives_up_waiting_takes_nobody_along(store, generations, monkeypatch):
+    """Several wait for one transaction, and what is in it is saved whoever waits."""
+
+    async def scenario():
+        may_go_on = threading.Event()
+        execute = schema.execute
+
+        def held_up(connection, statements):
+            assert may_go_on.wait(20)
+            execute(connection, statements)
+
+        monkeypatch.setattr(schema, "execute", held_up)
+        create(generations)  # held up, so that what comes now shares the next transaction
+        impatient, patient = (asyncio.ensure_future(store.flush()) for _ in range(2))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        may_go_on.set()
+        await patient
+        await store.flush()
 
     run(scenario())
 

@@ -205,6 +205,7 @@ def test_what_is_kept_of_an_image_is_its_digest():
 
 
 PNG = encoded(noise())
+BOTH_ENDS = "model 'scripted' takes images for the first and the last frame alone"
 
 
 @pytest.mark.parametrize(
@@ -213,17 +214,26 @@ PNG = encoded(noise())
         ([0], {"image_frames": "none", "max_image_count": 0}, {"": "model 'scripted' takes no images, got 1"}),
         ([0, 1], {"image_frames": "none", "max_image_count": 0}, {"": "model 'scripted' takes no images, got 2"}),
         ([0, 15, 3], {}, {"": "model 'scripted' takes at most 2 images, got 3"}),
+        ([], {"min_image_count": 1}, {"": "model 'scripted' needs at least 1 image, got 0"}),
         (
             [15],
             {"image_frames": "first", "max_image_count": 1},
-            {"[0].frame_index": "must be 0, where model 'scripted' takes images, got 15"},
+            {"[0].frame_index": "must be 0, got 15: model 'scripted' takes images for the first frame alone"},
         ),
-        ([0, 7], {}, {"[1].frame_index": "must be 0 or 15, where model 'scripted' takes images, got 7"}),
-        ([-1], {}, {"[0].frame_index": "must be 0 or 15, where model 'scripted' takes images, got -1"}),
+        (
+            [0, 7],
+            {},
+            {"[1].frame_index": f"must be 0 or 15, got 7: {BOTH_ENDS}"},
+        ),
+        (
+            [-1],
+            {},
+            {"[0].frame_index": f"must be 0 or 15, got -1: {BOTH_ENDS}"},
+        ),
         (
             [15, 15],
             {},
-            {"[1].frame_index": "must be another frame than that of image_conditions[0], got 15"},
+            {"[1].frame_index": "must be a frame that has no image yet, got 15"},
         ),
         (
             [3, 16, -1, 3, 2**63 - 1],
@@ -231,7 +241,7 @@ PNG = encoded(noise())
             {
                 "[1].frame_index": "must be in [0, 15], got 16",
                 "[2].frame_index": "must be in [0, 15], got -1",
-                "[3].frame_index": "must be another frame than that of image_conditions[0], got 3",
+                "[3].frame_index": "must be a frame that has no image yet, got 3",
                 "[4].frame_index": f"must be in [0, 15], got {2**63 - 1}",
             },
         ),

@@ -197,6 +197,15 @@ def test_key_frames_need_global_frames():
     assert violations == {"spec.temporal_scope.global_choice": "must not be KEY_FRAMES where global_frames is 0"}
 
 
+def test_an_overlap_is_shorter_than_the_trained_length():
+    limits = model_limits(trained_frame_count=16)
+    assert (
+        check(temporal_scope=Scope(mode=CUSTOM, overlap_frames=15), limits=limits).temporal_scope.overlap_frames == 15
+    )
+    violations = violated(check, temporal_scope=Scope(mode=CUSTOM, overlap_frames=16), limits=limits)
+    assert violations == {"spec.temporal_scope.overlap_frames": "must be in [0, 15] frames, got 16"}
+
+
 def test_unknown_scope_mode():
     assert list(violated(check, temporal_scope=Scope(mode=9))) == ["spec.temporal_scope.mode"]
 

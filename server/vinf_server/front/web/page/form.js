@@ -58,8 +58,8 @@ export class NewVideo {
     this.segments = make("div", { className: "segments" });
     this.problem = make("p", { className: "problem", role: "alert", hidden: true });
     this.send = make("button", { type: "submit", className: "main" }, "Make it");
-    const later = make("button", { type: "button", className: "quiet", onclick: () => this.addSegment() });
-    later.textContent = "Add a later prompt";
+    this.later = make("button", { type: "button", className: "quiet", onclick: () => this.addSegment() });
+    this.later.textContent = "Add a later prompt";
     form.append(
       this.prompt,
       this.words,
@@ -74,7 +74,7 @@ export class NewVideo {
         make("div", { className: "row" }, this.interval, this.priority),
       ),
       this.segments,
-      make("div", { className: "actions" }, later, this.send),
+      make("div", { className: "actions" }, this.later, this.send),
       this.problem,
     );
     this.more = form.querySelector(".more");
@@ -102,6 +102,7 @@ export class NewVideo {
     const size = (low, high) => `${low} to ${high}, a multiple of ${model.size_multiple}`;
     setHint(this.width, size(model.min_width, model.max_width), String(model.default_width));
     setHint(this.height, size(model.min_height, model.max_height), String(model.default_height));
+    this.later.hidden = this.segments.hidden = Boolean(model.single_prompt);
     setHint(this.guidance, `1 to ${limits.max_guidance_scale}`, String(model.default_guidance_scale));
     this.hintLength();
   }
@@ -112,7 +113,9 @@ export class NewVideo {
     const most = Number(this.model.max_frame_count_at_default_size) || Number(this.model.max_frame_count);
     const shown = (frames) => String(Number((frames / scale).toFixed(2)));
     const limit = Number(shown(most)).toLocaleString("en");
-    setText(this.length.querySelector(".hint"), `up to ${limit} (${this.rate} frames/s)`);
+    const step = Number(this.model.frame_count_step ?? 1);
+    const form = step > 1 && scale === 1 ? `, a multiple of ${step} plus 1` : "";
+    setText(this.length.querySelector(".hint"), `up to ${limit}${form} (${this.rate} frames/s)`);
     this.length.querySelector("input").placeholder = shown(Number(this.model.default_frame_count));
   }
 
@@ -180,9 +183,13 @@ export class NewVideo {
     put(spec, "seed", this.seed);
     put(spec, "frame_count", this.length);
     if (spec.frame_count && this.unit.value === "seconds" && Number.isFinite(Number(spec.frame_count))) {
-      spec.frame_count = String(Math.round(Number(spec.frame_count) * this.rate));
+      // The nearest length that the model can make.
+      const step = Number(this.model?.frame_count_step ?? 1);
+      const steps = Math.round((Number(spec.frame_count) * this.rate - 1) / step);
+      spec.frame_count = String(step * Math.max(0, steps) + 1);
     }
-    spec.prompt_segments = [...this.segments.children].map((box) => {
+    const segments = this.model?.single_prompt ? [] : [...this.segments.children];
+    spec.prompt_segments = segments.map((box) => {
       const segment = { cut: box.querySelector("input[type=checkbox]").checked };
       for (const input of box.querySelectorAll("[data-field]")) {
         if (input.value.trim()) segment[input.dataset.field.split(".").at(-1)] = input.value.trim();

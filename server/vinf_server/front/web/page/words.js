@@ -94,7 +94,13 @@ export function shortWords(generation) {
 }
 
 /** A solver's own name. */
-export const solverWords = (name) => ({ SOLVER_DDIM: "DDIM", SOLVER_DPM_SOLVER_PP_2M: "DPM-Solver++" })[name] ?? name;
+export const solverWords = (name) => SOLVERS[name] ?? name;
+
+const SOLVERS = {
+  SOLVER_DDIM: "DDIM",
+  SOLVER_DPM_SOLVER_PP_2M: "DPM-Solver++",
+  SOLVER_FLOW_EULER: "Euler (flow)",
+};
 
 /** The share that is done, steps and frames each taking their part: [0, 1]. */
 export function shareDone(generation) {

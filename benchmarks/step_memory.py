@@ -1,4 +1,4 @@
-"""`vinf bench memory`: the peak of one step over what the loaded model holds, at several lengths.
+"""`vinf bench step-memory`: the peak of one step over what the loaded model holds, at several lengths.
 
 Every figure comes from a fresh process: a heap that has grown before would hide what a step needs.
 """
