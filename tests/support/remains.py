@@ -35,21 +35,23 @@ def left_segments(before: frozenset[str]) -> set[str]:
     left = set(shared_memory() - before)
     deadline = time.monotonic() + _PASSING_S
     while True:
-        left = {name for name in left & shared_memory() if not _is_in_use(SHARED_MEMORY / name)}
+        left -= _in_use(left)
+        left &= shared_memory()  # after the look at who uses what: that takes a while, and they may be gone by now
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.2)  # other processes' doings: nothing to wait on but the clock
 
 
-def _is_in_use(path: Path) -> bool:
-    """Whether a living process has it mapped: then it is somebody else's."""
+def _in_use(names: set[str]) -> set[str]:
+    """Those that a living process has mapped: they are somebody else's."""
+    found: set[str] = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
-            if os.fspath(path) in maps.read_text():
-                return True
+            text = maps.read_text()
         except OSError:
             continue
-    return False
+        found |= {name for name in names if os.fspath(SHARED_MEMORY / name) in text}
+    return found
 
 
 def _processes_of(data_folder: Path) -> list[psutil.Process]:
