@@ -132,8 +132,7 @@ class Trouble:
             await doers[fault.kind](fault, log)
 
     def _rank(self, fault: Fault) -> psutil.Process | None:
-        agent = self._front.agent()
-        ranks = agent.children() if agent is not None else []
+        ranks = self._front.ranks()
         return ranks[int(fault.amount * len(ranks))] if ranks else None
 
     async def _lose(self, process: psutil.Process | None, number: signal.Signals, log: FaultLog) -> None:

@@ -36,6 +36,9 @@ READY_TIMEOUT_S = 180.0
 MAX_LOG_BYTES = 64 << 20
 """Far above what a server writes; a longer log is read in part."""
 
+PROCESSES_BESIDE_RANKS = 6
+"""The agent of a group and a spare one for the next, each with a fork server and Python's resource tracker."""
+
 _MARK = "VINF_CHAOS_RUN"
 """A variable of the environment that every process of the server inherits, however far down."""
 
@@ -132,7 +135,12 @@ class ChaosFront:
 
     def agent(self) -> psutil.Process | None:
         """The process that has started the ranks, if there is one now."""
-        return next((child for child in psutil.Process(self.pid).children() if child.children()), None)
+        return agent_below(self.pid)
+
+    def ranks(self) -> list[psutil.Process]:
+        """Of the group there is now, if there is one."""
+        agent = self.agent()
+        return ranks_below(agent) if agent is not None else []
 
     def metric(self, name: str) -> float:
         """One number without labels from the page for Prometheus."""
@@ -178,6 +186,16 @@ class ChaosFront:
     def _is_ready(self) -> bool:
         # Left behind by an earlier life it would name another process.
         return self._ready_file.exists() and json.loads(self._ready_file.read_text())["pid"] == self.pid
+
+
+def agent_below(front_pid: int) -> psutil.Process | None:
+    """The agent of a front that has ranks now; a spare one has none."""
+    return next((child for child in psutil.Process(front_pid).children() if ranks_below(child)), None)
+
+
+def ranks_below(agent: psutil.Process) -> list[psutil.Process]:
+    """The copies of an agent's fork server."""
+    return [rank for child in agent.children() for rank in child.children()]
 
 
 def _free_port() -> int:

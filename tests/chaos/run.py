@@ -25,7 +25,7 @@ from tests.chaos.api import TERMINAL, Api, v1
 from tests.chaos.checker import Reference, check, clips_of
 from tests.chaos.clients import Person
 from tests.chaos.faults import Trouble, find_recoveries
-from tests.chaos.front import MAX_LOG_BYTES, ChaosFront, run_to_the_end
+from tests.chaos.front import MAX_LOG_BYTES, PROCESSES_BESIDE_RANKS, ChaosFront, run_to_the_end
 from tests.chaos.history import GenerationLog, History
 from tests.chaos.proxy import Proxy, Weather
 from tests.chaos.readers import Reading
@@ -40,9 +40,6 @@ CALM_S = 240.0
 
 _REPEATED_UNDISTURBED = 3
 """Readers of each undisturbed run: pools and caches are warm before the baseline is taken."""
-
-_PROCESSES_BESIDE_RANKS = 2
-"""The agent of this group, and a spare one for the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ class _Chaos:
     async def run(self) -> ChaosReport:
         plan, began = self._plan, time.monotonic()
         references = await self._make_references()
-        baseline = await rested(self._front, processes=plan.ranks + _PROCESSES_BESIDE_RANKS)
+        baseline = await rested(self._front, processes=plan.ranks + PROCESSES_BESIDE_RANKS)
         async with AsyncExitStack() as stack:
             await self._proxy.start()
             stack.push_async_callback(self._proxy.close)

@@ -22,6 +22,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.chaos.front import PROCESSES_BESIDE_RANKS, agent_below, ranks_below
 from tests.support import faulty_rank
 from tests.support.remains import left_segments, remains_of, shared_memory
 from tests.support.server import Server
@@ -296,6 +297,18 @@ def test_case_54_output_that_is_no_number_is_made_once_more(faults: Faults) -> N
 
 def test_case_62_rank_is_ended_by_an_operator(faults: Faults) -> None:
     endure(faults, lambda ranks: ranks[1].terminate(), step=3, red_s=MAX_RED_S)
+
+
+def test_chaos_knows_the_processes_that_it_kills(faults: Faults) -> None:
+    """`make chaos` is no test of every day: this one is."""
+    front = psutil.Process(faults.server.process.pid)
+    agent = agent_below(front.pid)
+    assert agent is not None
+    assert {rank.pid for rank in ranks_below(agent)} == {rank.pid for rank in faults.ranks()}
+    deadline = time.monotonic() + 60
+    while len(below := front.children(recursive=True)) != 2 + PROCESSES_BESIDE_RANKS:
+        assert time.monotonic() < deadline, [process.cmdline() for process in below]
+        time.sleep(0.1)  # the spare agent is another process's business: nothing to wait on but the clock
 
 
 def test_agent_is_killed(faults: Faults) -> None:
