@@ -12,9 +12,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 
 PYTEST := $(PY) -m pytest -q
 
-# Tests wait for other processes much of the time: two workers take little more than half of one's time. Files stay
+# Tests wait for other processes much of the time: three workers keep two cores busy. Files stay
 # together, and so do tests that share what takes long to set up (tests/conftest.py).
-WORKERS ?= 2
+WORKERS ?= 3
 SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # Idle OpenMP threads sleep instead of spinning: several ranks share the cores.
