@@ -23,6 +23,7 @@ from vinf_client._types import (
     ImageFrames,
     InitialNoise,
     Limits,
+    Mesh,
     Model,
     Preview,
     Progress,
@@ -161,6 +162,7 @@ def server_info(message: info_pb.ServerInfo) -> ServerInfo:
         ranks=tuple(_rank(rank) for rank in message.ranks),
         waiting_generation_count=message.waiting_generation_count,
         running_generation_count=message.running_generation_count,
+        mesh=_mesh(message.mesh) if message.HasField("mesh") else None,
     )
 
 
@@ -247,6 +249,14 @@ def _model(message: info_pb.ModelInfo) -> Model:
         frame_count_step=max(1, message.frame_count_step),
         solvers=tuple(_SOLVERS.get(solver, Solver.UNKNOWN) for solver in message.solvers or _OLDER_SOLVERS),
         single_prompt=message.single_prompt,
+    )
+
+
+def _mesh(message: info_pb.Mesh) -> Mesh:
+    return Mesh(
+        clip_count=message.clip_count,
+        cfg_rank_count=message.cfg_rank_count,
+        context_rank_count=message.context_rank_count,
     )
 
 

@@ -286,8 +286,20 @@ class Rank:
 
 
 @dataclass(frozen=True, slots=True)
+class Mesh:
+    """How the ranks share a video out: clips, the two halves of the guidance, the tokens of a clip."""
+
+    clip_count: int
+    cfg_rank_count: int
+    context_rank_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What a server is and can do; `models` and `ranks` are empty before the ranks' first report."""
+    """What a server is and can do; `models` and `ranks` are empty before the ranks' first report.
+
+    `mesh` is None while there is no group of ranks, and with a server older than it.
+    """
 
     version: str
     api_version: str
@@ -299,6 +311,7 @@ class ServerInfo:
     ranks: tuple[Rank, ...]
     waiting_generation_count: int
     running_generation_count: int
+    mesh: Mesh | None = None
 
     def model(self, name: str | None = None) -> Model | None:
         """Find a model by name, the default one without; None when it is not served."""

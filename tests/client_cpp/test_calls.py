@@ -76,6 +76,7 @@ def test_kinds_of_a_newer_server_are_unknown(drive_once, number):
 
 def test_the_servers_models(front, drive_once):
     told = drive_once("info", server=front.address)
+    assert told.one("mesh") == "2 x 1 x 1"
     assert told.one("model") == "scripted 64"
     assert told.one("images") == "2 2"
     assert told.one("lengths") == "in steps of 1, 2 prompt(s)"

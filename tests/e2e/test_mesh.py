@@ -12,7 +12,7 @@ import pytest
 from tests.support.engine import Recorder
 from tests.support.server import ROOT, Server
 from tests.support.sprites import load_sprites
-from vinf_client import Client
+from vinf_client import Client, Mesh
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.exchange import Exchange
 from vinf_core.distributed.topology import Topology
@@ -30,6 +30,7 @@ def test_two_ranks_share_the_guidance_of_one_clip(tmp_path: Path) -> None:
         with Client(server.address) as client:
             handle = client.submit(PROMPT, frames=18, seed=4, steps=3)
             got = np.stack(list(handle.frames())).astype(int)
+            assert client.info().mesh == Mesh(clip_count=1, cfg_rank_count=2, context_rank_count=1)
             clips = [clip.frame_count for clip in handle.refresh().clips]
         assert "(cpu; 1 clips x 2 cfg x 1 context)" in server.log.read_text()
     assert clips == [18, 0], "the first rank of the clip has it, the other one works along"

@@ -22,7 +22,7 @@ from tests.server.conftest import (  # noqa: F401  # fixtures
 from tests.server.fakes import frame_bytes, model_limits
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.config import ServeConfig
-from vinf_server.flag_values import Address
+from vinf_server.flag_values import Address, RankMesh
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.rpc.doors import OPEN_DOORS
 from vinf_server.front.rpc.server_info import ServerInfoService
@@ -136,7 +136,7 @@ def page(generations, metrics, tmp_path):  # noqa: F811
                 generations=generations,
                 status=status,
                 metrics=metrics,
-                info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0),
+                info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0, mesh=RankMesh()),
                 doors=doors,
                 folder=tmp_path / "page",
                 metrics_address=Address("127.0.0.1", 9464),

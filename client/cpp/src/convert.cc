@@ -369,6 +369,10 @@ ServerInfo read(const v1::ServerInfo& message) {
         info.ranks.push_back({entry.rank(), entry.host(), entry.device(), entry.device_name(),
                               entry.memory_used_bytes(), entry.memory_total_bytes(), entry.frame_count()});
     }
+    if (message.has_mesh()) {
+        const v1::Mesh& mesh = message.mesh();
+        info.mesh = Mesh{mesh.clip_count(), mesh.cfg_rank_count(), mesh.context_rank_count()};
+    }
     info.waiting_generation_count = message.waiting_generation_count();
     info.running_generation_count = message.running_generation_count();
     info.max_image_bytes = message.limits().max_image_bytes();

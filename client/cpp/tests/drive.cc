@@ -267,6 +267,10 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
     if (command == "info") {
         const vinf::Result<vinf::ServerInfo> info = client.server_info();
         print(info.status());
+        if (info.ok() && info->mesh) {
+            const vinf::Mesh& mesh = *info->mesh;
+            std::printf("mesh %d x %d x %d\n", mesh.clip_count, mesh.cfg_rank_count, mesh.context_rank_count);
+        }
         if (info.ok() && !info->models.empty()) {
             const vinf::ModelInfo& model = info->models[0];
             std::printf("model %s %d\n", model.name.c_str(), model.default_width);

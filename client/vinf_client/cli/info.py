@@ -51,6 +51,9 @@ def _lines(info: ServerInfo, server: str) -> list[str]:
     ]
     for model in info.models:
         lines += _model_lines(model, info.limits, default=model is info.models[0])
+    mesh = info.mesh
+    if mesh is not None and mesh.clip_count != len(info.ranks):
+        lines.append(f"mesh    {mesh.clip_count} clips x {mesh.cfg_rank_count} cfg x {mesh.context_rank_count} context")
     return lines + [_rank_line(rank) for rank in info.ranks]
 
 

@@ -103,6 +103,7 @@ class ServerInfo(_message.Message):
     WAITING_GENERATION_COUNT_FIELD_NUMBER: _builtins.int
     RUNNING_GENERATION_COUNT_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
+    MESH_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of vinf, for example 0.1.0."""
     api_version: _builtins.str
@@ -135,6 +136,10 @@ class ServerInfo(_message.Message):
     def ranks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankInfo]:
         """The group, in rank order."""
 
+    @_builtins.property
+    def mesh(self) -> Global___Mesh:
+        """How the ranks share a video out; absent while there is no group."""
+
     def __init__(
         self,
         *,
@@ -149,10 +154,11 @@ class ServerInfo(_message.Message):
         waiting_generation_count: _builtins.int = ...,
         running_generation_count: _builtins.int = ...,
         boot_id: _builtins.str = ...,
+        mesh: Global___Mesh | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "server_time", b"server_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "mesh", b"mesh", "server_time", b"server_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "boot_id", b"boot_id", "limits", b"limits", "models", b"models", "ranks", b"ranks", "ready", b"ready", "running_generation_count", b"running_generation_count", "server_time", b"server_time", "start_time", b"start_time", "version", b"version", "waiting_generation_count", b"waiting_generation_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "boot_id", b"boot_id", "limits", b"limits", "mesh", b"mesh", "models", b"models", "ranks", b"ranks", "ready", b"ready", "running_generation_count", b"running_generation_count", "server_time", b"server_time", "start_time", b"start_time", "version", b"version", "waiting_generation_count", b"waiting_generation_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,6 +366,38 @@ class ServerLimits(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServerLimits: _TypeAlias = ServerLimits  # noqa: Y015
+
+@_typing.final
+class Mesh(_message.Message):
+    """How the ranks of a group share a video out, along three axes. Rank r works on clip r / (C * X), on half r / X mod C of
+    the guidance and on part r mod X of the clip's tokens, with whole quotients, C cfg_rank_count and X context_rank_count.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIP_COUNT_FIELD_NUMBER: _builtins.int
+    CFG_RANK_COUNT_FIELD_NUMBER: _builtins.int
+    CONTEXT_RANK_COUNT_FIELD_NUMBER: _builtins.int
+    clip_count: _builtins.int
+    """Clips that a video is cut into. Times the other two it is the number of ranks. Unit: clips"""
+    cfg_rank_count: _builtins.int
+    """Ranks that divide the two halves of the guidance of a clip: 1 or 2. Unit: ranks"""
+    context_rank_count: _builtins.int
+    """Ranks that divide the tokens of a clip. Unit: ranks"""
+    def __init__(
+        self,
+        *,
+        clip_count: _builtins.int = ...,
+        cfg_rank_count: _builtins.int = ...,
+        context_rank_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cfg_rank_count", b"cfg_rank_count", "clip_count", b"clip_count", "context_rank_count", b"context_rank_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mesh: _TypeAlias = Mesh  # noqa: Y015
 
 @_typing.final
 class RankInfo(_message.Message):

@@ -114,6 +114,7 @@ class Front:
             self._status,
             max_waiting=config.max_waiting,
             disk_budget=config.disk_budget or 0,
+            mesh=config.mesh,
         )
 
     async def run(self) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from vinf.v1 import generation_pb2 as pb
+from vinf.v1 import server_info_service_pb2 as info_pb
 from vinf_client.cli import main
 
 pytestmark = pytest.mark.fast
@@ -38,6 +39,26 @@ def test_info_json(server, capsys):
     assert told["models"][0]["default_temporal_scope"]["phase_bias"] == 1.5
     assert told["limits"]["max_step_count"] == 200
     assert [rank["rank"] for rank in told["ranks"]] == [0]
+    assert told["mesh"] is None
+
+
+@pytest.mark.parametrize(
+    ("mesh", "line"),
+    [
+        (info_pb.Mesh(clip_count=2, cfg_rank_count=2, context_rank_count=3), "mesh    2 clips x 2 cfg x 3 context\n"),
+        (info_pb.Mesh(clip_count=1, cfg_rank_count=1, context_rank_count=1), None),
+    ],
+    ids=["shared", "a clip a rank"],
+)
+def test_info_says_how_ranks_share_a_video_out(server, capsys, mesh, line):
+    server.info.mesh.CopyFrom(mesh)
+    assert main(["info", "--server", server.address]) == 0
+    out = capsys.readouterr().out
+    assert line in out if line else "mesh" not in out
+    assert main(["info", "--server", server.address, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["mesh"]
+    counts = (told["clip_count"], told["cfg_rank_count"], told["context_rank_count"])
+    assert counts == (mesh.clip_count, mesh.cfg_rank_count, mesh.context_rank_count)
 
 
 def test_info_before_the_ranks_are_up(server, capsys):

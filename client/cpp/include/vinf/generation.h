@@ -260,6 +260,13 @@ struct RankInfo {
     std::int64_t frame_count = 0;
 };
 
+/// How the ranks share a video out: clips, the two halves of the guidance, the tokens of a clip.
+struct Mesh {
+    std::int32_t clip_count = 0;
+    std::int32_t cfg_rank_count = 1;
+    std::int32_t context_rank_count = 1;
+};
+
 /// What a server is and can do.
 struct ServerInfo {
     std::string version;
@@ -269,6 +276,7 @@ struct ServerInfo {
     std::optional<Time> server_time;
     std::vector<ModelInfo> models;  ///< The default one first; empty before the ranks have reported.
     std::vector<RankInfo> ranks;
+    std::optional<Mesh> mesh;  ///< Absent while there is no group of ranks.
     std::int32_t waiting_generation_count = 0;
     std::int32_t running_generation_count = 0;
     std::int64_t max_image_bytes = 0;   ///< Of all files of a request's image conditions together.

@@ -9,6 +9,7 @@ from google.rpc import code_pb2
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2, server_info_service_pb2
+from vinf_server.flag_values import RankMesh
 from vinf_server.front.generations.generation import PENDING, Event, Failure, Generation
 from vinf_server.front.generations.generations import Generations
 from vinf_server.front.generations.limits import ClientLimits
@@ -165,6 +166,15 @@ def limits_message(
         disk_budget_bytes=disk_budget,
         max_image_bytes=MAX_IMAGE_BYTES,
         max_image_pixels=MAX_IMAGE_PIXELS,
+    )
+
+
+def mesh_message(mesh: RankMesh, world_size: int) -> server_info_service_pb2.Mesh:
+    """How so many ranks share a video out."""
+    return server_info_service_pb2.Mesh(
+        clip_count=world_size // (mesh.cfg * mesh.context),
+        cfg_rank_count=mesh.cfg,
+        context_rank_count=mesh.context,
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.server.fakes import model_limits
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import video_generation_service_pb2_grpc
-from vinf_server.flag_values import Address
+from vinf_server.flag_values import Address, RankMesh
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.rpc.doors import Doors
 from vinf_server.front.rpc.health import HealthService
@@ -32,7 +32,7 @@ def behind(generations, metrics):
         server, address = await start_public_server(
             Address("127.0.0.1", 0),
             video_generation=VideoGenerationService(generations, status, metrics),
-            server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0),
+            server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0, mesh=RankMesh()),
             health=HealthService(),
             metrics=metrics,
             doors=doors,

@@ -26,7 +26,7 @@ from vinf.v1 import (
     video_generation_service_pb2,
     video_generation_service_pb2_grpc,
 )
-from vinf_server.flag_values import Address
+from vinf_server.flag_values import Address, RankMesh
 from vinf_server.front.engine.status import EngineStatus
 from vinf_server.front.frames.previews import make_preview
 from vinf_server.front.generations.generation import Failure
@@ -55,7 +55,7 @@ def serving(generations, metrics):
         server, address = await start_public_server(
             Address("127.0.0.1", 0),
             video_generation=VideoGenerationService(generations, status, metrics),
-            server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0),
+            server_info=ServerInfoService(generations, status, max_waiting=3, disk_budget=0, mesh=RankMesh()),
             health=health,
             metrics=metrics,
         )
@@ -507,7 +507,7 @@ def test_case_71_a_taken_port_is_refused(serving, generations, metrics):
                 await start_public_server(
                     server.address,
                     video_generation=VideoGenerationService(generations, server.status, metrics),
-                    server_info=ServerInfoService(generations, server.status, max_waiting=3, disk_budget=0),
+                    server_info=ServerInfoService(generations, server.status, max_waiting=3, disk_budget=0, mesh=RankMesh()),
                     health=HealthService(),
                     metrics=metrics,
                 )
