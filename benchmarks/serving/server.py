@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf.v1 import generation_pb2
-from vinf_server.flag_values import Address
+from vinf_server.flag_values import Address, RankMesh
 from vinf_server.front.checkpoints import CheckpointStore
 from vinf_server.front.disk import DiskSpace
 from vinf_server.front.engine.status import EngineStatus
@@ -88,7 +88,7 @@ async def _serve(pipe: Connection, folder: Path, sizes: tuple[Size, ...]) -> Non
     server, address = await start_public_server(
         Address("127.0.0.1", 0),
         video_generation=VideoGenerationService(generations, status, metrics),
-        server_info=ServerInfoService(generations, status, max_waiting=_QUEUE, disk_budget=0),
+        server_info=ServerInfoService(generations, status, max_waiting=_QUEUE, disk_budget=0, mesh=RankMesh()),
         health=health,
         metrics=metrics,
     )

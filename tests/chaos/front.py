@@ -173,11 +173,15 @@ class ChaosFront:
 
     def end_everything(self) -> None:
         """Kill what still runs; for the end of a run that went wrong."""
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):  # it went with the one before
-                process.kill()
+        processes = self.processes()
+        for process in processes:
+            # It may have gone with the one before. Python's trackers end after the others, and remove their semaphores.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "multiprocessing.resource_tracker" not in " ".join(process.cmdline()):
+                    process.kill()
         if self._process is not None:
             self._process.wait()
+        psutil.wait_procs(processes, timeout=10)
 
     def remove(self) -> None:
         """Delete the folder."""

@@ -26,6 +26,7 @@ SANITIZERS = ("asan", "tsan")
 
 ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=1",
+    "LSAN_OPTIONS": f"suppressions={Path(__file__).with_name('lsan.supp')}:print_suppressions=0",
     # gRPC and abseil come from Debian without instrumentation: their locks are invisible.
     "TSAN_OPTIONS": "ignore_noninstrumented_modules=1",
 }

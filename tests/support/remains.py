@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -43,15 +44,22 @@ def left_segments(before: frozenset[str]) -> set[str]:
 
 
 def _in_use(names: set[str]) -> set[str]:
-    """Those that a living process has mapped: they are somebody else's."""
-    found: set[str] = set()
+    """Those that a living process has mapped: they are somebody else's.
+
+    Known by their inodes: whoever makes a semaphore maps it under another name, and gives it its own afterwards.
+    """
+    mapped = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            text = maps.read_text()
-        except OSError:
-            continue
-        found |= {name for name in names if os.fspath(SHARED_MEMORY / name) in text}
-    return found
+        with suppress(OSError):  # it has ended meanwhile
+            lines = [line.split(maxsplit=5) for line in maps.read_text().splitlines() if str(SHARED_MEMORY) in line]
+            mapped |= {int(line[4]) for line in lines}
+    return {name for name in names if _inode(SHARED_MEMORY / name) in mapped}
+
+
+def _inode(path: Path) -> int | None:
+    with suppress(FileNotFoundError):
+        return path.stat().st_ino
+    return None
 
 
 def _processes_of(data_folder: Path) -> list[psutil.Process]:

@@ -507,7 +507,9 @@ def test_case_71_a_taken_port_is_refused(serving, generations, metrics):
                 await start_public_server(
                     server.address,
                     video_generation=VideoGenerationService(generations, server.status, metrics),
-                    server_info=ServerInfoService(generations, server.status, max_waiting=3, disk_budget=0, mesh=RankMesh()),
+                    server_info=ServerInfoService(
+                        generations, server.status, max_waiting=3, disk_budget=0, mesh=RankMesh()
+                    ),
                     health=HealthService(),
                     metrics=metrics,
                 )
