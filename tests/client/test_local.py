@@ -66,7 +66,7 @@ def test_one_that_dies_is_told_with_its_last_lines(folders):
 
 
 def test_one_that_never_is_ready_is_given_up(folders):
-    with pytest.raises(LocalServerError, match=r"not ready after 1 s: line one"), stub("never", start_timeout=1):
+    with pytest.raises(LocalServerError, match=r"not ready after 6 s: line one"), stub("never", start_timeout=6):
         pass
     assert list(folders.iterdir()) == []
 
