@@ -187,7 +187,7 @@ def test_delivery(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.process
 def test_clients(capsys: pytest.CaptureFixture[str]) -> None:
-    ages, rates = bench(capsys, "clients", "--frames", "4", "--repeats", "1", "--seconds", "1")
+    ages, rates = bench(capsys, "clients", "--frames", "4", "--repeats", "1", "--seconds", "3")
     assert [row["reader"] for row in ages["rows"]] == ["plain stream", "Python, latency low", "Python, puller"]
     for row in ages["rows"]:
         assert row["frames"] > 1

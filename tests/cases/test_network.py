@@ -91,9 +91,9 @@ def test_case_67_cut_off_in_the_middle_of_frames(line: Line, finished: tuple[str
     got: list[bytes] = []
     breaks: list[Exception] = []
     with Client(line.proxy.address, connect_timeout=TIMEOUT_S) as client:
-        for frame in client.attach(finished[0]).frames(on_wait=breaks.append):
+        for frame in client.attach(finished[0]).frames(prefetch=0, on_wait=breaks.append):
             got.append(frame.data)
-            if len(got) in (4, 9, 15):
+            if len(got) in (2, 6, 10):
                 assert line.reset() >= 1
     assert got == finished[1]
     assert len(breaks) >= 3
@@ -105,8 +105,9 @@ def test_case_67_a_line_that_falls_silent(line: Line, finished: tuple[str, list[
     got: list[bytes] = []
     with grpc.insecure_channel(line.proxy.address, options=IMPATIENT) as channel:
         video = VideoGenerationServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as broken:
-            read(video, finished[0], got, on_frame=lambda: len(got) == 8 and line.set_weather(Weather(silent=True)))
+        while len(got) < 8:  # a busy machine may keep it waiting for a second, too
+            with pytest.raises(grpc.RpcError) as broken:
+                read(video, finished[0], got, on_frame=lambda: len(got) == 8 and line.set_weather(Weather(silent=True)))
         assert broken.value.code() is grpc.StatusCode.UNAVAILABLE
         assert 8 <= len(got) < len(finished[1])
         line.set_weather(Weather())

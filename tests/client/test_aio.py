@@ -201,13 +201,12 @@ def test_closing_ends_what_is_under_way(fake):
 
     async def body(client):
         handle = await client.submit("a red ball", frames=1000)
-        frames = handle.frames(prefetch=0)
-        await anext(frames)
-        reading = asyncio.create_task(anext(frames))
+        # Frame 500 is minutes away: nothing comes before the client is closed.
+        reading = asyncio.create_task(anext(handle.frames(500, prefetch=0)))
         waiting = asyncio.create_task(handle.wait())
         puller = handle.pull(500)
         pulling = asyncio.create_task(puller.next())
-        await asyncio.to_thread(fake.wait_for_calls, 3)
+        assert await asyncio.to_thread(fake.wait_for_calls, 3, 30)
         await client.close()
         for task in (reading, waiting, pulling):
             with pytest.raises(ClientClosedError):
@@ -254,11 +253,20 @@ def test_progress_is_called_back(fake):
     seen = []
 
     async def body(client):
-        async with await client.generate("a red ball", frames=4, steps=2, on_progress=seen.append) as video:
-            return [frame.index async for frame in video]
+        told = asyncio.Event()
+
+        def on_progress(progress):
+            seen.append(progress)
+            told.set()
+
+        indices = []
+        async with await client.generate("a red ball", frames=4, steps=2, on_progress=on_progress) as video:
+            async for frame in video:
+                indices.append(frame.index)
+                await told.wait()  # with the last frame progress is no longer watched
+        return indices
 
     assert run(fake, body) == [0, 1, 2, 3]
-    assert seen
     assert seen[0].step_count == 2
 
 

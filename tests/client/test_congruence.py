@@ -2,6 +2,7 @@
 
 import io
 import uuid
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -142,12 +143,18 @@ def test_snapshots_and_events(client):
     assert last.sequence == 3
 
 
-def test_previews_come_where_they_were_asked_for(client):
-    handle = client.submit(PROMPT, **WANTED, preview_every=1)
-    previews = [preview for update in handle.updates(previews=True) for preview in update.previews]
-    assert previews
+def test_previews_come_where_they_were_asked_for(client, long):
+    """They are there only while a generation runs, so it runs until the test has seen what it wants."""
+    handle = client.submit(PROMPT, **long, preview_every=1)
+    previews = []
+    with closing(handle.updates(previews=True)) as asking:
+        while not previews:
+            previews += next(asking).previews
     assert all(Image.open(io.BytesIO(preview.jpeg)).size == (preview.width, preview.height) for preview in previews)
-    assert not [preview for update in handle.updates() for preview in update.previews]
+    with closing(handle.updates()) as not_asking:
+        assert not next(not_asking).previews
+        handle.cancel()
+        assert not [preview for update in not_asking for preview in update.previews]
 
 
 def test_cancelling(client, long):

@@ -193,12 +193,25 @@ class Front(ChaosFront):
 
     def __init__(self, *arguments: str, interval_s: float = 0.0) -> None:
         super().__init__(*RANKS, *arguments)
+        self._held_from = self.folder / "held_from"
         os.environ["VINF_TEST_FRAME_INTERVAL_S"] = str(interval_s)
+        os.environ["VINF_TEST_HELD_FROM"] = str(self._held_from)
 
     def begin(self) -> None:
         """Begin a life, and wait until it is ready."""
         self.start()
         asyncio.run(self.wait_ready())
+
+    def hold_from(self, index: int) -> None:
+        """Have this frame and those behind it made no earlier than `let_go`: no generation ends before a test is ready.
+
+        For generations that are made after this.
+        """
+        self._held_from.write_text(str(index))
+
+    def let_go(self) -> None:
+        """Have the rest made."""
+        self._held_from.unlink()
 
     def make(self, *, frames: int = 40, wait: bool = True, **fields):
         """A generation, made to its end unless told otherwise."""
@@ -236,7 +249,8 @@ def start_front():
 
 
 def end(front: Front) -> None:
-    os.environ.pop("VINF_TEST_FRAME_INTERVAL_S", None)
+    for name in ("VINF_TEST_FRAME_INTERVAL_S", "VINF_TEST_HELD_FROM"):
+        os.environ.pop(name, None)
     try:
         if not front.has_exited:
             front.stop()

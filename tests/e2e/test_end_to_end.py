@@ -82,6 +82,7 @@ def two_to_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.timeout(400)  # two servers start, one after the other
 def test_the_video_does_not_depend_on_the_ranks_nor_on_what_ran_before(three_ranks: Server, tmp_path: Path) -> None:
     """One rank makes a video; three ranks make another one, cancel a second, and then the same video."""
     (tmp_path / "one").mkdir()

@@ -64,7 +64,10 @@ def test_a_rank_that_dies_between_two_chunks_leaves_the_video_as_it_was(client: 
 
 
 def test_previews_are_those_of_frames(client: Client) -> None:
-    updates = client.submit(PROMPT, preview_every=1, **WANTED).updates(previews=True)
+    ahead = client.submit(PROMPT, **(WANTED | {"steps": 100}))
+    updates = client.submit(PROMPT, preview_every=1, **(WANTED | {"steps": 12})).updates(previews=True)
+    next(updates)  # it waits, and is watched from its first step on: its previews go when it ends
+    ahead.cancel()
     shown = {preview.frame_index for update in updates for preview in update.previews}
     assert shown
     assert shown <= {0, 1, 5, 9}, "the first frames of latent frames"

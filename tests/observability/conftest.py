@@ -55,6 +55,8 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
             # The last thing that happens, in a rate of ten seconds, and the last rule.
             prometheus.wait_for("rate(vinf_cancel_latency_seconds_count[10s]) > 0", timeout=20)
             prometheus.wait_for("instance_model_name:vinf_generations_failed:ratio_rate10m == 0", timeout=20)
+            # A scrape that took too long would take everything of its target away at this moment.
+            prometheus.wait_for('up{job="vinf"} == 1 and on () up{job="gpu-host"} == 1', timeout=20)
             end = time.time()
             with urllib.request.urlopen(server.metrics_url, timeout=20) as answer:
                 page = answer.read().decode()

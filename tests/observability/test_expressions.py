@@ -164,8 +164,8 @@ def test_prometheus_says_what_it_means(observed: Observed) -> None:
     prometheus: Prometheus = observed.prometheus
     power = next(expression for expression in PANELS if expression.place == "Power-A")
     text = queries.filled_in(power.text, window="1m", shown="1h")
-    (series,) = prometheus.query(text)
+    (series,) = prometheus.query(text, at=observed.end)
     assert series.values == [615.2]
     assert series.labels["gpu"] == "cuda:0"
-    (series,) = prometheus.query(text.replace("DCGM_FI_DEV_POWER_USAGE", "absent_metric"))
+    (series,) = prometheus.query(text.replace("DCGM_FI_DEV_POWER_USAGE", "absent_metric"), at=observed.end)
     assert series.values == [612.4]

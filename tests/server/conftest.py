@@ -89,7 +89,8 @@ class FrontProcess:
     def wait(self) -> int:
         """Wait for its end and check that nothing is left."""
         try:
-            code = self.process.wait(30)
+            # Only a hang takes so long: some starts one after the other on a busy machine do not.
+            code = self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -27,12 +27,14 @@ from vinf.v1 import (
     video_generation_service_pb2_grpc,
 )
 
-pytestmark = pytest.mark.process
+# Above the calls' own limit: what hangs there is told by the call.
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
 v1 = video_generation_service_pb2
 SERVICE = "vinf.v1.VideoGenerationService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-RPC_TIMEOUT_S = 30
+RPC_TIMEOUT_S = 120
+"""Only bounds a hang; a call that waits for another group takes long on a busy machine."""
 
 
 class Client:
@@ -55,8 +57,16 @@ class Client:
         return self.video.GetGeneration(request, timeout=RPC_TIMEOUT_S).generation
 
     def watch(self, generation_id) -> list:
+        return list(self.watching(generation_id))
+
+    def watching(self, generation_id):
+        """Snapshots as they come; the first one tells that the server sends all that follow."""
         request = v1.WatchGenerationRequest(generation_id=generation_id)
-        return [r.generation for r in self.video.WatchGeneration(request, timeout=RPC_TIMEOUT_S)]
+        return (r.generation for r in self.video.WatchGeneration(request, timeout=RPC_TIMEOUT_S))
+
+    def watch_health(self):
+        call = self.health.Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=RPC_TIMEOUT_S)
+        return (response.status for response in call)
 
     def stream(self, generation_id, start=0):
         """Everything but progress, which comes as often as the machine has time for."""
@@ -82,7 +92,8 @@ class Client:
 @pytest.fixture(scope="module")
 def front(tmp_path_factory):
     """One server for every test that leaves it as it found it."""
-    process = FrontProcess(tmp_path_factory.mktemp("front"))
+    # No test here is about ranks that hang, and one has them hang until it kills them.
+    process = FrontProcess(tmp_path_factory.mktemp("front"), "--hang-timeout", "60")
     try:
         client = Client(process.wait_ready())
         yield SimpleNamespace(process=process, client=client)
@@ -210,6 +221,7 @@ def test_second_front_on_the_same_data_dir(front, tmp_path):
 
 
 def test_killed_rank_interrupts_what_runs_and_the_group_comes_back(front):
+    """Watched from before the kill: on a busy machine the group is back before anybody asks."""
     client = front.client
     generation_id = client.create("hang a red circle", seed=21)
     waiting = client.create(seed=22)
@@ -217,19 +229,24 @@ def test_killed_rank_interrupts_what_runs_and_the_group_comes_back(front):
     assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
     old = {rank.rank: rank.pid for rank in client.info().ranks}
     resumes = client.metric('vinf_generation_resumes_total{model_name="scripted"}')
+    health, watch, watch_waiting = client.watch_health(), client.watching(generation_id), client.watching(waiting)
+    assert next(health) == SERVING
+    assert next(watch).state == generation_pb2.GENERATION_STATE_RUNNING
+    assert next(watch_waiting).progress.queue_position == 1
     front.process.note_processes()
     os.kill(old[1], signal.SIGKILL)
-    wait_until(lambda: client.status() == NOT_SERVING)
-    interrupted = client.get(generation_id)
-    assert interrupted.state == generation_pb2.GENERATION_STATE_PENDING
-    assert (interrupted.progress.queue_position, interrupted.progress.completed_frame_count) == (0, 1)
-    assert client.get(waiting).progress.queue_position == 1
+    assert next(health) == NOT_SERVING
     rest = [response for response in stream if response.WhichOneof("payload") in ("frame", "end")]
     assert [r.frame.frame_index for r in rest[:-1]] == list(range(1, 16))
     assert rest[-1].end.state == generation_pb2.GENERATION_STATE_SUCCEEDED
-    assert client.status() == SERVING
+    assert next(health) == SERVING
+    snapshots = list(watch)
+    interrupted = next(g.progress for g in snapshots if g.state == generation_pb2.GENERATION_STATE_PENDING)
+    assert (interrupted.queue_position, interrupted.completed_frame_count) == (0, 1)
     assert_is_video(list(client.stream(generation_id)), seed=21, start=0, stop=16)
-    assert client.watch(waiting)[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    followed = list(watch_waiting)[-1]
+    assert followed.state == generation_pb2.GENERATION_STATE_SUCCEEDED
+    assert followed.start_time.ToNanoseconds() >= snapshots[-1].end_time.ToNanoseconds(), "it kept its place behind"
     assert_is_video(list(client.stream(waiting)), seed=22, start=0, stop=16)
     assert not {rank.pid for rank in client.info().ranks} & set(old.values())
     assert client.metric('vinf_worker_restarts_total{cause="signal"}') == 1
@@ -260,20 +277,23 @@ def test_generation_that_loses_every_group_fails_and_the_next_one_does_not(front
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_case_69_signal_ends_streams_within_the_grace_and_leaves_nothing(front_process, number):
-    """Started as a shell starts a job in the background: with SIGINT ignored. The ranks hang, and save nothing."""
-    front = front_process(*QUICK_AGENT, "--grace", "4", prefix=("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
+    """Started as a shell starts a job in the background: with SIGINT ignored. The ranks hang, and save nothing.
+
+    The streams are cut 6 s after the signal, and nobody may take the ranks away for hanging until then.
+    """
+    flags = (*QUICK_AGENT, "--grace", "12", "--hang-timeout", "60")
+    front = front_process(*flags, prefix=("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
     client = Client(front.wait_ready())
     generation_id = client.create("a hang red circle")
     streams = [client.stream(generation_id) for _ in range(8)]
     for stream in streams:
         assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
-    health = client.health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
-    assert next(health).status == SERVING
+    health = client.watch_health()
+    assert next(health) == SERVING
     assert len(front.note_processes()) == 3
     began = time.monotonic()
     os.kill(front.process.pid, number)
-    assert next(health).status == NOT_SERVING
-    assert time.monotonic() - began < 1
+    assert next(health) == NOT_SERVING
     wait_until(lambda: is_draining(client), what="no new generation is taken")
     assert client.get(generation_id).state == generation_pb2.GENERATION_STATE_RUNNING, "the rest has gone on so far"
     for stream in streams:
@@ -282,7 +302,7 @@ def test_case_69_signal_ends_streams_within_the_grace_and_leaves_nothing(front_p
         assert last.end.next_frame_index == 1
     assert not list(health), "closed in order"
     assert front.wait() == 0
-    assert time.monotonic() - began < 4.5
+    assert time.monotonic() - began < 22, "by default the streams alone would have 24 s"
     assert not front.ready_file.exists()
     assert_nothing_left(front)
     client.channel.close()
@@ -313,7 +333,8 @@ def test_stop_lets_the_running_generation_end(front_process):
 
 
 def test_stop_takes_the_ranks_from_a_generation_that_cannot_end(front_process):
-    front = front_process(*QUICK_AGENT, "--grace", "4", "--drain-delay", "0.5")
+    # 3 s for the call after the signal, and 3 s for the rank to answer.
+    front = front_process(*QUICK_AGENT, "--grace", "12", "--drain-delay", "3")
     client = Client(front.wait_ready())
     generation_id = client.create("a slow red circle")
     stream = client.stream(generation_id)
@@ -378,20 +399,21 @@ def test_case_53_generation_that_does_not_fit_fails_by_name_and_is_not_held_agai
 
 
 def test_case_50_stopped_rank_is_noticed_and_replaced(front_process):
-    front = front_process(*QUICK_AGENT, "--beat-timeout", "1")
+    # Long enough for a rank that starts late, and only the missing beats can tell.
+    front = front_process(*QUICK_AGENT, "--beat-timeout", "6", "--hang-timeout", "60")
     client = Client(front.wait_ready())
     generation_id = client.create("a hang red circle")
     stopped = psutil.Process(client.info().ranks[1].pid)
     stopped.suspend()
     assert client.watch(generation_id)[-1].state == generation_pb2.GENERATION_STATE_SUCCEEDED
-    assert f"rank 1 (pid {stopped.pid}) gave no sign of life for 1 s" in front.stderr
+    assert f"rank 1 (pid {stopped.pid}) gave no sign of life for 6 s" in front.stderr
     assert client.metric('vinf_worker_restarts_total{cause="hang"}') == 1
     assert_gone([stopped])
     client.channel.close()
 
 
 def test_case_51_rank_that_beats_but_gets_nowhere_is_replaced(front_process):
-    front = front_process(*QUICK_AGENT, "--hang-timeout", "1")
+    front = front_process(*QUICK_AGENT)
     client = Client(front.wait_ready())
     generation_id = client.create("a hang red circle", seed=5)
     assert_is_video(list(client.stream(generation_id)), seed=5, start=0, stop=16)

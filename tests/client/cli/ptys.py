@@ -25,6 +25,9 @@ _SEQUENCES = re.compile(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|[78]|P.*?\x1b\\|_G.*?\x1b\\
 # with a gRPC server in it.
 _LAUNCHER = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 _QUESTION = b"\x1b[c"
+_COMMAND = ("-m", "vinf_client.cli")
+# A terminal that answers is waited for: the thread that plays it is late on a loaded machine.
+_PATIENT = "import sys; from vinf_client.cli import main, terminal; terminal._ANSWER_TIMEOUT = 30; sys.exit(main())"
 
 
 class Terminal:
@@ -57,8 +60,9 @@ class Terminal:
             if name not in ("TMUX", "KITTY_WINDOW_ID", "TERM_PROGRAM", "NO_COLOR", "COLUMNS", "LINES")
         }
         plain |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", **(environ or {})}
+        command = _COMMAND if attributes is None else ("-c", _PATIENT)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER, sys.executable, "-m", "vinf_client.cli", *arguments],
+            [sys.executable, "-c", _LAUNCHER, sys.executable, *command, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,

@@ -39,6 +39,7 @@ def test_everything_has_arrived_when_it_is_closed(
 ) -> None:
     servicer, link = front
     monkeypatch.setattr(trace, "BATCH_SPANS", 4)
+    monkeypatch.setattr(trace, "CLOSE_SECONDS", WAIT)  # spans are lost to a busy machine otherwise
     before = time.time_ns()
     sink = LinkTrace(link, 1, "g", recorder_with(10))
     sink.close()
@@ -77,9 +78,10 @@ def test_a_front_that_does_not_answer_holds_nobody_up(
 
 
 def test_what_is_refused_is_lost_with_one_line(
-    front: tuple[KeepingFront, Link], caplog: pytest.LogCaptureFixture
+    front: tuple[KeepingFront, Link], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     servicer, link = front
+    monkeypatch.setattr(trace, "CLOSE_SECONDS", WAIT)  # the line comes later on a busy machine otherwise
     servicer.refuse = True
     LinkTrace(link, 0, "g", recorder_with(1)).close()
     assert "its trace is not complete: an older epoch" in caplog.text

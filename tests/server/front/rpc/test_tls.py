@@ -206,7 +206,7 @@ def test_a_key_with_a_password_asks_nobody(files):
     subprocess.run(
         ["openssl", "pkey", "-in", files[1].with_suffix(".plain"), "-aes256", "-passout", "pass:x", "-out", files[1]],
         check=True,
-        timeout=30,
+        timeout=120,
     )
     with pytest.raises(ConfigError, match="without a password"):
         CertificateFiles(*files)
