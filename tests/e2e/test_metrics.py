@@ -104,10 +104,9 @@ def test_steps_and_stages_agree(page: Page) -> None:
         stage: page.total("vinf_generation_stage_duration_seconds_sum", stage=stage)
         for stage in ("text", "denoise", "decode", "deliver")
     }
-    # Ranks time their steps, the front the stages between reports, which come late on a busy machine.
-    assert steps <= stages["denoise"] * 1.3
+    assert steps <= stages["denoise"] * 1.05
     # What is left are the moments before the first report and after the last one.
-    assert sum(stages.values()) == pytest.approx(page.total("vinf_generation_inference_time_seconds_sum"), rel=0.4)
+    assert sum(stages.values()) == pytest.approx(page.total("vinf_generation_inference_time_seconds_sum"), rel=0.25)
     for rank in ("0", "1"):
         busy = {
             stage: page.total("vinf_worker_busy_seconds_total", rank=rank, stage=stage)

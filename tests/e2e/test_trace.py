@@ -111,7 +111,6 @@ def test_lanes_of_the_engines_thread_do_not_overlap_and_nest_in_their_steps(trac
 def test_computing_communicating_and_waiting_add_up_to_a_step(trace: Trace, rank: int) -> None:
     """From the begin of a step to that of the next one there is nothing else but what a checkpoint takes."""
     steps, waits = lane(trace, rank, "compute"), lane(trace, rank, "wait") + lane(trace, rank, "checkpoint")
-    known = all_of_it = 0
     for step, following in pairwise(steps):
         whole = following.start_ns - step.start_ns
         inner = [span for span in lane(trace, rank, "communicate") if span.step == step.step]
@@ -120,11 +119,7 @@ def test_computing_communicating_and_waiting_add_up_to_a_step(trace: Trace, rank
         assert 0.8 * step.communicate_ns <= communicating <= step.communicate_ns + 1000
         computing = step.duration_ns - step.communicate_ns
         between = covered([span for span in waits if step.end_ns <= span.start_ns < following.start_ns])
-        assert computing + step.communicate_ns + between <= 1.001 * whole
-        known += computing + step.communicate_ns + between
-        all_of_it += whole
-    # Of all steps together: between two of them the rank may lose its core for a while.
-    assert known >= 0.85 * all_of_it
+        assert 0.85 * whole <= computing + step.communicate_ns + between <= 1.001 * whole
 
 
 def test_an_exchange_is_hidden_as_far_as_computing_went_on(trace: Trace) -> None:

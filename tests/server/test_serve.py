@@ -277,23 +277,20 @@ def test_generation_that_loses_every_group_fails_and_the_next_one_does_not(front
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_case_69_signal_ends_streams_within_the_grace_and_leaves_nothing(front_process, number):
-    """Started as a shell starts a job in the background: with SIGINT ignored. The ranks hang, and save nothing.
-
-    The streams are cut 6 s after the signal, and nobody may take the ranks away for hanging until then.
-    """
-    flags = (*QUICK_AGENT, "--grace", "12", "--hang-timeout", "60")
-    front = front_process(*flags, prefix=("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
+    """Started as a shell starts a job in the background: with SIGINT ignored. The ranks hang, and save nothing."""
+    front = front_process(*QUICK_AGENT, "--grace", "4", prefix=("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
     client = Client(front.wait_ready())
     generation_id = client.create("a hang red circle")
     streams = [client.stream(generation_id) for _ in range(8)]
     for stream in streams:
         assert [next(stream).WhichOneof("payload") for _ in range(2)] == ["header", "frame"]
-    health = client.watch_health()
-    assert next(health) == SERVING
+    health = client.health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+    assert next(health).status == SERVING
     assert len(front.note_processes()) == 3
     began = time.monotonic()
     os.kill(front.process.pid, number)
-    assert next(health) == NOT_SERVING
+    assert next(health).status == NOT_SERVING
+    assert time.monotonic() - began < 1
     wait_until(lambda: is_draining(client), what="no new generation is taken")
     assert client.get(generation_id).state == generation_pb2.GENERATION_STATE_RUNNING, "the rest has gone on so far"
     for stream in streams:
@@ -302,7 +299,7 @@ def test_case_69_signal_ends_streams_within_the_grace_and_leaves_nothing(front_p
         assert last.end.next_frame_index == 1
     assert not list(health), "closed in order"
     assert front.wait() == 0
-    assert time.monotonic() - began < 22, "by default the streams alone would have 24 s"
+    assert time.monotonic() - began < 4.5
     assert not front.ready_file.exists()
     assert_nothing_left(front)
     client.channel.close()

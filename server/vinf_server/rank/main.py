@@ -48,7 +48,7 @@ EXIT_OUT_OF_MEMORY = 4
 _FLAGS = ("ranks", "cfg-ranks", "context-ranks", "memory budget", "model", "model option")
 """Fields of the engine's configuration that are flags of the server."""
 
-_PEER_S = 0.5
+_PEER_S = 0.2
 """How long a rank that fails waits to be ended.
 
 When a rank is killed, the next collective of the others fails within a moment, and the agent, which looks ten times a
