@@ -26,6 +26,18 @@ def remains_of(data_folder: Path) -> list[str]:
     return found
 
 
+def opened_below(folder: Path) -> list[str]:
+    """Names of the files in a folder that this process holds open, those that are removed already among them.
+
+    Of the whole process there is no telling: libraries open and close files of their own at any time.
+    """
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(descriptor))
+    return [name for name in found if name.startswith(f"{folder}/")]
+
+
 def shared_memory() -> frozenset[str]:
     """Names of the segments there are on this machine."""
     return frozenset(path.name for path in SHARED_MEMORY.iterdir()) if SHARED_MEMORY.is_dir() else frozenset()

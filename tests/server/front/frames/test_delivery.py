@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 
 import google_crc32c
 import pytest
 from PIL import Image
 
 from tests.server.fakes import create, frame_bytes
+from tests.support.remains import opened_below
 from vinf.v1 import frame_pb2, generation_pb2
 from vinf.v1.generation_pb2 import GenerationProgress
 from vinf_server.front.errors import FrameDamagedError, GenerationNotFoundError
@@ -357,10 +357,11 @@ def test_no_descriptor_stays_open(generations, metrics):
     async def scenario():
         video = Video(generations, metrics)
         await video.make(0)
-        before = len(os.listdir("/proc/self/fd"))
+        folder = video.generation.frames.path.parent
+        before = sorted(opened_below(folder))
         stream = video.reader().responses()
         await anext(stream)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert sorted(opened_below(folder)) == before
         await stream.aclose()
 
     run(scenario())

@@ -10,6 +10,7 @@ import random
 import pytest
 
 from tests.server.fakes import frame_bytes, until
+from tests.support.remains import opened_below
 from vinf_server.front.errors import FrameDamagedError, FrameEvictedError
 from vinf_server.front.frames.checksum import crc32c
 from vinf_server.front.frames.frame_index import FrameIndexWriter
@@ -96,13 +97,12 @@ def test_slice_that_does_not_fit_is_refused(spool, index, offset, length, size):
 def test_close_during_a_write_closes_after_it(spool):
     async def scenario():
         file = spool.file("one", frame_count=2, frame_size=SIZE)
-        before = len(os.listdir("/proc/self/fd"))
         write = asyncio.create_task(file.write(0, 0, bytes(SIZE), frame_size=SIZE))
         await asyncio.sleep(0)
         file.close()
         assert await write
         await asyncio.to_thread(spool.close)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert not opened_below(file.path.parent)
 
     asyncio.run(scenario())
 
