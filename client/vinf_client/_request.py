@@ -111,6 +111,7 @@ def check(arguments: SpecArguments, info: ServerInfo | None = None) -> list[Viol
         *_check_name("spec.temporal_scope.initial_noise", arguments.initial_noise, NOISE_NUMBERS),
         *_check_name("spec.temporal_scope.global_choice", arguments.global_choice, CHOICE_NUMBERS),
         *_check_whole("spec.temporal_scope.overlap_frames", arguments.overlap, 0, _INT32, _overlap_range(model)),
+        *_check_overlap_alone(arguments),
         *_check_segments(arguments.segments, model),
         *check_images(arguments.image_conditions, info.limits.max_image_bytes if info is not None else 0),
     ]
@@ -255,6 +256,24 @@ def _check_flag(path: str, value: bool | None) -> list[Violation]:
     if value is None or isinstance(value, bool):
         return []
     return [Violation(path, f"must be True or False, got {value!r}")]
+
+
+def _check_overlap_alone(arguments: SpecArguments) -> list[Violation]:
+    """Overlapping windows take the place of the dual scope: on the wire its numbers would do nothing, in silence."""
+    if not arguments.overlap:
+        return []
+    dual_scope = {
+        "local_window_frames": arguments.window,
+        "global_frames": arguments.global_frames,
+        "phase_timestep": arguments.phase_timestep,
+        "phase_bias": arguments.phase_bias,
+        "global_across_cuts": arguments.global_across_cuts,
+        "global_choice": arguments.global_choice,
+    }
+    instead = f"must not be given with an overlap of {arguments.overlap!r} frames, which takes its place"
+    return [
+        Violation(f"spec.temporal_scope.{name}", instead) for name, value in dual_scope.items() if value is not None
+    ]
 
 
 def encodable(text: str) -> bool:

@@ -117,6 +117,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
         self.segments = ()
         self.image_conditions = ()
         self.scope = None
+        self.solver = pb.SOLVER_DDIM
         self.hold_after = None
         self.holding = threading.Event()
         self.released = threading.Event()
@@ -145,7 +146,7 @@ class FakeServer(VideoGenerationServiceServicer, ServerInfoServiceServicer):
             seed=77,
             inference_step_count=20,
             guidance_scale=7.5,
-            solver=pb.SOLVER_DDIM,
+            solver=self.solver,
             prompt_segments=self.segments,
             image_conditions=self.image_conditions,
             temporal_scope=self.scope,

@@ -66,12 +66,19 @@ def test_what_a_frame_sees(front, drive_once):
 @pytest.mark.parametrize("number", [-1, 3, 99])
 def test_kinds_of_a_newer_server_are_unknown(drive_once, number):
     fake = FakeServer()
-    fake.scope = pb.TemporalScope(initial_noise=number, global_choice=number)
+    fake.scope, fake.solver = pb.TemporalScope(initial_noise=number, global_choice=number), number
     try:
         told = drive_once("get", server=fake.address, generation=ID)
     finally:
         fake.stop()
     assert told.one("scope") == "globals=0 noise=0 choice=0"
+    assert told.one("solved") == ("3" if number == pb.SOLVER_FLOW_EULER else "-1")
+
+
+@pytest.mark.parametrize(("wanted", "solved"), [(0, 1), (1, 1), (2, 2), (-1, 1)])
+def test_a_solver_by_number_and_one_that_is_unknown_is_the_default(front, drive_once, wanted, solved):
+    created = drive_once("create", "--detached", server=front.address, prompt="a red circle", solver=wanted)
+    assert created.one("solved") == str(solved)
 
 
 def test_the_servers_models(front, drive_once):

@@ -53,6 +53,11 @@ GenerationState read_state(v1::GenerationState state) {
                : GenerationState::kUnknown;
 }
 
+Solver read_solver(int solver) {
+    const bool is_known = solver >= v1::SOLVER_UNSPECIFIED && solver <= v1::SOLVER_FLOW_EULER;
+    return is_known ? static_cast<Solver>(solver) : Solver::kUnknown;
+}
+
 GenerationSpec read(const v1::GenerationSpec& message) {
     GenerationSpec spec;
     spec.model = message.model();
@@ -65,7 +70,7 @@ GenerationSpec read(const v1::GenerationSpec& message) {
     spec.seed = message.seed();
     spec.step_count = message.inference_step_count();
     spec.guidance_scale = message.guidance_scale();
-    spec.solver = static_cast<Solver>(message.solver());
+    spec.solver = read_solver(message.solver());
     spec.temporal_scope = read(message.temporal_scope());
     for (const v1::PromptSegment& entry : message.prompt_segments()) {
         spec.segments.push_back({entry.start_frame_index(), entry.prompt(), entry.transition_frame_count(), entry.cut()});
@@ -114,7 +119,7 @@ ModelInfo read(const v1::ModelInfo& message) {
     model.min_image_count = message.min_image_count();
     model.frame_count_step = std::max(1, message.frame_count_step());
     for (const int solver : message.solvers()) {
-        model.solvers.push_back(static_cast<Solver>(solver));
+        model.solvers.push_back(read_solver(solver));
     }
     model.single_prompt = message.single_prompt();
     return model;
@@ -224,7 +229,7 @@ Status write(const GenerationRequest& request, v1::CreateGenerationRequest& mess
         spec.mutable_frame_rate()->set_num(request.frame_rate->num);
         spec.mutable_frame_rate()->set_den(request.frame_rate->den);
     }
-    spec.set_solver(static_cast<v1::Solver>(request.solver));
+    spec.set_solver(static_cast<v1::Solver>(std::max(request.solver, Solver::kModelDefault)));
     if (request.temporal_scope) {
         v1::TemporalScope& scope = *spec.mutable_temporal_scope();
         scope.set_mode(v1::TEMPORAL_SCOPE_MODE_CUSTOM);

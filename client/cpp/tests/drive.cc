@@ -40,6 +40,7 @@ void print(const vinf::Generation& generation) {
     const vinf::TemporalScope& scope = generation.spec.temporal_scope;
     std::printf("scope globals=%d noise=%d choice=%d\n", scope.global_frames, static_cast<int>(scope.initial_noise),
                 static_cast<int>(scope.global_choice));
+    std::printf("solved %d\n", static_cast<int>(generation.spec.solver));
     for (const vinf::ImageDigest& image : generation.spec.image_conditions) {
         std::printf("image %lld %s\n", static_cast<long long>(image.frame_index), image.sha256.c_str());
     }
@@ -215,6 +216,7 @@ int call(const vinf::Client& client, const std::string& command, const std::stri
             request.width = static_cast<std::int32_t>(width);
         }
         request.seed = arguments.number("--seed", 1);
+        request.solver = choice<vinf::Solver>(arguments, "--solver", 0);
         request.detached = arguments.flag("--detached");
         if (const std::int64_t globals = arguments.number("--global-frames", -1); globals != -1) {
             vinf::TemporalScope scope;

@@ -138,7 +138,7 @@ def add_video_options(parser: Parser, title: str, *, model_help: str = "model to
         type=int,
         metavar="FRAMES",
         help="windows of the trained length that share so many frames, fused at each step, in place of the dual scope, "
-        "whose options do nothing then; the more frames, the more windows",
+        "whose options it excludes; the more frames, the more windows",
     )
 
 

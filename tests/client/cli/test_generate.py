@@ -79,7 +79,7 @@ def test_quiet_says_nothing(generate, capsys):
 def test_options_reach_the_server(generate, server):
     options = "--frames 96 --seed 7 --width 64 --height 48 --steps 10 --guidance 3 --model sprites --fps 24"
     scope = "--solver ddim --window 8 --global-frames 4 --phase-timestep 300 --phase-bias 0 --quiet"
-    kinds = "--initial-noise freenoise --global-choice key-frames --overlap 6"
+    kinds = "--initial-noise freenoise --global-choice key-frames"
     assert generate(*options.split(), *scope.split(), *kinds.split(), "--negative-prompt", "blue sky") == 0
     spec = server.creates[0].spec
     assert (spec.frame_count, spec.seed, spec.width, spec.height, spec.inference_step_count) == (96, 7, 64, 48, 10)
@@ -90,8 +90,20 @@ def test_options_reach_the_server(generate, server):
         phase_timestep=300,
         initial_noise=pb.INITIAL_NOISE_FREENOISE,
         global_choice=pb.GLOBAL_CHOICE_KEY_FRAMES,
-        overlap_frames=6,
     )
+
+
+def test_an_overlap_excludes_the_options_of_the_dual_scope(generate, server, capsys):
+    assert generate("--overlap", "6", "--initial-noise", "freenoise", "--quiet") == 0
+    assert server.creates[0].spec.temporal_scope.overlap_frames == 6
+    assert generate("--overlap", "0", "--window", "8", "--quiet") == 0
+    scope = "--window 8 --global-frames 0 --phase-timestep 300 --phase-bias 0 --global-choice even --global-across-cuts"
+    assert generate("--overlap", "6", *scope.split()) == 2
+    said = capsys.readouterr().err
+    for option in ("window", "global-frames", "phase-timestep", "phase-bias", "global-choice", "global-across-cuts"):
+        assert f"--{option}: must not be given with an overlap of 6 frames, which takes its place" in said
+    assert "--initial-noise" not in said
+    assert [create.validate_only for create in server.creates] == [False, False, True]
 
 
 def test_images_reach_the_server(generate, server, tmp_path):

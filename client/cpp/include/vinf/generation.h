@@ -33,7 +33,13 @@ const char* name_of(GenerationState state);
 enum class GenerationStage { kUnknown = 0, kQueued = 1, kText = 2, kDenoise = 3, kDecode = 4 };
 
 /// How the denoising steps are integrated.
-enum class Solver { kModelDefault = 0, kDdim = 1, kDpmSolverPp2m = 2, kFlowEuler = 3 };
+enum class Solver {
+    kUnknown = -1,  ///< One that is newer than this library; asked for, the model's default.
+    kModelDefault = 0,
+    kDdim = 1,
+    kDpmSolverPp2m = 2,
+    kFlowEuler = 3,
+};
 
 /// What happens when all frames of the retention window are kept and a further one is made.
 enum class OverflowPolicy {
