@@ -318,6 +318,19 @@ def test_time_is_credited_to_decode_and_deliver() -> None:
     assert sum(clock.seconds.values()) == clock.seconds[Stage.DECODE] + clock.seconds[Stage.DELIVER]
 
 
+def test_waiting_for_the_server_is_no_work() -> None:
+    clock = StageClock(CPU)
+    delivering: list[float] = []
+
+    class SlowServer(LoggingSink):
+        def wait_for_delivery(self, timeout: float) -> bool:
+            delivering.append(clock.seconds[Stage.DELIVER])
+            return len(delivering) == 3
+
+    decode(4, SlowServer([]), ahead=1, clock=clock)
+    assert delivering == [clock.seconds[Stage.DELIVER]] * 3
+
+
 @AHEAD
 @pytest.mark.parametrize("world_size", [1, 3])
 @pytest.mark.parametrize("first_frame", [0, 1, 4, 30, 46, 47])
