@@ -83,9 +83,15 @@ class CallSpans(grpc.aio.ServerInterceptor):
     def _stream(self, method: Any, name: str, parent: Parent) -> Callable[[Any, Context], AsyncIterator[Any]]:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             span = self._start(name, parent, request)
+            trace_id = format_trace_id(span.get_span_context().trace_id)
             try:
                 async with aclosing(method(request, context)) as responses:
-                    async for response in responses:
+                    while True:
+                        # Not over the yield: whoever takes the response goes on in this same context.
+                        with bound(trace_id=trace_id):
+                            response = await anext(responses, None)
+                        if response is None:
+                            break
                         yield response
             except (asyncio.CancelledError, GeneratorExit):
                 _end(span, grpc.StatusCode.CANCELLED)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -20,6 +22,7 @@ from vinf_server.front.generations.generation import Failure
 from vinf_server.front.rpc.call_spans import CallSpans
 from vinf_server.front.telemetry.export import Telemetry
 from vinf_server.front.telemetry.generations import GenerationSpans
+from vinf_server.logs import JsonFormatter
 
 
 def free_address():
@@ -139,3 +142,33 @@ def test_nothing_of_it_is_loaded_unasked():
     program = "import sys, vinf_server.front.app\nprint([n for n in sys.modules if n.startswith('opentelemetry')])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.fast
+def test_lines_of_a_stream_name_the_trace_of_the_call_and_those_between_its_messages_do_not(run):
+    def trace_id():
+        record = logging.LogRecord("front", logging.INFO, "", 0, "a line", None, None)
+        return json.loads(JsonFormatter("front").format(record)).get("trace_id")
+
+    async def frames(request, context):
+        for _ in range(3):
+            yield trace_id()
+
+    async def continuation(details):
+        return grpc.unary_stream_rpc_method_handler(frames)
+
+    async def scenario():
+        with collector() as made:
+            telemetry = Telemetry(f"http://{made.address}")
+            caller = "4bf92f3577b34da6a3ce929d0e0e4736"
+            call = SimpleNamespace(
+                method="/vinf.v1.VideoGenerationService/StreamFrames",
+                invocation_metadata=(("traceparent", f"00-{caller}-00f067aa0ba902b7-01"),),
+            )
+            handler = await CallSpans(telemetry.tracer).intercept_service(continuation, call)
+            context = SimpleNamespace(code=lambda: grpc.StatusCode.OK)
+            seen = [(inside, trace_id()) async for inside in handler.unary_stream(None, context)]
+            assert seen == [(caller, None)] * 3
+            await telemetry.close()
+
+    run(scenario())
