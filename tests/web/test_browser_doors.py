@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
+import uuid
 
 import pytest
 from playwright.sync_api import expect
@@ -12,6 +14,9 @@ from tests.server.conftest import QUICK_AGENT
 from tests.web.browser import assert_accessible
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
+
+
+NO_ANSWER = "The server's answer did not come. Trying again without changes does not make a second video."
 
 
 def make(page, prompt):
@@ -41,6 +46,14 @@ def test_the_page_asks_for_a_token_and_shows_what_is_its_own(front_process, wind
     make(alice, "a red circle")
     expect(alice.locator(".list li")).to_have_count(1)
     expect(alice.locator("#viewer-state .chip")).to_have_text("Done")
+    refusal = {"code": "UNIMPLEMENTED", "reason": "NO_VIDEO", "message": "the server has no PyAV: pip install av"}
+    for answer, words in (
+        (lambda route: route.fulfill(status=501, json=refusal), refusal["message"]),
+        (lambda route: route.abort(), "The server cannot be reached."),
+    ):
+        alice.route("**/video.mp4", answer, times=1)
+        alice.get_by_role("link", name="Download").click()
+        expect(alice.locator("#video-problem")).to_have_text(words)
     with alice.expect_download() as download:
         alice.get_by_role("link", name="Download").click()
     assert download.value.path().read_bytes()[4:8] == b"ftyp"
@@ -68,7 +81,7 @@ def test_a_lost_server_is_told_and_waited_for(front_process, window):
     expect(banner).to_have_text("Connection lost, trying again")
     expect(page.locator("#server-state")).to_have_text("No connection")
     page.get_by_role("button", name="Make it").click()
-    expect(page.locator(".problem")).to_have_text("The server cannot be reached. Nothing was sent; try again.")
+    expect(page.locator(".problem")).to_have_text(NO_ANSWER)
     front.ready_file.unlink(missing_ok=True)
     front_process(*QUICK_AGENT, "--web", address).wait_ready()
     expect(banner).to_be_hidden()
@@ -76,3 +89,57 @@ def test_a_lost_server_is_told_and_waited_for(front_process, window):
     expect(page.locator(".list li")).to_have_count(1)
     make(page, "a blue square")
     expect(page.locator(".list li")).to_have_count(2)
+
+
+def test_a_request_whose_answer_was_lost_makes_one_video(front_process, window):
+    front = front_process(*QUICK_AGENT, "--web", "127.0.0.1:0")
+    page = window(f"http://{front.wait_ready()['web']}/")
+    expect(page.locator("#server-state")).to_have_text("Ready")
+    sent = []
+
+    def lose_answer(route):
+        sent.append(json.loads(route.request.post_data)["request_id"])
+        made = route.fetch().json()
+        assert not made["deduplicated"]
+        route.abort()
+
+    def lose():
+        page.route("**/api/generations", lose_answer, times=1)
+        page.get_by_role("button", name="Make it").click()
+        expect(page.locator(".problem")).to_have_text(NO_ANSWER)
+
+    page.get_by_label("Prompt", exact=True).fill("a red circle")
+    lose()
+    make(page, "a red circle")
+    assert page.locator(".list li").count() == 1, "the same one"
+    lose()  # that was answered: it is another one
+    expect(page.locator(".list li")).to_have_count(2)
+    make(page, "a blue square")  # which the id of the last one would not be taken for
+    assert page.locator(".list li").count() == 3
+    assert len(set(sent)) == 2
+    assert {uuid.UUID(request_id).version for request_id in sent} == {4}
+
+
+CANCEL = """id => fetch(`/api/generations/${id}/cancel`, {
+  method: "POST", headers: {"Content-Type": "application/json"}, body: "{}",
+}).then((response) => response.ok)"""
+
+
+def test_the_focus_stays_where_it_was_when_the_list_changes(front_process, window):
+    front = front_process(*QUICK_AGENT, "--web", "127.0.0.1:0")
+    page = window(f"http://{front.wait_ready()['web']}/")
+    expect(page.locator("#server-state")).to_have_text("Ready")
+    ids = []
+    for prompt in ("a slow circle", "a slow square"):  # each is at work until it is cancelled
+        make(page, prompt)
+        ids.append(page.evaluate("location.hash.slice(1)"))
+    first = page.locator(".list li").first
+    expect(first).to_contain_text("a slow circle")
+    cancel = page.get_by_role("button", name="Cancel a slow square")
+    cancel.focus()
+    assert page.evaluate(CANCEL, ids[0])
+    expect(first).to_contain_text("a slow square")
+    expect(cancel).to_be_focused()
+    assert page.evaluate(CANCEL, ids[1])
+    expect(page.get_by_role("button", name="Delete a slow square")).to_be_visible()
+    expect(first.locator(".open")).to_be_focused()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.server.fakes import create
 from tests.web.conftest import store_frames
-from vinf_server.front.errors import WrongStateError
+from vinf_server.front.errors import GenerationNotFoundError, WrongStateError
 from vinf_server.front.generations.generation import CANCEL_REQUESTED, Terms
 from vinf_server.front.web import videos as videos_module
 from vinf_server.front.web.encoding import FragmentEncoder
@@ -182,6 +182,26 @@ def test_old_videos_make_room_and_forgotten_ones_go(videos, generations, run, mo
     run(scenario())
 
 
+def test_a_new_video_is_opened_where_all_others_are_watched(videos, generations, run, monkeypatch):
+    monkeypatch.setattr(videos_module, "_MOST_KEPT", 2)
+
+    async def scenario():
+        async with videos() as room:
+            made = [create(generations, frame_count=8) for _ in range(3)]
+            watchers = []
+            for generation in made:
+                watchers.append(Watcher(await room.of(generation)))
+                await watchers[-1].grown.wait()
+            assert len(room._videos) == 3
+            for generation, watcher in zip(made, watchers, strict=True):
+                generations.cancel(generation.generation_id)
+                await watcher.task
+            await room.of(made[2])
+            assert len(room._videos) == 2, "what nobody watches any more has made room"
+
+    run(scenario())
+
+
 def test_a_disk_that_refuses_ends_the_video_only(videos, generations, run, tmp_path):
     async def scenario():
         async with videos() as room:
@@ -208,5 +228,38 @@ def test_a_deleted_generation_ends_its_streams(videos, generations, run):
             room.forget(generation.generation_id)
             await watcher.task
             assert watcher.times() == list(range(24))
+
+    run(scenario())
+
+
+def test_a_generation_deleted_before_its_encoder_had_its_turn_ends_the_request(videos, generations, run):
+    async def scenario():
+        async with videos() as room:
+            generation = create(generations, frame_count=8)
+            async with room._threads:  # another video is being encoded
+                asked = asyncio.create_task(room.of(generation))
+                await asyncio.sleep(0)  # it waits for the first bytes
+                room.forget(generation.generation_id)
+                with pytest.raises(GenerationNotFoundError, match="was deleted"):
+                    await asked
+            assert not room.opened
+
+    run(scenario())
+
+
+def test_a_generation_deleted_while_its_file_is_asked_for_ends_the_request(videos, generations, run):
+    async def scenario():
+        async with videos() as room:
+            generation = create(generations, frame_count=8)
+            generations.start_next()
+            video = await room.of(generation)
+            await store_frames(generations, generation, *range(8))
+            generations.succeed(generation)
+            async with room._threads:
+                asked = asyncio.create_task(video.plain_file())
+                await asyncio.sleep(0)  # it waits for the last bytes
+                room.forget(generation.generation_id)
+                with pytest.raises(GenerationNotFoundError, match="was deleted"):
+                    await asked
 
     run(scenario())

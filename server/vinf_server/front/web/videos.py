@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vinf_server.front.errors import FrameDamagedError, FrameEvictedError, WrongStateError
+from vinf_server.front.errors import FrameDamagedError, FrameEvictedError, GenerationNotFoundError, WrongStateError
 from vinf_server.front.generations.generation import Generation
 from vinf_server.front.wakeup import Wakeup, wait_any
 from vinf_server.front.web.encoding import Fragment, FragmentEncoder, write_plain_file
@@ -60,12 +60,8 @@ class EncodedVideo:
         self._task = asyncio.create_task(self._run())
 
     async def opened(self) -> None:
-        """Wait until the first bytes can be read; raises `NoVideoError`."""
-        with self.reading():
-            while not self.mime_type and self._failure is None:
-                await self._grown.wait()
-        if self._failure is not None:
-            raise self._failure
+        """Wait until the first bytes can be read; raises `NoVideoError` and `GenerationNotFoundError`."""
+        await self._until(lambda: bool(self.mime_type))
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -104,6 +100,7 @@ class EncodedVideo:
 
         Raises:
             NoVideoError: it cannot be encoded.
+            GenerationNotFoundError: it was deleted meanwhile.
             WrongStateError: frames are still being made.
         """
         if not self._generation.is_terminal:
@@ -112,11 +109,8 @@ class EncodedVideo:
                 generationId=self._generation.generation_id,
             )
         with self.reading():
-            while not self.is_complete and not self._is_closed and self._failure is None:
-                await self._grown.wait()
-        if self._failure is not None:
-            raise self._failure
-        if self._is_closed or len(self._placed) < 2:
+            await self._until(lambda: self.is_complete)
+        if len(self._placed) < 2:
             raise NoVideoError("there is not a single frame of this generation")
         async with self._plain_lock:
             if not self._plain.exists():
@@ -134,6 +128,18 @@ class EncodedVideo:
             path.unlink(missing_ok=True)
 
     # ---- inside ----
+
+    async def _until(self, is_there: Callable[[], bool]) -> None:
+        """Wait for something of it; raises why that will not come."""
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._is_closed:  # a watched one makes no room for others
+                name = self._generation.generation_id
+                raise GenerationNotFoundError(f"generation {name} was deleted", generationId=name)
+            if is_there():
+                return
+            await self._grown.wait()
 
     async def _run(self) -> None:
         try:
@@ -221,13 +227,19 @@ class Videos:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def of(self, generation: Generation) -> EncodedVideo:
-        """Return the video of a generation, which begins to be encoded unless it has been; raises `NoVideoError`."""
+        """Return the video of a generation, which begins to be encoded unless it has been.
+
+        Raises:
+            NoVideoError: it cannot be encoded.
+            GenerationNotFoundError: it was deleted meanwhile.
+        """
         video = self._videos.get(generation.generation_id)
         if video is None:
             video = EncodedVideo(generation, self._folder, self._threads)
             self._videos[generation.generation_id] = video
+        with video.reading():  # or the new one could be what goes, where all others are watched
             self._make_room()
-        await video.opened()
+            await video.opened()
         return video
 
     def forget(self, generation_id: str) -> None:

@@ -13,6 +13,9 @@ export class ApiError extends Error {
   }
 }
 
+/** What to say of a request that failed. */
+export const wordsOf = (error) => (error instanceof ApiError ? error.message : "The server cannot be reached.");
+
 let asking = null;
 
 async function newToken(problem) {

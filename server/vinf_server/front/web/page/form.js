@@ -3,6 +3,8 @@
 import { ApiError, call } from "./api.js";
 import { make, setText } from "./dom.js";
 
+const NO_ANSWER = "The server's answer did not come. Trying again without changes does not make a second video.";
+
 let fieldCount = 0;
 
 const numberInput = () => make("input", { type: "text", inputMode: "numeric", autocomplete: "off" });
@@ -25,6 +27,15 @@ function field(label, path, { hint = "", input = numberInput() } = {}) {
   );
 }
 
+/** A random UUID of version 4; `crypto.randomUUID` is missing where a page came over plain HTTP. */
+function randomId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
+
 const setHint = (box, text, placeholder = "") => {
   setText(box.querySelector(".hint"), text);
   box.querySelector("input, textarea").placeholder = placeholder;
@@ -35,6 +46,7 @@ export class NewVideo {
   constructor(form, onCreated) {
     this.form = form;
     this.onCreated = onCreated;
+    this.unanswered = null;
     this.rate = 24;
     const area = () => make("textarea", { rows: 2, autocomplete: "off", spellcheck: false });
     this.prompt = field("Prompt", "spec.prompt", { input: area() });
@@ -196,10 +208,17 @@ export class NewVideo {
       }
       return segment;
     });
-    const request = { spec, detached: true, request_id: crypto.randomUUID?.() ?? "" };
+    const request = { spec, detached: true };
     put(request, "preview_interval_steps", this.interval);
     put(request, "priority", this.priority);
-    return request;
+    return this.named(request);
+  }
+
+  /** A request keeps its id until the server has answered: it may have arrived, and is to make one video only. */
+  named(request) {
+    const key = JSON.stringify(request);
+    if (this.unanswered?.key !== key) this.unanswered = { key, id: randomId() };
+    return { ...request, request_id: this.unanswered.id };
   }
 
   async submit() {
@@ -209,8 +228,10 @@ export class NewVideo {
     this.send.disabled = true;
     try {
       const reply = await (await call("/api/generations", { method: "POST", body: this.request() })).json();
+      this.unanswered = null;
       this.onCreated(reply.generation);
     } catch (error) {
+      if (error.reason) this.unanswered = null; // without one it is a proxy that answered
       this.explain(error);
     } finally {
       this.send.disabled = false;
@@ -244,7 +265,7 @@ export class NewVideo {
       first ??= input;
     }
     const left = [...told].map(([path, description]) => `${path}: ${description}`);
-    if (!(error instanceof ApiError)) left.push("The server cannot be reached. Nothing was sent; try again.");
+    if (!(error instanceof ApiError)) left.push(NO_ANSWER);
     else if (!error.violations.length) left.push(error.message);
     setText(this.problem, left.join("; "));
     this.problem.hidden = !left.length;

@@ -20,6 +20,8 @@ export class List {
   }
 
   show(generations, chosen, now) {
+    const focused = document.activeElement;
+    const [focusedId] = [...this.entries].find(([, { item }]) => item.contains(focused)) ?? [];
     const sorted = [...generations].sort(order);
     for (const [id, entry] of this.entries) {
       if (!sorted.some((each) => each.generation_id === id)) {
@@ -29,16 +31,27 @@ export class List {
     }
     sorted.forEach((generation, index) => {
       const entry = this.entries.get(generation.generation_id) ?? this.add(generation.generation_id);
-      // Moving an element takes the focus from it.
       const there = this.element.children[index] ?? null;
       if (there !== entry.item) this.element.insertBefore(entry.item, there);
       this.fill(entry, generation, chosen === generation.generation_id, now);
     });
+    if (focusedId) this.keepFocus(focused, focusedId);
+  }
+
+  /** What is moved, hidden or disabled loses the focus, and the keyboard would start again at the top of the page. */
+  keepFocus(focused, id) {
+    const isLost = !focused.isConnected || focused.hidden || focused.disabled;
+    const target = isLost ? this.entryNear(id)?.open : focused;
+    if (target !== document.activeElement) target?.focus({ preventScroll: true });
   }
 
   /** Put the focus on an entry, or on the first one. */
   focus(id) {
-    (this.entries.get(id) ?? this.entries.values().next().value)?.open.focus();
+    this.entryNear(id)?.open.focus();
+  }
+
+  entryNear(id) {
+    return this.entries.get(id) ?? this.entries.values().next().value;
   }
 
   add(id) {

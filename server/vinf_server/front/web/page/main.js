@@ -1,6 +1,6 @@
 // The page: what the server says goes to the parts that show it, what people do goes to the server.
 
-import { ApiError, call, pathOf } from "./api.js";
+import { call, pathOf, wordsOf } from "./api.js";
 import { confirmed } from "./dialogs.js";
 import { byId, make, setAttribute, setText, showFacts } from "./dom.js";
 import { NewVideo } from "./form.js";
@@ -136,9 +136,7 @@ async function act(request) {
     await request();
     return true;
   } catch (error) {
-    const problem = byId("video-problem");
-    setText(problem, error instanceof ApiError ? error.message : "The server cannot be reached.");
-    problem.hidden = false;
+    viewer.complain(wordsOf(error));
     return false;
   }
 }

@@ -15,7 +15,7 @@ export class Updates {
     this.chosen = "";
     this.abort = new AbortController();
     this.pause = FIRST_PAUSE_MS;
-    // Hidden pages give their connection back: a browser opens six to one server.
+    // Hidden pages give this connection back: a browser opens six to one server.
     document.addEventListener("visibilitychange", () => this.restart());
     addEventListener("online", () => this.restart());
     this.run();

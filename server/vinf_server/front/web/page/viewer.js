@@ -1,6 +1,6 @@
 // The chosen generation: previews, then the video, its timeline, and what it was made of.
 
-import { call, hasToken, pathOf } from "./api.js";
+import { call, hasToken, pathOf, wordsOf } from "./api.js";
 import { byId, icon, make, setAttribute, setText, showFacts } from "./dom.js";
 import { Player } from "./player.js";
 import { Previews } from "./previews.js";
@@ -15,10 +15,7 @@ export class Viewer {
     this.previews = new Previews(byId("previews"));
     this.player = new Player(this.video, {
       onChange: () => this.draw(),
-      onProblem: (text) => {
-        setText(byId("video-problem"), text);
-        byId("video-problem").hidden = !text;
-      },
+      onProblem: (text) => this.complain(text),
     });
     this.progress = make("progress", { max: 1, id: "viewer-progress" });
     byId("viewer-state").after(this.progress);
@@ -189,13 +186,24 @@ export class Viewer {
     ]);
   }
 
+  /** Say what went wrong; "": nothing. */
+  complain(text) {
+    setText(byId("video-problem"), text);
+    byId("video-problem").hidden = !text;
+  }
+
   /** A plain link carries no token: fetch the file, then hand it over. */
   async save(event) {
     if (!hasToken()) return;
     event.preventDefault();
-    const response = await call(`${pathOf(this.id)}/video.mp4`);
-    const url = URL.createObjectURL(await response.blob());
-    make("a", { href: url, download: `vinf-${this.id}.mp4` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    const { id } = this; // another one may be shown when the file has come
+    try {
+      const response = await call(`${pathOf(id)}/video.mp4`);
+      const url = URL.createObjectURL(await response.blob());
+      make("a", { href: url, download: `vinf-${id}.mp4` }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    } catch (error) {
+      this.complain(wordsOf(error));
+    }
   }
 }
