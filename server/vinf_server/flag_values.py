@@ -126,10 +126,13 @@ class RankMesh:
                 f"({self.context})",
             )
 
+    def layout(self, ranks: int) -> str:
+        """Say how ranks are laid out, in words."""
+        return f"{ranks // (self.cfg * self.context)} clips x {self.cfg} cfg x {self.context} context"
+
     def describe(self, ranks: int) -> str:
-        """Say how ranks are laid out, in words; empty where each has a clip of its own."""
-        size = self.cfg * self.context
-        return f"{ranks // size} clips x {self.cfg} cfg x {self.context} context" if size > 1 else ""
+        """The same; empty where each rank has a clip of its own."""
+        return self.layout(ranks) if self.cfg * self.context > 1 else ""
 
 
 def parse_size(text: str, *, flag: str) -> int | None:

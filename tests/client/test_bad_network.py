@@ -119,7 +119,12 @@ def test_a_real_server_that_is_killed_while_both_clients_read(tmp_path):
                 pool.submit(read, address, generation_id, ready),
                 pool.submit(asyncio.run, read_async(address, generation_id, ready)),
             ]
-            ready.wait(120)  # each has had a few frames
+            try:
+                ready.wait(120)  # each has had a few frames
+            except threading.BrokenBarrierError:
+                ended = [reader.exception() if reader.done() else "reads on" for reader in readers]
+                progress = direct.attach(generation_id).progress
+                raise AssertionError(f"{progress}, readers: {ended}\n{server.log.read_text()}") from None
             server.process.kill()
             line.reset()  # what was on its way dies with it, as it does with a machine
             server.stop()

@@ -46,12 +46,17 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     if not is_installed():
         pytest.skip("needs prometheus and promtool: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("observed")
-    with Server(folder, "--ranks", "2", "--rank-weights", "even") as server, _exporter(GPU_HOST) as gpu_host:
+    gpu_page = folder / "gpu_host.prom"
+    gpu_page.write_text(GPU_HOST.read_text())
+    with Server(folder, "--ranks", "2", "--rank-weights", "even") as server, _exporter(gpu_page) as gpu_host:
         targets = {"vinf": server.metrics_url.split("/")[2], "gpu-host": gpu_host}
         with Prometheus(folder, targets, interval=SCRAPE_SECONDS) as prometheus:
             prometheus.wait_for('vinf_ready == 1 and up{job="vinf"} == 1', timeout=20)
+            prometheus.wait_for('vinf_gpu_xid_errors_total{xid="43"} == 0', timeout=20)
             start = time.time()
             _work(server)
+            _report_errors(gpu_page)
+            prometheus.wait_for('vinf_gpu_xid_errors_total{xid="999"} == 1', timeout=20)
             # The last thing that happens, in a rate of ten seconds, and the last rule.
             prometheus.wait_for("rate(vinf_cancel_latency_seconds_count[10s]) > 0", timeout=20)
             prometheus.wait_for("instance_model_name:vinf_generations_failed:ratio_rate10m == 0", timeout=20)
@@ -84,6 +89,17 @@ def _work(server: Server) -> None:
         third.cancel()
         with pytest.raises(GenerationCancelledError):
             third.wait(60)
+
+
+def _report_errors(gpu_page: Path) -> None:
+    """Have the driver report two errors: one of a number that was told as 0 before, and one of a new number."""
+    page = gpu_page.read_text()
+    (before,) = (line for line in page.splitlines() if line.startswith("vinf_gpu_xid_errors_total"))
+    known = before.removesuffix(" 0") + " 1"
+    new = known.replace('xid="43"', 'xid="999"')
+    unfinished = gpu_page.with_suffix(".part")
+    unfinished.write_text(page.replace(before, f"{known}\n{new}"))
+    unfinished.replace(gpu_page)  # at once: it may be read at this moment
 
 
 def _wait_for_step(handle: GenerationHandle, step: int) -> None:

@@ -159,6 +159,13 @@ def test_the_made_up_gpu_page_has_only_what_is_exported(observed: Observed) -> N
     assert made_up <= real | OTHER_EXPORTERS
 
 
+def test_the_first_error_of_a_number_counts(observed: Observed) -> None:
+    """Also where its series begins with it."""
+    errors = next(expression for expression in PANELS if expression.place == "XID errors-A")
+    (series,) = evaluate(observed, errors)
+    assert [round(value) for value in series.values] == [2]
+
+
 def test_prometheus_says_what_it_means(observed: Observed) -> None:
     """NVIDIA's exporter before the server's own look at the driver, under the server's names."""
     prometheus: Prometheus = observed.prometheus

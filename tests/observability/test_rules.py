@@ -39,8 +39,8 @@ MOVED = {
         ("and on (instance) sum by (instance) (vinf_generations_running) > 0", ""),
     ],
     "VinfFramesDropped": [
-        *(('{reason!="SKIPPED"}', '{reason="SKIPPED"}'), ('{reason!="SKIPPED"}', "")),
-        *(('{reason="overflow"}', '{reason="released"}'), ('{reason="overflow"}', "")),
+        *(('{reason="FRAME_EVICTED"}', '{reason="SKIPPED"}'), ('{reason="FRAME_EVICTED"}', "")),
+        ('vinf_left_out_frames_total{reason="FRAME_EVICTED"}', 'vinf_spool_dropped_frames_total{reason="overflow"}'),
     ],
     "VinfGpuMemoryNearLimit": [("> 0.95", "> 0.97"), ("> 0.95", "> 0.94"), ("for", "0s"), ("for", "10m")],
 }
@@ -58,6 +58,33 @@ def test_configuration_and_rules_are_well_formed() -> None:
     for what, path in (("config", DEPLOYED / "prometheus.yml"), ("rules", queries.RULES / "alerts.yml")):
         done = promtool("check", what, path)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("panel", "labels"), [("Busy share, mean", "{}"), ("Rank time by stage", '{stage="denoise"}')])
+def test_ranks_of_an_earlier_group_are_in_no_mean(panel: str, labels: str, tmp_path: Path) -> None:
+    """Their counters stay, and stand still."""
+    (text,) = (found.text for found in queries.of_panels(queries.dashboard()) if found.place == f"{panel}-A")
+    here, gone = (f'instance="a", rank="{rank}", gpu="cuda:{rank}"' for rank in (0, 4))
+    case = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f"vinf_worker_up{{{here}}}", "values": "1x20"},
+            {"series": f'vinf_worker_busy_seconds_total{{{here}, stage="denoise"}}', "values": "0+30x20"},
+            {"series": f'vinf_worker_busy_seconds_total{{{gone}, stage="denoise"}}', "values": "100x20"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": queries.filled_in(text, window="5m", shown="1h"),
+                "eval_time": "10m",
+                "exp_samples": [{"labels": labels, "value": 0.5}],
+            }
+        ],
+    }
+    path = tmp_path / "cases.yml"
+    path.write_text(yaml.safe_dump({"tests": [case]}))
+    done = promtool("test", "rules", path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.process

@@ -32,8 +32,9 @@ def test_every_gpu_gets_a_rank(monkeypatch):
 
 def test_a_mesh_is_said_in_words():
     mesh = parse_config(["--ranks", "8", "--cfg-ranks", "2", "--context-ranks", "2"]).mesh
-    assert mesh.describe(8) == "2 clips x 2 cfg x 2 context"
+    assert mesh.describe(8) == mesh.layout(8) == "2 clips x 2 cfg x 2 context"
     assert parse_config(["--ranks", "8"]).mesh.describe(8) == ""
+    assert parse_config(["--ranks", "8"]).mesh.layout(8) == "8 clips x 1 cfg x 1 context"
 
 
 def test_rank_weights(monkeypatch):

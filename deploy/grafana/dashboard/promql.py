@@ -46,6 +46,11 @@ def of_device(dcgm: str, own: str) -> str:
     return with_card(f"({preferred}) or {of_gpu(own)}" if own else preferred)
 
 
+def of_the_group(series: str) -> str:
+    """Leave out ranks that only an earlier, larger group had: their counters stay, their gauges do not."""
+    return f"{series} and on (instance, rank, gpu) {of_gpu('vinf_worker_up')}"
+
+
 def with_card(series: str) -> str:
     """Add a label ``card``, the UUID's beginning: on several hosts there are several GPUs of one name."""
     return f'label_replace({series}, "card", "$1", "gpu_uuid", "(.{{12}}).*")'
@@ -73,6 +78,12 @@ def a_minute(counter: str, *by: str) -> str:
 def increase(counter: str, *by: str, over: str = SHOWN) -> str:
     """Sum what counters grew by."""
     return total(f"increase({counter}[{over}])", *by)
+
+
+def increase_of_any(counter: str, *, over: str = SHOWN) -> str:
+    """Sum what counters grew by, new ones included: `increase` takes the first value of a series as old."""
+    new = f"min_over_time({counter}[{over}]) unless {counter} offset {over}"
+    return f"{increase(counter, over=over)} + ({total(new)} or vector(0))"
 
 
 def ratio(part: str, whole: str) -> str:

@@ -161,7 +161,13 @@ class Front:
         """Everything is up: say so to everyone who asks."""
         assert group.ready_report is not None
         model = group.ready_report.model.name
-        self._metrics.model_is_known(model, world_size=group.world_size, dtype=self._config.dtype)
+        self._worker_metrics.group_ready(group.world_size)
+        self._metrics.model_is_known(
+            model,
+            world_size=group.world_size,
+            dtype=self._config.dtype,
+            parallel_layout=self._config.mesh.layout(group.world_size),
+        )
         if not self._stop_requested.is_set():
             self._metrics.ready.set(1)
             self._health.set_ready(True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,15 @@ logger = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0
 """From one look at the GPU to the next."""
+
+_OLD_SECONDS = 3.0
+"""A reading that is older says nothing about now: the driver hangs."""
+
+KNOWN_XIDS = (
+    *(13, 31, 32, 38, 43, 45, 48, 61, 62, 63, 64, 68, 69, 74, 79, 92, 94, 95, 109, 119, 120, 121, 122, 123, 136, 140),
+    *(143, 144, 145, 146, 147, 148, 149, 150, 151, 154),
+)
+"""Errors that NVIDIA's list has something to say about; others are counted from their first time on."""
 
 _MOST_EVENTS = 64
 """Taken at once: a GPU that reports errors without end must not hold the thread."""
@@ -37,8 +47,9 @@ class GpuReader:
         self._nvml = nvml
         nvml.nvmlInit()
         self.uuid, self._handle = self._find(uuid)
-        self._xids: Counter[int] = Counter()
         self._events = self._subscribe()
+        # Known ones are told as 0 before they come: no rate shows the first error of a number that begins with it.
+        self._xids = Counter(dict.fromkeys(KNOWN_XIDS if self._events is not None else (), 0))
 
     def read(self) -> pb.DeviceReading:
         """Look once; what the GPU or the driver does not tell stays unset."""
@@ -90,16 +101,37 @@ class GpuReader:
 
 
 class GpuWatch:
-    """Reads a GPU again and again, in a thread of its own: a driver that hangs must not hold the rank's beats."""
+    """Reads a GPU again and again, in a thread of its own: a driver that hangs must not hold the rank's beats.
 
-    def __init__(self, open_reader: Callable[[], GpuReader | None], *, every_s: float = READ_SECONDS) -> None:
-        self.newest: pb.DeviceReading | None = None
-        """Other threads may read it, and never change it."""
+    Args:
+        open_reader: called in that thread; None: there is nothing to read.
+        every_s: from one look to the next.
+        clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        open_reader: Callable[[], GpuReader | None],
+        *,
+        every_s: float = READ_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._newest: tuple[float, pb.DeviceReading] | None = None
+        """With the time when it was taken; replaced as one, as other threads read it."""
         self._open_reader = open_reader
         self._every_s = every_s
+        self._clock = clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vinf-gpu", daemon=True)
         self._thread.start()
+
+    @property
+    def newest(self) -> pb.DeviceReading | None:
+        """The last reading, unless it is old; any thread may read it, and none may change it."""
+        if self._newest is None:
+            return None
+        taken_at, reading = self._newest
+        return reading if self._clock() - taken_at <= _OLD_SECONDS else None
 
     def stop(self) -> None:
         """Look no more."""
@@ -110,7 +142,8 @@ class GpuWatch:
         if reader is None:
             return
         while True:
-            self.newest = reader.read()
+            reading = reader.read()
+            self._newest = (self._clock(), reading)
             if self._stop.wait(self._every_s):
                 return
 

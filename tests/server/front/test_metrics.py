@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import threading
 import time
 
 import pytest
 from prometheus_client import generate_latest
 
 from tests.server.fakes import until
+from vinf_server.flag_values import RankMesh
 
 pytestmark = pytest.mark.fast
 
@@ -41,9 +43,26 @@ def test_known_series_start_at_zero(metrics):
         'vinf_worker_busy_seconds_total{gpu="cuda:1",rank="1",stage="communicate"} 0.0',
         'vinf_worker_restarts_total{cause="signal"} 0.0',
         'vinf_link_frame_bytes_total{peer="unix"} 0.0',
+        'vinf_left_out_frames_total{method="PullFrames",reason="FRAME_EVICTED"} 0.0',
     ):
         assert f"\n{line}\n" in page, line
     assert 'vinf_build_info{api_version="v1",version="' in page
+
+
+def test_the_configuration_is_that_of_the_newest_group(metrics):
+    for ranks in (6, 4):
+        metrics.model_is_known(
+            "sprites", world_size=ranks, dtype="float32", parallel_layout=RankMesh(cfg=2).layout(ranks)
+        )
+    (family,) = metrics.config_info.collect()
+    assert [sample.labels for sample in family.samples] == [
+        {
+            "model_name": "sprites",
+            "world_size": "4",
+            "dtype": "float32",
+            "parallel_layout": "2 clips x 2 cfg x 1 context",
+        }
+    ]
 
 
 def test_labels_have_few_values(metrics):
@@ -61,7 +80,8 @@ def test_labels_have_few_values(metrics):
         "le",
         "version",
     }
-    assert names <= allowed | {"api_version", "world_size", "dtype", "rank", "gpu", "stage", "peer", "priority"}
+    configuration = {"api_version", "world_size", "dtype", "parallel_layout"}
+    assert names <= allowed | configuration | {"rank", "gpu", "stage", "peer", "priority"}
 
 
 def test_a_loop_that_is_held_is_late(metrics, sample):
@@ -78,6 +98,7 @@ def test_a_loop_that_is_held_is_late(metrics, sample):
 
 def test_the_process_shows_itself(sample):
     assert sample("process_resident_memory_bytes") > 1 << 20
+    assert sample("process_threads") >= threading.active_count()
     assert sample("python_gc_collections_total", generation="0") > 0
     assert sample("python_info", **_python()) == 1
 

@@ -84,6 +84,10 @@ class Driver(SimpleNamespace):
         )
 
 
+def errors(reading):
+    return {xid: count for xid, count in reading.xid_counts.items() if count}
+
+
 def test_readings_are_in_base_units():
     reading = GpuReader(Driver(), CUDA_UUID).read()
     assert reading.uuid == f"GPU-{CUDA_UUID}"
@@ -91,7 +95,7 @@ def test_readings_are_in_base_units():
     assert (reading.memory_used_bytes.value, reading.memory_total_bytes.value) == (60 << 30, 80 << 30)
     assert (reading.power_watts.value, reading.energy_joules.value) == (251.5, 9007.0)
     assert reading.temperature_celsius.value == 61
-    assert dict(reading.xid_counts) == {}
+    assert errors(reading) == {}
 
 
 @pytest.mark.parametrize("what", ["utilization", "memory", "power", "energy", "temperature"])
@@ -107,16 +111,27 @@ def test_errors_are_counted_by_number():
     driver = Driver()
     reader = GpuReader(driver, CUDA_UUID)
     driver.xids = [79, 31, 79]
-    assert dict(reader.read().xid_counts) == {79: 2, 31: 1}
+    assert errors(reader.read()) == {79: 2, 31: 1}
     driver.xids = [31]
-    assert dict(reader.read().xid_counts) == {79: 2, 31: 2}
+    assert errors(reader.read()) == {79: 2, 31: 2}
+
+
+def test_known_errors_are_told_before_the_first_one_comes():
+    """Otherwise their series would begin with 1, which no rate shows."""
+    driver = Driver()
+    reader = GpuReader(driver, CUDA_UUID)
+    counts = dict(reader.read().xid_counts)
+    assert counts[79] == 0
+    assert 999 not in counts
+    driver.xids = [79, 999]
+    assert errors(reader.read()) == {79: 1, 999: 1}
 
 
 def test_errors_without_end_do_not_hold_the_reader():
     driver = Driver()
     reader = GpuReader(driver, CUDA_UUID)
     driver.xids = [13] * 1000
-    assert dict(reader.read().xid_counts) == {13: 64}
+    assert errors(reader.read()) == {13: 64}
 
 
 @pytest.mark.parametrize("driver", [Driver(tells_errors=False), Driver(silent=("events",))])
@@ -167,6 +182,29 @@ def test_a_beat_carries_the_newest_reading(monkeypatch):
     heart.stop()
     watch._thread.join(DEADLINE_S)
     assert not watch._thread.is_alive()
+
+
+def test_a_driver_that_hangs_leaves_no_old_reading():
+    now, looks, again, ends = SimpleNamespace(s=100.0), iter(range(2)), threading.Event(), threading.Event()
+
+    class Reader(GpuReader):
+        def read(self):
+            if next(looks):
+                again.set()  # the first reading is there to be seen
+                ends.wait(DEADLINE_S)
+            return super().read()
+
+    watch = GpuWatch(lambda: Reader(Driver(), CUDA_UUID), every_s=0.0, clock=lambda: now.s)
+    assert again.wait(DEADLINE_S)
+    now.s += 3.0
+    assert watch.newest.power_watts.value == 251.5
+    now.s += 0.1
+    assert watch.newest is None
+    watch.stop()
+    ends.set()
+    watch._thread.join(DEADLINE_S)
+    assert not watch._thread.is_alive()
+    assert watch.newest is not None, "it tells again"
 
 
 def test_a_driver_that_hangs_does_not_hold_the_beats(monkeypatch):

@@ -18,7 +18,7 @@ def row() -> Row:
                 About(
                     "Calls a second by method and status",
                     "Calls that ended.",
-                    "UNAVAILABLE or INTERNAL are the server's; INVALID_ARGUMENT and RESOURCE_EXHAUSTED the clients'.",
+                    "Unavailable or Internal are the server's; InvalidArgument and ResourceExhausted the clients'.",
                     "reqps",
                 ),
                 Query(

@@ -68,8 +68,9 @@ def _freshness() -> list[Panel]:
         graph(
             About(
                 "Frames dropped and left out",
-                "Frames dropped from the disk while their generation is kept, and frames that readers did not get.",
-                "SKIPPED: the reader asked for the latest alone; FRAME_EVICTED and overflow: too slow for it.",
+                "Frames dropped from the disk while their generation is kept, read or not, and frames that readers did "
+                "not get.",
+                "FRAME_EVICTED: a reader was too slow or came too late; SKIPPED: it asked for the latest alone.",
                 "none",
             ),
             Query(rate(here("vinf_spool_dropped_frames_total"), "reason"), "dropped: {{reason}}"),

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from deploy.grafana.dashboard.layout import Row
 from deploy.grafana.dashboard.panels import BAD, GOOD, About, Query, above, graph, number, timeline
-from deploy.grafana.dashboard.promql import SHOWN, a_minute, here, increase, mean, of_gpu, of_model, quantile
+from deploy.grafana.dashboard.promql import (
+    SHOWN,
+    a_minute,
+    here,
+    increase,
+    increase_of_any,
+    mean,
+    of_gpu,
+    of_model,
+    quantile,
+)
 
 RANK = "rank {{rank}} · {{gpu}}"
 
@@ -121,7 +131,7 @@ def row() -> Row:
                     "look up the number in NVIDIA's list: 48, 63, 64, 79 and 94 are faults of the hardware.",
                     "none",
                 ),
-                Query(increase(of_gpu("vinf_gpu_xid_errors_total"))),
+                Query(increase_of_any(of_gpu("vinf_gpu_xid_errors_total"))),
                 size=(4, 4),
                 limits=((None, GOOD), (1, BAD)),
                 decimals=0,

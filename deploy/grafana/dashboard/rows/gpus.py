@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Panel
 
 from deploy.grafana.dashboard.layout import Row
 from deploy.grafana.dashboard.panels import About, Query, above, below, dial, graph, number
-from deploy.grafana.dashboard.promql import SHOWN, here, of_device, of_gpu, rate, ratio, with_card
+from deploy.grafana.dashboard.promql import SHOWN, here, of_device, of_gpu, of_the_group, rate, ratio, with_card
 
 RANK = ("instance", "rank", "gpu")
 NAME = "rank {{rank}} · {{gpu}}"
@@ -14,7 +14,8 @@ CARD = "{{gpu}} · {{card}}"
 MIB = 1024 * 1024
 
 BUSY = "vinf_worker_busy_seconds_total"
-COMPUTING = rate(of_gpu(BUSY, 'stage!="communicate"'), *RANK)
+# Handing frames over is the host's work, beside the device's.
+COMPUTING = rate(of_gpu(BUSY, 'stage!~"communicate|deliver"'), *RANK)
 USED, TOTAL = of_gpu("vinf_worker_memory_used_bytes"), of_gpu("vinf_worker_memory_total_bytes")
 
 
@@ -38,7 +39,7 @@ def _work() -> list[Panel]:
         graph(
             About(
                 "Busy share per GPU",
-                "Seconds of a second that a rank computed for a generation, without waiting for other ranks.",
+                "Seconds of a second that a rank's device computed for a generation, without waiting for other ranks.",
                 "low while generations wait: see 'Waiting for other ranks', 'Stage time' and 'Event loop lag'.",
                 "percentunit",
             ),
@@ -53,7 +54,7 @@ def _work() -> list[Panel]:
                 "low beside a full queue is capacity that is there and not used.",
                 "percentunit",
             ),
-            Query(f"avg({COMPUTING})"),
+            Query(f"avg({of_the_group(COMPUTING)})"),
             size=(4, 8),
             limits=below(0.5, 0.2),
         ),
@@ -110,7 +111,7 @@ def _memory() -> list[Panel]:
             About(
                 "Memory used",
                 "Of what each rank's device has, now.",
-                "above 95 % the alert VinfGpuMemoryNearLimit fires: see its runbook in docs/dashboard.md.",
+                "near 100 %: see 'Memory of the ranks'. The alert VinfGpuMemoryNearLimit looks at the whole GPU.",
                 "percentunit",
             ),
             Query(f"{USED} / {TOTAL}", NAME),

@@ -15,12 +15,13 @@ def row() -> Row:
             number(
                 About(
                     "What runs",
-                    "Version of the server, its model, how many ranks, in which precision.",
+                    "Version of the server, its model, how many ranks, in which precision, how they share a video.",
                     "versions that differ between servers: an update stopped half-way.",
                     "none",
                 ),
                 Query(here("vinf_build_info"), "vinf {{version}}"),
                 Query(of_model("vinf_config_info"), "{{model_name}} · {{world_size}} ranks · {{dtype}}"),
+                Query(of_model("vinf_config_info"), "{{parallel_layout}}"),
                 size=(8, 8),
                 names=True,
             ),
@@ -53,7 +54,17 @@ def row() -> Row:
                 ),
                 Query(here("process_open_fds"), "{{instance}} open"),
                 Query(here("process_max_fds"), "{{instance}} limit"),
-                size=(8, 8),
+                size=(6, 8),
+            ),
+            graph(
+                About(
+                    "Threads",
+                    "Of the front's process, those of gRPC and other libraries included.",
+                    "growing without end at the same load is a leak: please report it with the version.",
+                    "none",
+                ),
+                Query(here("process_threads"), "{{instance}}"),
+                size=(6, 8),
             ),
             graph(
                 About(
@@ -63,7 +74,7 @@ def row() -> Row:
                     "none",
                 ),
                 Query(rate(here("python_gc_collections_total"), "generation"), "generation {{generation}}"),
-                size=(8, 8),
+                size=(6, 8),
             ),
             graph(
                 About(
@@ -73,7 +84,7 @@ def row() -> Row:
                     "s",
                 ),
                 Query(f"time() - {here('process_start_time_seconds')}", "{{instance}}"),
-                size=(8, 8),
+                size=(6, 8),
             ),
         ],
         closed=True,

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from deploy.grafana.dashboard.layout import Row
 from deploy.grafana.dashboard.panels import About, Query, graph
-from deploy.grafana.dashboard.promql import here, mean, of_gpu, of_model, quantile, rate, ratio
+from deploy.grafana.dashboard.promql import (
+    WINDOW,
+    here,
+    mean,
+    of_gpu,
+    of_model,
+    of_the_group,
+    quantile,
+    rate,
+    ratio,
+)
+
+BUSY = of_gpu("vinf_worker_busy_seconds_total")
 
 
 def row() -> Row:
@@ -34,7 +46,8 @@ def row() -> Row:
             graph(
                 About(
                     "Stage time",
-                    "Seconds of a second that generations spent in each stage, counted when the stage ends.",
+                    "Seconds of a second that generations spent in each stage, counted when the stage ends. Waiting "
+                    "for other ranks is part of them: 'Rank time by stage' tells it apart.",
                     "decode or deliver growing against denoise: the decoder, the disk or the front is what limits.",
                     "none",
                 ),
@@ -65,12 +78,23 @@ def row() -> Row:
             graph(
                 About(
                     "Frames a clip",
-                    "How many frames of a video a rank gets.",
+                    "How many frames of a video a clip has; a rank, or the ranks that share a clip, makes one.",
                     "short clips exchange as much as long ones: fewer ranks, or longer videos.",
                     "none",
                 ),
                 Query(mean(of_model("vinf_clip_frames"), "model_name"), "{{model_name}}, mean"),
                 Query(quantile("0.95", of_model("vinf_clip_frames"), "model_name"), "{{model_name}}, p95"),
+            ),
+            graph(
+                About(
+                    "Rank time by stage",
+                    "Seconds of a second that a rank spends in each stage, the mean of all; waiting for others apart.",
+                    "communicate growing against denoise: see 'Waiting for other ranks' and 'Step skew'.",
+                    "none",
+                ),
+                Query(f"avg by (stage) ({of_the_group(f'rate({BUSY}[{WINDOW}])')})", "{{stage}}"),
+                stacked=True,
+                size=(6, 8),
             ),
             graph(
                 About(
@@ -80,7 +104,7 @@ def row() -> Row:
                     "Bps",
                 ),
                 Query(rate(of_model("vinf_checkpoint_bytes_total"), "model_name"), "{{model_name}}"),
-                size=(8, 8),
+                size=(6, 8),
             ),
             graph(
                 About(
@@ -90,7 +114,7 @@ def row() -> Row:
                     "Bps",
                 ),
                 Query(rate(here("vinf_link_frame_bytes_total"), "peer"), "{{peer}}"),
-                size=(8, 8),
+                size=(6, 8),
             ),
             graph(
                 About(
@@ -101,7 +125,7 @@ def row() -> Row:
                 ),
                 Query(_found("prompt"), "prompts"),
                 Query(_found("image"), "images"),
-                size=(8, 8),
+                size=(6, 8),
                 top=1,
             ),
         ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from prometheus_client import Gauge
+
 from vinf.engine.v1 import engine_link_service_pb2 as link_pb2
 from vinf_server.front.metrics.devices import DeviceMetrics
 
@@ -13,7 +15,8 @@ class GpuMetrics:
 
     def __init__(self, metrics: DeviceMetrics) -> None:
         self._metrics = metrics
-        self._seen: set[tuple[str, str]] = set()
+        self._shown: dict[int, tuple[str, str]] = {}
+        """Labels of the GPU whose gauges have values, by rank."""
         self._energy: dict[str, float] = {}
         self._xids: dict[tuple[int, int, int], int] = {}
 
@@ -27,12 +30,16 @@ class GpuMetrics:
             reading: the newest one.
         """
         labels = (gpu, reading.uuid)
-        self._seen.add(labels)
+        if self._shown.get(rank) != labels:
+            self.silent(rank)
+            self._shown[rank] = labels
         # What is unset is not listed.
-        for field, value in reading.ListFields():
-            gauge = self._metrics.gauges.get(field.name)
-            if gauge is not None:
-                gauge.labels(*labels).set(value.value)
+        told = {field.name: value for field, value in reading.ListFields()}
+        for name, gauge in self._metrics.gauges.items():
+            if name in told:
+                gauge.labels(*labels).set(told[name].value)
+            else:
+                _remove(gauge, labels)
         if reading.HasField("energy_joules"):
             now = reading.energy_joules.value
             # Since the driver was loaded: what was used while nobody looked counts.
@@ -44,11 +51,20 @@ class GpuMetrics:
             self._xids[epoch, rank, xid] = count
             self._metrics.xid_errors.labels(*labels, str(xid)).inc(max(0, grown_count))
 
-    def forget(self) -> None:
-        """Nobody looks at the GPUs any more: their last readings are not those of now. Counters stay."""
-        for labels in self._seen:
+    def silent(self, rank: int) -> None:
+        """The rank's GPU tells nothing any more: its last readings are not those of now. Counters stay."""
+        labels = self._shown.pop(rank, None)
+        if labels is not None:
             for gauge in self._metrics.gauges.values():
-                with suppress(KeyError):  # it may never have been set
-                    gauge.remove(*labels)
-        self._seen.clear()
+                _remove(gauge, labels)
+
+    def forget(self) -> None:
+        """Nobody looks at the GPUs any more."""
+        for rank in list(self._shown):
+            self.silent(rank)
         self._xids.clear()
+
+
+def _remove(gauge: Gauge, labels: tuple[str, str]) -> None:
+    with suppress(KeyError):  # it may never have been set
+        gauge.remove(*labels)

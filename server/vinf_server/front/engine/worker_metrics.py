@@ -29,7 +29,7 @@ class WorkerMetrics:
         known = self._gpus.get(beat.rank)
         if known != beat.device:
             if known is not None:
-                metrics.rank_has_moved(beat.rank, known)
+                metrics.rank_is_gone(beat.rank, known)
             self._gpus[beat.rank] = beat.device
             metrics.rank_is_known(beat.rank, beat.device)
         last = self._last.get((epoch, beat.rank), link_pb2.BeatRequest())
@@ -54,11 +54,18 @@ class WorkerMetrics:
         self._compare_steps(beat, last)
         if beat.HasField("device_reading"):
             self._devices.take(epoch, beat.rank, beat.device, beat.device_reading)
+        else:
+            self._devices.silent(beat.rank)
         self._last[epoch, beat.rank] = beat
 
     def take_frame_bytes(self, peer: str, size: int) -> None:
         """Count what a rank has sent: over the unix socket, or from the address of another host."""
         self._metrics.link_frame_bytes.labels(peer).inc(size)
+
+    def group_ready(self, world_size: int) -> None:
+        """Drop the gauges of ranks that this group does not have: nobody will ever bring them up to date."""
+        for rank in [rank for rank in self._gpus if rank >= world_size]:
+            self._metrics.rank_is_gone(rank, self._gpus.pop(rank))
 
     def group_lost(self) -> None:
         """Show every rank as down and forget the counts of its process."""

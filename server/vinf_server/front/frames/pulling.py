@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vinf.v1 import frame_pb2, video_generation_service_pb2
 from vinf_server.front.errors import InvalidFieldsError, Violation
-from vinf_server.front.frames.delivery import SKIPPED
+from vinf_server.front.frames.delivery import EVICTED, SKIPPED
 from vinf_server.front.frames.formats import ENCODING_NAMES, STORED, Format
 from vinf_server.front.frames.shared import Picture, SharedFrames
 from vinf_server.front.frames.video import Rendition
@@ -86,6 +86,8 @@ class FramePuller:
         await self._wait(min(pull.wait_s, limit_s))
         # The latest frame needs none before it.
         first = max(pull.start, frames.first_available) if self._wants_latest else pull.start
+        if first < frames.first_available:
+            self._metrics.left_out_frames.labels(PULL, EVICTED).inc(frames.first_available - first)
         frames.check_available(first)
         ready = frames.complete_run(first, min(frames.frame_count, self._stop(first)))
         if ready and self._wants_latest:

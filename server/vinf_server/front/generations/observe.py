@@ -98,7 +98,8 @@ class GenerationObserver:
         """The ranks have cut the video into clips."""
         clip_frames = self._metrics.clip_frames.labels(generation.resolved_spec.model)
         for count in generation.clip_frame_counts:
-            clip_frames.observe(count)
+            if count:  # 0: the rank works along on another one's clip
+                clip_frames.observe(count)
 
     def progressed(self, generation: Generation, stage: Stage, step_seconds: float) -> None:
         """A stage began, or one more denoising step is done after so many seconds."""

@@ -12,6 +12,7 @@ class Run:
         self._generation = generation
         self._since = now
         self._first_step = generation.completed_steps
+        self._first_frames = generation.frames.completed_count
         self.stage = ""
         """Empty before the first report."""
         self._stage_since = now
@@ -34,12 +35,16 @@ class Run:
     def realtime_factor(self, now: float) -> float:
         """Seconds of video made in a second: 1 keeps up with a viewer.
 
-        The frames come at the end, so what is made is taken to grow with the denoising steps of this run. Any thread
-        may ask.
+        The frames come at the end, so what is made is taken to grow with the denoising steps of this run, or with
+        the frames that it stores where no step was left for it. Any thread may ask.
         """
         spec = self._generation.resolved_spec
         elapsed, rate = now - self._since, spec.frame_rate
         if elapsed <= 0 or not rate.num:
             return 0.0
-        done = (self._generation.completed_steps - self._first_step) / spec.inference_step_count
-        return float(spec.frame_count * done / elapsed * rate.den / rate.num)
+        if self._first_step < spec.inference_step_count:
+            done = (self._generation.completed_steps - self._first_step) / spec.inference_step_count
+            frames = spec.frame_count * done
+        else:
+            frames = self._generation.frames.completed_count - self._first_frames
+        return float(frames / elapsed * rate.den / rate.num)

@@ -29,7 +29,10 @@ class Metrics:
             "vinf_build_info", "Always 1; what runs here.", ("version", "api_version"), registry=registry
         )
         self.config_info = Gauge(
-            "vinf_config_info", "Always 1; how it runs.", ("model_name", "world_size", "dtype"), registry=registry
+            "vinf_config_info",
+            "Always 1; how it runs.",
+            ("model_name", "world_size", "dtype", "parallel_layout"),
+            registry=registry,
         )
         self.ready = Gauge("vinf_ready", "1 while the ranks are up and generations are accepted.", registry=registry)
         self.generations = GenerationMetrics(registry)
@@ -40,7 +43,8 @@ class Metrics:
         self.process = ProcessMetrics(registry)
         self.build_info.labels(version("vinf"), API_VERSION).set(1)
 
-    def model_is_known(self, model_name: str, *, world_size: int, dtype: str) -> None:
-        """Make every series of a model, at 0; calling it again changes nothing."""
-        self.config_info.labels(model_name, str(world_size), dtype).set(1)
+    def model_is_known(self, model_name: str, *, world_size: int, dtype: str, parallel_layout: str = "") -> None:
+        """Say how a model runs now, and make every series of it, at 0; calling it again changes nothing."""
+        self.config_info.clear()  # an earlier group may have been of another size
+        self.config_info.labels(model_name, str(world_size), dtype, parallel_layout).set(1)
         self.generations.model_is_known(model_name)

@@ -95,9 +95,9 @@ class DeliveryMetrics:
             for encoding in ENCODINGS:
                 self.delivered_frames.labels(method, encoding)
                 self.delivered_bytes.labels(method, encoding)
-            self.left_out_frames.labels(method, "SKIPPED")
+            for reason in ("SKIPPED", "FRAME_EVICTED"):
+                self.left_out_frames.labels(method, reason)
             self.frame_age.labels(method)
-        self.left_out_frames.labels(STREAM, "FRAME_EVICTED")
         for method in (STREAM, PULL, WATCH):
             self.active_streams.labels(method)
         for method in (STREAM, WATCH):

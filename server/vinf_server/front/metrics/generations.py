@@ -102,7 +102,7 @@ class GenerationMetrics:
         )
         self.clip_frames = Histogram(
             "vinf_clip_frames",
-            "Frames of a rank's clip, one value a rank whenever a generation is planned.",
+            "Frames of a clip, one value a clip whenever a generation is planned.",
             model,
             buckets=buckets.CLIP_FRAMES,
             registry=registry,

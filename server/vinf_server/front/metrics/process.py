@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from prometheus_client import CollectorRegistry, Histogram
+import psutil
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -16,12 +17,15 @@ _LOOK_S = 0.25
 
 
 class ProcessMetrics:
-    """Memory, files, garbage collections, and how late the event loop is."""
+    """Memory, files, threads, garbage collections, and how late the event loop is."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
+        # Asked when somebody scrapes; Python itself knows only the threads that it has started.
+        threads = Gauge("process_threads", "Threads of the process, those of libraries included.", registry=registry)
+        threads.set_function(psutil.Process().num_threads)
         self.event_loop_lag = Histogram(
             "vinf_event_loop_lag_seconds",
             "By how much the event loop was late to run what was due.",

@@ -35,7 +35,7 @@ class RankMetrics:
         )
         self.busy = Counter(
             "vinf_worker_busy_seconds_total",
-            "Time spent by stage; on a GPU the GPU's own, measured with events.",
+            "Time spent by stage; on a GPU the GPU's own, measured with events, but for deliver, the host's.",
             (*worker, "stage"),
             registry=registry,
         )
@@ -82,7 +82,7 @@ class RankMetrics:
         for stage in STAGES:
             self.busy.labels(*labels, stage)
 
-    def rank_has_moved(self, rank: int, gpu: str) -> None:
-        """Drop the gauges of a rank that runs on another device now; its counters stay for rates over the past."""
+    def rank_is_gone(self, rank: int, gpu: str) -> None:
+        """Drop the gauges of a rank that is on this device no longer; its counters stay for rates over the past."""
         for gauge in (self.up, self.heartbeat, self.memory_used, self.memory_total, self.memory_peak):
             gauge.remove(str(rank), gpu)

@@ -114,6 +114,35 @@ def test_a_lost_group_leaves_no_old_reading(workers, sample):
     assert sample("vinf_gpu_energy_joules_total", **GPU) == 0
 
 
+def test_what_a_gpu_tells_no_longer_has_no_old_value(workers, sample):
+    workers.take_beat(1, beat(device_reading=reading(utilization_ratio=1, power_watts=250, energy_joules=1)))
+    workers.take_beat(1, beat(device_reading=reading(power_watts=260)))
+    assert sample("vinf_gpu_utilization_ratio", **GPU) is None
+    assert sample("vinf_gpu_power_watts", **GPU) == 260
+    workers.take_beat(1, beat())  # its driver hangs
+    assert sample("vinf_gpu_power_watts", **GPU) is None
+    assert sample("vinf_gpu_energy_joules_total", **GPU) == 0, "counters stay"
+    workers.take_beat(1, beat(device_reading=reading(power_watts=270)))
+    assert sample("vinf_gpu_power_watts", **GPU) == 270
+
+
+def test_a_smaller_group_leaves_no_gauges_of_the_ranks_it_has_not(workers, metrics, sample):
+    for rank in range(6):
+        workers.take_beat(1, beat(rank, step_count=3))
+    workers.group_lost()
+    for rank in range(4):
+        workers.take_beat(2, beat(rank))
+    workers.group_ready(4)
+    for gauge in (metrics.ranks.up, metrics.ranks.heartbeat, metrics.ranks.memory_used, metrics.ranks.memory_peak):
+        (family,) = gauge.collect()
+        assert {s.labels["rank"] for s in family.samples} == {"0", "1", "2", "3"}
+    assert sample("vinf_worker_steps_total", rank="5", gpu="cuda:5") == 3
+    workers.group_lost()
+    workers.take_beat(3, beat(5))
+    workers.group_ready(6)
+    assert sample("vinf_worker_up", rank="5", gpu="cuda:5") == 1
+
+
 def test_a_beat_is_stamped_and_a_lost_rank_is_down(workers, sample, monkeypatch):
     monkeypatch.setattr("vinf_server.front.engine.worker_metrics.time.time", lambda: 1_800_000_000.5)
     workers.take_beat(1, beat(memory_used_bytes=3))

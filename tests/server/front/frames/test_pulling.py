@@ -193,17 +193,19 @@ def test_latest_is_one_frame(generations, metrics, sample):
     assert sample("vinf_left_out_frames_total", method="PullFrames", reason="SKIPPED") == 2
 
 
-def test_dropped_frames_are_told(generations, metrics):
+def test_dropped_frames_are_told(generations, metrics, sample):
     async def scenario():
         video = Video(generations, metrics)
         await video.make(0, 1, 2, 3)
         video.generation.frames.drop_before(2)
         with pytest.raises(FrameEvictedError, match="first one that is has index 2"):
-            await video.pull(1, wait_s=30.0)
+            await video.pull(0, wait_s=30.0)
+        assert sample("vinf_left_out_frames_total", method="PullFrames", reason="FRAME_EVICTED") == 2
         response = await video.pull(2)
         assert (indices(response), response.first_available_frame_index, response.latest_frame_index) == ([2], 2, 3)
         latest = await video.pull(0, only_latest=True)
         assert (indices(latest), latest.skipped_frame_count) == ([3], 3)
+        assert sample("vinf_left_out_frames_total", method="PullFrames", reason="FRAME_EVICTED") == 2
 
     run(scenario())
 

@@ -169,12 +169,30 @@ def test_realtime_factor_counts_the_steps_of_this_run_only(timed, sample, clock)
     assert sample("vinf_realtime_factor", **MODEL) == 0.5
 
 
+def test_realtime_factor_of_a_run_that_only_decodes_counts_its_frames(timed, sample, clock):
+    generation = running(timed, frame_count=48, inference_step_count=4)
+    generation.completed_steps, generation.frames.completed_count = 4, 12  # then the ranks were lost
+    timed._observe.resumed(generation)
+    clock.now += 1
+    timed.progressed(generation, DECODE, 4, 0.0)
+    assert sample("vinf_realtime_factor", **MODEL) == 0
+    generation.frames.completed_count = 24
+    assert sample("vinf_realtime_factor", **MODEL) == 0.5
+
+
 def test_clips_are_counted_by_their_frames(generations, sample):
     generation = running(generations, frame_count=16)
     generations.planned(generation, [12, 4], 2)
     assert sample("vinf_clip_frames_count", **MODEL) == 2
     assert sample("vinf_clip_frames_sum", **MODEL) == 16
     assert sample("vinf_clip_frames_bucket", le="4.0", **MODEL) == 1
+
+
+def test_ranks_that_work_along_on_a_clip_have_none_of_their_own(generations, sample):
+    generation = running(generations, frame_count=16)
+    generations.planned(generation, [10, 0, 6, 0], 2)
+    assert sample("vinf_clip_frames_count", **MODEL) == 2
+    assert sample("vinf_clip_frames_sum", **MODEL) == 16
 
 
 def test_a_step_is_observed_once(generations, sample):
