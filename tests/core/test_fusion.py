@@ -13,6 +13,7 @@ from tests.core.test_checkpoint import run_with_checkpoints
 from tests.support.engine import Recorder, final_latents, make_generator, spec
 from tests.support.ranks import RankPool
 from tests.support.tiny import tiny_limits, tiny_model, tiny_unet
+from vinf_core.context.partition import clips_of
 from vinf_core.diffusion.fusion import window_weights, windows_of
 from vinf_core.diffusion.noise import initial_noise
 from vinf_core.diffusion.schedule import make_scheduler
@@ -116,6 +117,20 @@ def test_the_video_is_the_same_on_any_number_of_ranks(rank_pool: RankPool, what:
         parts = rank_pool.run(len(counts), final_latents, what, counts, torch.float64)
         error = relative_error(torch.cat(parts), on_one_rank(what))
         assert error < tolerance, f"clips {counts}: relative L2 error {error:.1e}, expected below {tolerance}"
+
+
+def speed_after(topology: Topology, groups: Groups, what: GenerationSpec, counts: list[int]) -> int:
+    generator, control, _ = make_generator(topology, groups)
+    generator.latents("g", what, generator.plan(what, clips_of(counts)), Recorder(), control.agree)
+    return generator.speed
+
+
+@pytest.mark.process
+def test_a_rank_without_a_window_learns_nothing_about_its_speed(rank_pool: RankPool) -> None:
+    """Its clip is done in no time, by another rank; measured clips would give it the next video."""
+    idle, busy = rank_pool.run(2, speed_after, video(TRAINED), [TRAINED // 2, TRAINED - TRAINED // 2])
+    assert idle == 0
+    assert busy > 0
 
 
 @pytest.mark.process

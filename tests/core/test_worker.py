@@ -14,6 +14,8 @@ from tests.support.engine import Recorder, make_generator, spec, whole_video
 from tests.support.ranks import RankPool
 from tests.support.store import Store
 from tests.support.tiny import tiny_model
+from vinf_core.context.layout import Layout
+from vinf_core.context.partition import partition
 from vinf_core.decode.buffers import HostBuffers
 from vinf_core.distributed.control import ControlPlane
 from vinf_core.distributed.exchange import Exchange
@@ -26,7 +28,7 @@ from vinf_core.engine.memory import MemoryModel
 from vinf_core.engine.worker import Outcome, Worker
 from vinf_core.errors import GenerationCancelledError, InvalidSpecError, OutOfStepError, OutputInvalidError
 from vinf_core.events import Boundary, Pixels, StageClock, StopWish, Verdict
-from vinf_core.types import GenerationSpec, Stage
+from vinf_core.types import GenerationSpec, Stage, TemporalScope
 
 pytestmark = pytest.mark.process
 
@@ -303,6 +305,14 @@ def test_texts_at_once_are_those_the_generation_began_with() -> None:
         generator.memory = memory
         assert generator.texts_at_once(what, layout) == chosen
         assert [generator.texts_at_once(what, layout, asked) for asked in (1, 2)] == [1, 2]
+    # A whole window of 16 is computed, however short the clips are.
+    windows = replace(
+        what, frame_count=16, scope=TemporalScope(local_window_frames=0, global_frames=0, overlap_frames=4)
+    )
+    clips = Layout.build(partition(16, [1] * 4), 0, windows.scope)
+    for frames, chosen in ((32, 2), (31, 1)):
+        generator.memory = replace(roomy, budget_bytes=frames * windows.width * windows.height)
+        assert generator.texts_at_once(windows, clips) == chosen
     unguided = spec(guidance_scale=1.0)
     assert generator.texts_at_once(unguided, layout, 2) == 1
     clock = StageClock(ALONE[0].device)

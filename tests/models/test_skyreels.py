@@ -182,8 +182,10 @@ def test_an_image_is_encoded_once_and_only_where_frame_0_is(i2v: Path, base: Pat
     what = wanted(images=(image(),))
     for latent_frames in (range(5), range(2), range(3, 5)):
         model.begin(what, latent_frames)
-    counts = (model.image_cache.miss_count, model.image_cache.hit_count)
-    assert counts == (1, 1)
+    cache = model.image_cache
+    assert (cache.miss_count, cache.hit_count) == (1, 0), "windows of one generation ask no more"
+    model.begin(wanted(images=(image(),)), range(5))
+    assert (cache.miss_count, cache.hit_count) == (1, 1), "the next generation finds it"
     model.begin(replace(what, images=(image(6),)), range(1))
     assert model.image_cache.miss_count == 2
 

@@ -107,6 +107,8 @@ class OverlapFusion:
         self._inputs = FramePlan.build(layout.clips, needs, layout.rank)
         self.frames: tuple[int, ...] = tuple(sorted({frame for window in self._own for frame in window}))
         """The frames that this rank's windows see: those whose text it needs."""
+        self.computed_frames = sum(map(len, self._own))
+        """Latent frames that the model sees in a step of this rank, those of two windows twice."""
         # What the windows say, one after the other, travels as if it were a video of its own.
         said = [(index, frame) for index, window in enumerate(windows) for frame in window]
         lengths = [

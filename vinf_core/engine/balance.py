@@ -127,7 +127,7 @@ class SpeedMeter:
         """Count a step.
 
         Args:
-            values: latent values of this rank's clip; a rank without any learns nothing about its speed.
+            values: latent values that this rank denoised; a rank without any learns nothing about its speed.
         """
         now = self._clock.seconds[Stage.DENOISE]
         self.steps = (self.steps[0] + 1, now)

@@ -174,7 +174,8 @@ class Generator:
                 text = self.texts.encode(inside, layout.clip.frames if fusion is None else fusion.frames)
             self._clock.settle()
             observer.progress(generation_id, Stage.DENOISE, resume_step, 0.0)
-            values = layout.clip.count * math.prod(self.model.latent_shape(spec.width, spec.height))
+            computed_frames = layout.clip.count if fusion is None else fusion.computed_frames
+            values = computed_frames * math.prod(self.model.latent_shape(spec.width, spec.height))
             self._meter.begin_generation()
 
             def on_step(step: int, seconds: float) -> None:
@@ -222,6 +223,10 @@ class Generator:
         each = self.frame_grid.frames_per_latent
         longest = each * max(clip.count for clip in layout.clips)
         seen = spec.scope.local_window_frames + spec.scope.global_frames
+        if (
+            spec.scope.overlap_frames
+        ):  # whoever owns a window computes all of it, however short the clip, and no context
+            longest, seen = max(longest, each * min(layout.clips[-1].stop, self._window_latents)), 0
         context = min(each * layout.clips[-1].stop - longest, seen)
         return self.memory.texts_at_once(longest, spec.width * spec.height, texts, context_frames=context)
 
@@ -232,9 +237,14 @@ class Generator:
             self.model,
             self._context,
             self.frame_grid.scope_in_latents(spec.scope),
-            self.frame_grid.latent_of(self.model.limits.trained_frame_count - 1) + 1,
+            self._window_latents,
             begin_window=lambda window: self.model.begin(spec, window),
         )
+
+    @property
+    def _window_latents(self) -> int:
+        """Latent frames of an overlapping window: as many as the model was trained on."""
+        return self.frame_grid.latent_count(self.model.limits.trained_frame_count)
 
     def generate(
         self,

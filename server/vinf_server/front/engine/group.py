@@ -130,6 +130,8 @@ class Group:
         elif kind == "progress" and report.progress.step_seconds > 0:
             work.step_ended(report.progress.step_seconds, self.clock.now())
         else:
+            if kind == "progress" and report.progress.stage != link_pb2.STAGE_TEXT:
+                work.prepared()
             work.progressed(self.clock.now())
 
     def take_beat(self, beat: link_pb2.BeatRequest) -> None:

@@ -36,6 +36,10 @@ class HangLimits:
     first_step_s: float = 60.0
     """Work without progress before anybody knows what a step takes: kernels are chosen, checkpoints fetched."""
 
+    prepare_s: float = 30.0
+    """Work without progress before an order's denoising begins: a large text encoder travels to the device and back, an
+    image is encoded, and no step tells how long that takes."""
+
     start_s: float = 60.0
     """A rank without a beat while the group starts: libraries and models may keep all of its threads waiting."""
 
@@ -106,6 +110,7 @@ class Work:
         self._progress_times: dict[int, float] = {}
         self._newest = now
         self._longest_silence = 0.0
+        self._is_prepared = False
 
     def take_count(self, rank: int, count: int, now: float) -> None:
         """Note a rank's count of progress; the first one of a rank is nothing new."""
@@ -115,8 +120,13 @@ class Work:
             self._progress_times[rank] = now
             self.progressed(now)
 
+    def prepared(self) -> None:
+        """Note that texts and images are encoded."""
+        self._is_prepared = True
+
     def step_ended(self, seconds: float, now: float) -> None:
         """Note a step that took so long."""
+        self.prepared()
         self._steps.append(seconds)
         self._pace.note(seconds, self._frame_pixels)
         self.progressed(now)
@@ -136,7 +146,8 @@ class Work:
         """Longest silence that is taken for work."""
         usual = self.usual_step_s
         known = self._limits.first_step_s if usual is None else SLOWER_THAN_USUAL * usual
-        return max(self._limits.work_s, known, LONGER_THAN_EVER * self._longest_silence)
+        least = self._limits.work_s if self._is_prepared else self._limits.prepare_s
+        return max(least, known, LONGER_THAN_EVER * self._longest_silence)
 
     def silence_s(self, now: float) -> float:
         """How long nothing has got on."""

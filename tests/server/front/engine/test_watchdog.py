@@ -39,6 +39,11 @@ class Ranks:
         self.group.send(pb.AttachResponse(generate=order))
         return self
 
+    def prepared(self):
+        progress = pb.ProgressReport(generation_id="g", stage=pb.STAGE_DENOISE)
+        self.group.take_report(pb.AttachRequest(progress=progress))
+        return self
+
     def step(self, seconds):
         progress = pb.ProgressReport(generation_id="g", stage=pb.STAGE_DENOISE, step_seconds=seconds)
         self.group.take_report(pb.AttachRequest(progress=progress))
@@ -156,8 +161,22 @@ def test_later_orders_and_groups_are_judged_by_the_steps_before():
         pace = Pace()
         first = Ranks(pace=pace).begin()
         first.step(1.0)
-        assert 5 < Ranks(pace=pace).begin(frames=4).run(60) <= 6
-        assert 40 < Ranks(pace=pace).begin(frames=4 * STEP_FRAMES).run(60) <= 41
+        assert 5 < Ranks(pace=pace).begin(frames=4).prepared().run(60) <= 6
+        assert 40 < Ranks(pace=pace).begin(frames=4 * STEP_FRAMES).prepared().run(60) <= 41
+
+    run(scenario)
+
+
+def test_no_step_tells_how_long_texts_and_images_take():
+    """A large encoder is moved to the device and back in one silent piece, for a short video as for a long one."""
+
+    def scenario():
+        pace = Pace()
+        Ranks(pace=pace).begin().step(0.1)
+        ranks = Ranks(pace=pace).begin(frames=4)
+        progress = pb.ProgressReport(generation_id="g", stage=pb.STAGE_TEXT)
+        ranks.group.take_report(pb.AttachRequest(progress=progress))
+        assert 30 < ranks.run(60) <= 31
 
     run(scenario)
 

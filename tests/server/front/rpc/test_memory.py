@@ -105,3 +105,17 @@ def test_frames_of_other_ranks_count_by_half():
     spec.temporal_scope.local_window_frames = 200
     with pytest.raises(SpecTooLargeError):
         check_memory(spec, room_for(30, largest_clip_share=0.25), model_limits())
+
+
+def test_an_overlapping_window_is_whole_however_short_the_clips_are():
+    """The model was trained on 16 frames; of the dual scope's context nothing is left."""
+    memory = memory_model(largest_clip_share=0.25)
+    assert predicted_bytes(memory, 32, 64, 64, context_frames=1000, window_frames=16) == (32 + 16) * MIB
+    assert predicted_bytes(memory, 8, 64, 64, window_frames=16) == (32 + 8) * MIB, "a short video is one short window"
+    assert predicted_bytes(memory, 128, 64, 64, window_frames=16) == (32 + 32) * MIB, "the clip is longer"
+    spec = generation_pb2.GenerationSpec(frame_count=16, width=64, height=64)
+    narrow = room_for(10, largest_clip_share=0.25)
+    check_memory(spec, narrow, model_limits())
+    spec.temporal_scope.overlap_frames = 4
+    with pytest.raises(SpecTooLargeError, match=r"\[1, 10\]"):
+        check_memory(spec, narrow, model_limits())
