@@ -127,6 +127,7 @@ class Front:
             SimpleNamespace(
                 resolved_spec=spec,
                 completed_steps=1,
+                frames=SimpleNamespace(completed_count=1),
                 create_time_ns=1,
                 start_time_ns=1,
                 last_frame_time_ns=1,
