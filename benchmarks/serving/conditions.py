@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import AutoencoderKLMagvit
@@ -81,7 +81,8 @@ class Images:
     def encode(self) -> torch.Tensor:
         """Encode the image of one generation."""
         condition = self._condition if self._is_cached else self._new()
-        made = condition.make(self._spec, self._latent_frames)
+        # Every generation comes with a specification of its own: what is found is found by the pixels.
+        made = condition.make(replace(self._spec), self._latent_frames)
         assert made is not None
         return made
 

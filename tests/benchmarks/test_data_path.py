@@ -121,6 +121,15 @@ def test_what_is_kept_is_not_encoded_again(vae: Any) -> None:
         assert fresh.kept(made).byte_count == 0
 
 
+@pytest.mark.fast
+def test_a_later_generation_finds_its_image_by_the_pixels(vae: Any) -> None:
+    images = Images(vae, 9, SIZE, is_cached=True)
+    for _ in range(3):
+        images.encode()
+    cache = images._condition.cache
+    assert (cache.miss_count, cache.hit_count) == (1, 2)
+
+
 @pytest.mark.process
 def test_memory(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--frames", "37", "--size", "64x64", "--dtype", "float32", "--repeats", "1", "--threads", "1")

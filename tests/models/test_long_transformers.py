@@ -30,9 +30,9 @@ pytestmark = pytest.mark.fast
 
 TRAINED = 17
 """Frames; 5 latent frames."""
-FRAMES = 4 * (TRAINED - 1) + 1
-"""Four clips of the trained length but for a frame that they share: 17 latent frames."""
 POSITIONS = 5
+FRAMES = 4 * (4 * POSITIONS - 1) + 1
+"""Four clips of the trained length: 20 latent frames, the first of one frame and the others of four."""
 SEEDS = (1, 2, 3)
 
 DUAL = TemporalScope(local_window_frames=16, global_frames=8)
