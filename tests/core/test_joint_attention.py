@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -23,11 +24,15 @@ from tests.support.joint import (
     tiny_transformer,
 )
 from tests.support.ranks import RankPool
+from vinf_core.context import joint_attention
 from vinf_core.context.clip_context import ClipContext
 from vinf_core.context.install import install
 from vinf_core.context.layout import Layout
 from vinf_core.context.partition import clips_of
-from vinf_core.distributed.exchange import Exchange
+from vinf_core.context.segments import Attended
+from vinf_core.distributed.axes import Axes
+from vinf_core.distributed.exchange import Exchange, FramePlan, UnderWay
+from vinf_core.distributed.groups import Groups
 from vinf_core.distributed.topology import Topology
 from vinf_core.errors import ConfigError, OutOfStepError
 from vinf_core.events import StageClock
@@ -127,6 +132,49 @@ def test_what_travels_in_a_call(rank_pool: RankPool) -> None:
         of_video = frames * 2 * tokens * width
         of_text = 2 * 5 * (width + heads)
         assert received == layers * case.batch * case.dtype.itemsize * (of_video + of_text)
+
+
+def noted_events(topology: Topology, groups: Groups, case: Case, counts: list[int], scope: TemporalScope) -> list[str]:
+    """What a rank does in one call, in its order: ``post`` and ``wait`` of frames, ``attend`` to a segment."""
+    clip = Axes.build(topology, groups, StageClock(topology.device)).clip
+    begin, wait, attend = clip.begin, UnderWay.wait, joint_attention.attend
+    events: list[str] = []
+
+    def noted_begin(own: torch.Tensor, plan: FramePlan) -> UnderWay:
+        under_way = begin(own, plan)
+        events.append("post")
+        return under_way
+
+    def noted_wait(under_way: UnderWay) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        events.append("wait")
+        return wait(under_way)
+
+    def noted_attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Attended:
+        events.append("attend")
+        return attend(query, key, value)
+
+    with (
+        mock.patch.object(clip, "begin", noted_begin),
+        mock.patch.object(UnderWay, "wait", noted_wait),
+        mock.patch.object(joint_attention, "attend", noted_attend),
+    ):
+        call_joint(topology, groups, case, counts, scope, clip_axis=clip)
+    return events
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_lies_here_is_computed_while_the_rest_travels(rank_pool: RankPool, family: str) -> None:
+    """In every layer the wait comes after all that needs nothing from other clips."""
+    counts = [9, 7, 8]
+    layers = 3
+    for rank, events in enumerate(rank_pool.run(3, noted_events, Case(family), counts, SCOPE)):
+        plan = Layout.build(clips_of(counts), rank, SCOPE, position_count=TRAINED, joint=True).global_phase
+        # The text sees itself and its sample of the clip, too.
+        here = sum(len(group.local) for group in plan.groups) + 1 + (plan.text is not None)
+        remote = sum(len(group.remote) for group in plan.groups)
+        assert remote, "nothing travels to this rank"
+        assert events == layers * ["post", *here * ["attend"], "wait", *remote * ["attend"]], f"rank {rank}"
 
 
 @pytest.mark.fast

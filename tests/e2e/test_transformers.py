@@ -24,7 +24,7 @@ NATIVE = {"width": 64, "height": 64, "frame_count": 49}
 
 MESHES = {
     "skyreels-v1-t2v": [(2, {"cfg": 2}), (3, {}), (4, {"context": 2})],
-    "skyreels-v1-i2v": [(2, {}), (4, {"cfg": 2, "context": 2})],
+    "skyreels-v1-i2v": [(2, {}), (3, {}), (4, {"cfg": 2, "context": 2})],
     "easyanimate-v5.1-7b-inp": [(2, {"context": 2}), (3, {}), (4, {"cfg": 2})],
 }
 """Ranks, and how many of them share a clip's guidance or its tokens; with one rank each."""

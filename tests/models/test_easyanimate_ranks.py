@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.process
 SIZE = 64
 LONG = 4 * 49 + 1
 """Four times the trained length."""
+WINDOWS = TemporalScope(local_window_frames=0, global_frames=0, overlap_frames=20)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,14 @@ def check(parts: list[Any], expected: tuple[torch.Tensor, dict[int, Pixels], boo
 
 def test_four_times_the_trained_length_is_the_same_on_any_number_of_ranks(rank_pool: RankPool, folder: Path) -> None:
     what = wanted(LONG)
+    expected = alone(folder, what)
+    for ranks in (2, 3):
+        check(rank_pool.run(ranks, made_by, folder, what, "exact", {}), expected)
+
+
+def test_overlapping_windows_are_the_same_on_any_number_of_ranks(rank_pool: RankPool, folder: Path) -> None:
+    """Three windows, of which the first has the first image and the last one the last."""
+    what = replace(wanted(97), scope=WINDOWS)
     expected = alone(folder, what)
     for ranks in (2, 3):
         check(rank_pool.run(ranks, made_by, folder, what, "exact", {}), expected)
