@@ -223,9 +223,8 @@ class Generator:
         each = self.frame_grid.frames_per_latent
         longest = each * max(clip.count for clip in layout.clips)
         seen = spec.scope.local_window_frames + spec.scope.global_frames
-        if (
-            spec.scope.overlap_frames
-        ):  # whoever owns a window computes all of it, however short the clip, and no context
+        # Whoever owns an overlapping window computes all of it, however short the clip, and no more.
+        if spec.scope.overlap_frames:
             longest, seen = max(longest, each * min(layout.clips[-1].stop, self._window_latents)), 0
         context = min(each * layout.clips[-1].stop - longest, seen)
         return self.memory.texts_at_once(longest, spec.width * spec.height, texts, context_frames=context)

@@ -13,7 +13,8 @@ class MemoryModel:
     """Predicts what the worst rank holds, so that what does not fit is never started; the same on every rank.
 
     A generation of F frames of W x H pixels fits when `denoise_bytes` of ``ceil(F * largest_clip_share)`` frames and of
-    the context that they see, one text at a time, and `decode_bytes` are at most ``budget_bytes``.
+    the context that they see, one text at a time, and `decode_bytes` are at most ``budget_bytes``. With overlapping
+    windows the longest clip counts as at least one window, and there is no context.
     """
 
     budget_bytes: int

@@ -223,7 +223,7 @@ class MemoryModel(_message.Message):
       decode_fixed_bytes + decode_bytes_per_pixel * W * H <= budget_bytes
     where r is frames_per_latent and L = (F - 1) / r + 1 the number of latent frames, C = r * ceil(L * largest_clip_share),
     and X = min(r * L - C, local_window_frames + global_frames) are frames of other ranks, each held by one module at a
-    time.
+    time. With overlap_frames C is at least r * min(L, latent frames of trained_frame_count), and X = 0.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
